@@ -1,0 +1,52 @@
+"""One API call as the ledger sees it, free of any transport.
+
+The HTTP server and the embedded ledger both build a `Request` and send the `Answer` back, so that
+both give the same answers. `operation` is an operationId of openapi.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Environment = Literal["live", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a caller may touch. A store reads and writes inside one scope and never outside it."""
+
+    environment: Environment
+    namespaces: frozenset[str] | None = None
+    """The namespaces that the key is bound to; None means all of the environment."""
+    actor: str | None = None
+    """Who acts, for the audit trail: the id of the API key (never the key itself)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call. The body is the raw JSON object, already inside its size limit."""
+
+    scope: Scope
+    operation: str
+    namespace: str | None = None
+    body: bytes = b""
+    query: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    request_id: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Request {self.operation} {self.request_id}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: an HTTP status, the JSON body as bytes, and extra headers (lower-case names)."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status}>"

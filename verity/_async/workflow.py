@@ -1,0 +1,190 @@
+"""`workflow(name).case(id).run()`: effects that belong together, under keys that stay the same for ever."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from verity._concurrency import AsyncAct, AsyncFunction, AsyncThunk, SyncThunk
+from verity._core.bodies import check_duration_ms
+from verity._core.keys import check_namespace, check_optional_label, join_key
+from verity.config import DEFAULT_LEASE_DURATION_MS, OnConflict, OnObserveError
+from verity.errors import VerityValidationError
+from verity.values import LeaseResponse
+
+T = TypeVar("T")
+Observe = AsyncAct[object]
+
+
+class AsyncWorkflow:
+    """A kind of process, such as `refund_flow`."""
+
+    def __init__(self, protect: AsyncFunction[Any], name: str, *, agent_id: str | None) -> None:
+        self._protect = protect
+        self._agent_id = agent_id
+        self.name = name
+
+    def case(self, case_id: str, *, agent_id: str | None = None) -> AsyncCase:
+        """One matter that the workflow handles, such as `order_123`. Keeps the client's agent_id unless told one."""
+        check_optional_label("case_id", case_id)
+        check_optional_label("agent_id", agent_id)
+        return AsyncCase(self._protect, self.name, case_id, agent_id=agent_id or self._agent_id)
+
+
+class AsyncCase:
+    """One matter that a workflow handles."""
+
+    def __init__(self, protect: AsyncFunction[Any], workflow_name: str, case_id: str, *, agent_id: str | None) -> None:
+        self._protect = protect
+        self._agent_id = agent_id
+        self.workflow_name = workflow_name
+        self.case_id = case_id
+
+    def run(
+        self,
+        run_id: str | None = None,
+        *,
+        namespace: str | None = None,
+        lease_duration_ms: int | None = DEFAULT_LEASE_DURATION_MS,
+        agent_id: str | None = None,
+    ) -> AsyncRun:
+        """One attempt at the case. A second run of the same case finds the first one's effects done.
+
+        Args:
+            run_id: names the run; made up if left out.
+            namespace: of the run's effects; the workflow's name if left out.
+            lease_duration_ms: default for the run's effects, 5,000 to 120,000.
+            agent_id: who acts; the case's or the client's if left out.
+        """
+        check_optional_label("run_id", run_id)
+        check_optional_label("agent_id", agent_id)
+        if lease_duration_ms is not None:
+            check_duration_ms("lease_duration_ms", lease_duration_ms)
+        return AsyncRun(
+            self._protect,
+            workflow_name=self.workflow_name,
+            case_id=self.case_id,
+            run_id=run_id or str(uuid.uuid4()),
+            namespace=check_namespace(self.workflow_name if namespace is None else namespace),
+            lease_duration_ms=lease_duration_ms,
+            agent_id=agent_id or self._agent_id,
+        )
+
+
+class AsyncRun:
+    """One attempt at a case. The key of an effect is `case_id:name` or `case_id:name:key_suffix`.
+
+    The run is not part of the key: that is what makes a second run find what the first one did. Parts that contain
+    `:` can make two different effects look the same (`("a", "b:c")` and `("a:b", "c")`); within a run that is refused,
+    across runs it can't be seen, so keep `:` out of case ids and names.
+    """
+
+    def __init__(
+        self,
+        protect: AsyncFunction[Any],
+        *,
+        workflow_name: str,
+        case_id: str,
+        run_id: str,
+        namespace: str,
+        lease_duration_ms: int | None,
+        agent_id: str | None,
+    ) -> None:
+        self._protect = protect
+        self._lease_duration_ms = lease_duration_ms
+        self._agent_id = agent_id
+        self._parts_of_key: dict[tuple[str, str], tuple[str, str | None]] = {}
+        self.workflow_name = workflow_name
+        self.case_id = case_id
+        self.run_id = run_id
+        self.namespace = namespace
+
+    # async only
+    @overload
+    async def protect(
+        self,
+        name: str,
+        *,
+        act: AsyncThunk[T],
+        observe: Observe | None = None,
+        namespace: str | None = None,
+        effect_name: str | None = None,
+        agent_id: str | None = None,
+        lease_duration_ms: int | None = None,
+        input_json: Any = None,
+        on_conflict: OnConflict = "retry",
+        on_lease: Callable[[LeaseResponse], object] | None = None,
+        key_suffix: str | None = None,
+        on_observe_error: OnObserveError | None = None,
+    ) -> T: ...
+
+    @overload
+    async def protect(
+        self,
+        name: str,
+        *,
+        act: SyncThunk[T],
+        observe: Observe | None = None,
+        namespace: str | None = None,
+        effect_name: str | None = None,
+        agent_id: str | None = None,
+        lease_duration_ms: int | None = None,
+        input_json: Any = None,
+        on_conflict: OnConflict = "retry",
+        on_lease: Callable[[LeaseResponse], object] | None = None,
+        key_suffix: str | None = None,
+        on_observe_error: OnObserveError | None = None,
+    ) -> T: ...
+
+    # end async only
+    async def protect(
+        self,
+        name: str,
+        *,
+        act: AsyncAct[T],
+        observe: Observe | None = None,
+        namespace: str | None = None,
+        effect_name: str | None = None,
+        agent_id: str | None = None,
+        lease_duration_ms: int | None = None,
+        input_json: Any = None,
+        on_conflict: OnConflict = "retry",
+        on_lease: Callable[[LeaseResponse], object] | None = None,
+        key_suffix: str | None = None,
+        on_observe_error: OnObserveError | None = None,
+    ) -> T:
+        """Protect one step of the run; arguments, result and errors are those of the client's `protect()`.
+
+        Raises:
+            VerityValidationError: another (name, key_suffix) of this run already has the same key.
+        """
+        check_optional_label("name", name)
+        namespace = self.namespace if namespace is None else namespace
+        self._claim_key(namespace, name, key_suffix)
+        return await self._protect(  # type: ignore[no-any-return]  # T is what act gives
+            f"{self.case_id}:{name}",
+            act=act,
+            observe=observe,
+            namespace=namespace,
+            effect_name=name if effect_name is None else effect_name,
+            agent_id=agent_id or self._agent_id,
+            lease_duration_ms=self._lease_duration_ms if lease_duration_ms is None else lease_duration_ms,
+            input_json=input_json,
+            on_conflict=on_conflict,
+            on_lease=on_lease,
+            key_suffix=key_suffix,
+            on_observe_error=on_observe_error,
+            wire_context={"workflowName": self.workflow_name, "caseId": self.case_id, "runId": self.run_id},
+        )
+
+    def _claim_key(self, namespace: str, name: str, key_suffix: str | None) -> None:
+        key = join_key(f"{self.case_id}:{name}", key_suffix)
+        parts = self._parts_of_key.setdefault((namespace, key), (name, key_suffix))
+        if parts != (name, key_suffix):
+            raise VerityValidationError(
+                f"The effects {parts!r} and {(name, key_suffix)!r} (name, key_suffix) of this run have the same key "
+                f"{key!r}: the second would get the first one's result. Keep ':' out of names.",
+                effect_key=key,
+                parameter="key_suffix",
+            )

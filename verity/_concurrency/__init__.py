@@ -1,0 +1,46 @@
+"""The hand-written pairs: everything in which the async and the sync client truly differ.
+
+Each `Async…` has a `Sync…` twin of the same shape; the code in `_async/` uses the first, its mirror the second.
+No other module of the client imports anyio or threading. The idea is httpcore's `_synchronization.py` and psycopg's
+`_acompat.py`.
+"""
+
+from verity._concurrency.calls import (
+    AsyncAct,
+    AsyncCancellation,
+    AsyncFunction,
+    AsyncThunk,
+    SyncAct,
+    SyncCancellation,
+    SyncFunction,
+    SyncThunk,
+    async_check_callable,
+    async_settled,
+    sync_check_callable,
+    sync_settled,
+)
+from verity._concurrency.homes import AsyncHome, AsyncSemaphore, SyncHome, SyncSemaphore, forget_in_child
+from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
+
+__all__ = [
+    "AsyncAct",
+    "AsyncCancellation",
+    "AsyncFunction",
+    "AsyncHome",
+    "AsyncRuntime",
+    "AsyncSemaphore",
+    "AsyncThunk",
+    "SyncAct",
+    "SyncCancellation",
+    "SyncFunction",
+    "SyncHome",
+    "SyncRuntime",
+    "SyncSemaphore",
+    "SyncThunk",
+    "Timer",
+    "async_check_callable",
+    "async_settled",
+    "forget_in_child",
+    "sync_check_callable",
+    "sync_settled",
+]

@@ -1,0 +1,164 @@
+"""Calling the user's code, and finishing what a cancellation must not leave half done."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from verity._concurrency.loops import asyncio_loop
+from verity.errors import VerityValidationError
+
+T = TypeVar("T")
+
+AsyncFunction = Callable[..., Awaitable[T]]
+AsyncThunk = Callable[[], Awaitable[T]]
+AsyncAct = Callable[[], Awaitable[T]] | Callable[[], T]
+SyncFunction = Callable[..., T]
+SyncThunk = Callable[[], T]
+SyncAct = Callable[[], T]
+
+
+def is_async_callable(fn: object) -> bool:
+    """Whether calling it gives a coroutine, as far as its definition tells."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004 - the method itself is wanted
+
+
+def async_check_callable(name: str, fn: object) -> None:
+    """Refuse a coroutine object or another non-callable before anything is sent."""
+    if not callable(fn):
+        raise _not_callable(name, fn, "an async or a sync function without arguments")
+
+
+def sync_check_callable(name: str, fn: object) -> None:
+    """Refuse a coroutine function, too: nobody would await it."""
+    if is_async_callable(fn):
+        raise VerityValidationError(
+            f"{name} is an async function, but this is the sync client: pass a plain function, or use VerityClient.",
+            parameter=name,
+        )
+    if not callable(fn):
+        raise _not_callable(name, fn, "a function without arguments")
+
+
+def _not_callable(name: str, value: object, takes: str) -> VerityValidationError:
+    if inspect.iscoroutine(value):
+        value.close()  # it never ran and never will; this also keeps Python from warning about it
+        problem = f"{name} is a coroutine object: pass the function itself ({name}=fn, not {name}=fn())."
+    else:
+        problem = f"{name} must be {takes}, not {type(value).__name__}."
+    return VerityValidationError(problem, parameter=name)
+
+
+async def async_settled(name: str, value: Any) -> Any:  # noqa: ARG001 - the twin needs the name
+    """The value, awaited where it is an awaitable."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def sync_settled(name: str, value: Any) -> Any:
+    """The value, refused where it is an awaitable: nobody here would await it."""
+    if not inspect.isawaitable(value):
+        return value
+    if inspect.iscoroutine(value):
+        value.close()
+    raise VerityValidationError(
+        f"{name} returned an awaitable, but this is the sync client: pass a plain function, or use VerityClient. "
+        "Nothing was recorded; the lease runs out by itself and the next call observes.",
+        parameter=name,
+    )
+
+
+class AsyncCancellation:
+    """Holds a cancellation back while something that must not be left half done finishes.
+
+    `anyio.CancelScope(shield=True)` holds back trio's and anyio's cancellations, but not `asyncio.Task.cancel()`,
+    which also comes from `asyncio.timeout`, `wait_for` and Ctrl-C. So on asyncio the work runs in a task of its own.
+    """
+
+    def __init__(self) -> None:
+        self._pending: BaseException | None = None
+
+    async def call(self, fn: AsyncAct[T]) -> T:
+        """Run the user's function: a coroutine here, anything else in a worker thread with its context variables.
+
+        A thread can't be cancelled, so a cancellation waits until it is done, and its result is kept.
+        """
+        if is_async_callable(fn):
+            return await cast("AsyncThunk[T]", fn)()
+        import anyio.to_thread
+
+        value = await self.finish(partial(anyio.to_thread.run_sync, cast("Callable[[], T]", fn)), restart=False)
+        if not inspect.isawaitable(value):
+            return value
+        if self._pending is not None and inspect.iscoroutine(value):
+            value.close()
+            self.release()
+        return cast("T", await value)
+
+    async def finish(self, fn: AsyncThunk[T], *, restart: bool = True) -> T:
+        """Run `fn` to its end whatever is cancelled meanwhile; `release` passes the cancellation on.
+
+        Args:
+            restart: `fn` may be started a second time where the closing event loop cancels the first one.
+        """
+        import anyio
+
+        with anyio.CancelScope(shield=True):
+            loop = asyncio_loop()
+            if loop is None:
+                return await fn()
+            task = loop.create_task(_as_coroutine(fn))
+            while True:
+                while not task.done():
+                    try:
+                        await asyncio.wait((task,))
+                    except asyncio.CancelledError as cancelled:
+                        self._pending = cancelled
+                if not (task.cancelled() and restart):
+                    return task.result()
+                restart = False
+                self._pending = asyncio.CancelledError()
+                task = loop.create_task(_as_coroutine(fn))
+
+    def release(self) -> None:
+        """Let the cancellation that was held back go on."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            raise pending
+
+
+class SyncCancellation:
+    """The twin for threads: KeyboardInterrupt and the like are what a cancellation is here."""
+
+    def __init__(self) -> None:
+        self._pending: BaseException | None = None
+
+    def call(self, fn: SyncAct[T]) -> T:
+        """Run the user's function here and now."""
+        return fn()
+
+    def finish(self, fn: SyncThunk[T], *, restart: bool = True) -> T:
+        """Run `fn` to its end; interrupted once, it is started again."""
+        try:
+            return fn()
+        except Exception:
+            raise
+        except BaseException as interrupt:
+            if not restart:
+                raise
+            self._pending = interrupt
+            return fn()
+
+    def release(self) -> None:
+        """Let the interrupt that was held back go on."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            raise pending
+
+
+async def _as_coroutine(fn: AsyncThunk[T]) -> T:
+    return await fn()

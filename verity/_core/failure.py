@@ -1,0 +1,54 @@
+"""What is recorded of an exception that `act` raised."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+_MAX_NAME_CHARS = 200
+_MAX_MESSAGE_CHARS = 2_000
+_MAX_STACK_CHARS = 8_000
+"""In the worst case (6 bytes a character once escaped) all three stay below the payload limit of 64 KB."""
+
+
+def describe_failure(error: BaseException) -> dict[str, Any]:
+    """`{"name", "message", "stack"}`, cut to fit into a payload, whatever the exception does."""
+    return {
+        "name": _fit(type(error).__qualname__, _MAX_NAME_CHARS),
+        "message": _fit(_message_of(error), _MAX_MESSAGE_CHARS),
+        "stack": _fit_end(_stack_of(error), _MAX_STACK_CHARS),
+    }
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - __str__ is the user's code and may raise anything
+        return f"<{type(error).__qualname__}.__str__ raised {type(broken).__qualname__}>"
+
+
+def _stack_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_tb(error.__traceback__))
+    except Exception:  # noqa: BLE001 - a source line may be gone or unreadable; the failure still counts
+        return ""
+
+
+def _fit(text: str, limit: int) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _fit_end(text: str, limit: int) -> str:
+    """Keep the end, where the exception was raised."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else "…" + text[-(limit - 1) :]
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """`error.add_note(note)` (PEP 678), also on Python 3.10, where the note is kept but not printed."""
+    notes = getattr(error, "__notes__", [])
+    try:
+        error.__notes__ = [*notes, note]  # type: ignore[attr-defined]  # typed from 3.11 on
+    except Exception:  # noqa: BLE001 - an exception with slots or a __setattr__ of its own can't take a note
+        return

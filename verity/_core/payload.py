@@ -1,0 +1,102 @@
+"""Payloads: any JSON value, at most 64 KB of compact UTF-8 JSON, the same after a round trip.
+
+`json.dumps` alone is too kind for money: it turns the key 1 into "1", lets NaN through, and fails late on
+surrogates. What is accepted here is exactly what every later caller gets back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from verity.errors import VerityValidationError
+
+MAX_PAYLOAD_BYTES = 65_536
+MAX_DEPTH = 200
+"""Nesting that every JSON parser in the path takes; deeper values are refused before they are sent."""
+
+_ATOMS = (str, int, type(None))  # bool is an int; a float needs a look for NaN
+
+
+def round_trip(value: Any, parameter: str) -> Any:
+    """Return the value as every later caller will read it: `(1, 2)` comes back as `[1, 2]`.
+
+    Raises:
+        VerityValidationError: it is not JSON, too deep, or over 64 KB; `parameter` names the place.
+    """
+    if value is None or value is True or value is False:
+        return value
+    return _decode(encode(value, parameter), parameter)
+
+
+def encode(value: Any, parameter: str) -> str:
+    """The compact JSON text of a payload.
+
+    Raises:
+        VerityValidationError: it is not JSON, too deep, or over 64 KB; `parameter` names the place.
+    """
+    try:
+        _check(value, parameter, 0)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except VerityValidationError:
+        raise
+    except UnicodeEncodeError:
+        raise _refuse(parameter, "contains a lone surrogate, which UTF-8 cannot carry") from None
+    except RecursionError:
+        raise _refuse(parameter, f"is nested deeper than {MAX_DEPTH} levels or contains itself") from None
+    except Exception as error:  # code of the user's own types runs here and may raise anything
+        raise _refuse(parameter, f"could not be read as JSON ({type(error).__name__})") from error
+    if size > MAX_PAYLOAD_BYTES:
+        raise _refuse(
+            parameter,
+            f"has {size:,} bytes as compact UTF-8 JSON; at most {MAX_PAYLOAD_BYTES:,} are allowed. "
+            "Store the large part elsewhere and keep a reference here",
+        )
+    return text
+
+
+def _decode(text: str, parameter: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:  # an int of more digits than Python is set to parse
+        raise _refuse(parameter, f"does not survive a JSON round trip ({type(error).__name__})") from None
+
+
+def _check(value: Any, place: str, depth: int) -> None:
+    """Walk the value for what json.dumps would change or accept silently."""
+    if isinstance(value, _ATOMS):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _refuse(place, f"is {value!r}, which JSON does not have")
+        return
+    if depth >= MAX_DEPTH:
+        raise _refuse(place.partition(".")[0].partition("[")[0], f"is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise _refuse(place, f"has a key of type {type(key).__name__}; JSON keys are strings")
+            if not isinstance(item, _ATOMS):
+                _check(
+                    item,
+                    f"{place}.{key}" if key.isidentifier() else f"{place}[{len(key)}-char key]",
+                    depth + 1,
+                )
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            if not isinstance(item, _ATOMS):
+                _check(item, f"{place}[{index}]", depth + 1)
+    else:
+        raise _refuse(
+            place,
+            f"is of type {type(value).__qualname__}, which is not JSON. Return dicts, lists, strings, numbers, "
+            "booleans or None (for example the fields that you need from it)",
+        )
+
+
+def _refuse(parameter: str, problem: str) -> VerityValidationError:
+    if len(parameter) > 200:
+        parameter = parameter[:200] + "…"
+    return VerityValidationError(f"{parameter} {problem}.", parameter=parameter)

@@ -1,0 +1,169 @@
+"""What the ledger's answer means: one table from (operation, status, body) to a value or an error.
+
+A client must survive what it does not know. Errors are read from the raw answer here and nowhere else, whatever
+their body is: `{"error": {...}}`, `{"error": "text"}`, HTML from a proxy, or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from verity.errors import LeaseConflictError, VerityApiError, VerityConnectionError, VerityError
+
+TRANSIENT_STATUSES = frozenset({408, 425, 429})
+GRANTED = "granted"
+CACHED_COMPLETED = "cached_completed"
+CACHED_FAILED = "cached_failed"
+
+_MAX_MESSAGE_CHARS = 300
+_API_KEY = re.compile(r"vt_(live|test)_[A-Za-z0-9_\-]+")
+_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
+
+_LEASE_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    GRANTED: {"fenceToken": int, "leaseToken": str},
+    CACHED_COMPLETED: {"cachedResult": object},
+    CACHED_FAILED: {},
+}
+_ADVICE = {
+    "stale_fence": "Another holder was granted the effect since; look it up before acting on it again.",
+    "effect_finished": "The effect is already finished; request a lease to read its outcome.",
+    "effect_not_found": "Check the namespace, the effect key and the key's environment (live or test).",
+    "unauthenticated": "Check the API key.",
+    "forbidden": "The API key's role or its namespaces do not allow this.",
+    "payload_too_large": "Send a smaller payload: at most 64 KB of compact JSON each.",
+}
+
+
+def is_transient(error: VerityError) -> bool:
+    """Whether the same request may be sent again: no answer, 408, 425, 429 or any 5xx."""
+    if isinstance(error, VerityApiError):
+        return error.status_code in TRANSIENT_STATUSES or error.status_code >= 500
+    return isinstance(error, VerityConnectionError)
+
+
+def is_definite_loss(error: VerityError) -> bool:
+    """Whether a renewal's error says for certain that the lease is no longer ours."""
+    return isinstance(error, VerityApiError) and error.status_code in (404, 409, 410)
+
+
+def read_reply(
+    operation: str, status: int, headers: Mapping[str, str], content: bytes, effect_key: str | None
+) -> dict[str, Any]:
+    """The JSON object of a successful answer.
+
+    Raises:
+        LeaseConflictError: 409 to a lease request.
+        VerityApiError: any other answer that is not a success, or a success that cannot be understood:
+            nothing is taken for confirmed on the word of a page that a proxy made up.
+    """
+    if not 200 <= status < 300:
+        raise _read_problem(operation, status, headers, content, effect_key)
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict) or not _is_understood(operation, body):
+        raise VerityApiError(
+            f"The ledger's answer to {operation} (HTTP {status}) cannot be understood; "
+            "check that base_url leads to a Verity ledger.",
+            status_code=status,
+            code="invalid_response",
+            effect_key=effect_key,
+            request_id=_request_id(headers, body),
+        )
+    return body
+
+
+def _is_understood(operation: str, body: dict[str, Any]) -> bool:
+    if operation == "lease":
+        fields = _LEASE_FIELDS.get(body.get("status", ""))
+        return fields is not None and all(
+            name in body and isinstance(body[name], kind) and not isinstance(body[name], bool)
+            if kind is not object
+            else name in body
+            for name, kind in fields.items()
+        )
+    if operation in ("commit", "fail", "renew"):
+        # Success is said by the 2xx; a status word that is newer than this client is still a success.
+        return isinstance(body.get("status"), str)
+    return True
+
+
+def _read_problem(
+    operation: str, status: int, headers: Mapping[str, str], content: bytes, effect_key: str | None
+) -> VerityApiError:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        body = None
+    code, message, details = _error_parts(body)
+    context: dict[str, Any] = {
+        "status_code": status,
+        "code": code,
+        "details": details,
+        "retry_after_s": read_retry_after(headers.get("retry-after")),
+        "effect_key": effect_key,
+        "request_id": _request_id(headers, body),
+    }
+    said = f"{code or 'error'}: {message}" if message else code or "no details"
+    about = f" of effect {effect_key!r}" if effect_key else ""
+    if status == 409 and operation == "lease":
+        expires = details.get("leaseExpiresAt") if isinstance(details, dict) else None
+        error = LeaseConflictError(
+            f"Another holder's lease on effect {effect_key!r} is live (HTTP 409, {said}). Try again later.",
+            lease_expires_at=expires if isinstance(expires, str) else None,
+            **context,
+        )
+    else:
+        advice = _ADVICE.get(code or "", "")
+        error = VerityApiError(
+            f"{operation}{about} was answered with HTTP {status} ({said}). {advice}".rstrip(), **context
+        )
+    error.message = message or str(error)
+    return error
+
+
+def _error_parts(body: Any) -> tuple[str | None, str, Any]:
+    """(code, message, details) of an error body of any shape."""
+    if not isinstance(body, dict):
+        return None, "", None
+    error = body.get("error")
+    if isinstance(error, dict):
+        code, message = error.get("code"), error.get("message")
+        return code if isinstance(code, str) else None, _clean(message), error.get("details")
+    code = body.get("code")
+    message = error if isinstance(error, str) else body.get("message") or body.get("detail")
+    return code if isinstance(code, str) else None, _clean(message), body.get("details")
+
+
+def _clean(message: Any) -> str:
+    """A server's words, fit for one line of a log: short, printable, without an API key."""
+    if not isinstance(message, str):
+        return ""
+    text = _API_KEY.sub(r"vt_\1_…", _NOT_PRINTABLE.sub(" ", message)).strip()
+    return text if len(text) <= _MAX_MESSAGE_CHARS else text[: _MAX_MESSAGE_CHARS - 1] + "…"
+
+
+def _request_id(headers: Mapping[str, str], body: Any) -> str | None:
+    found = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
+    return found if isinstance(found, str) else None
+
+
+def read_retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds of a `Retry-After` header (delay or HTTP date), or None where there is none that makes sense."""
+    if value is None:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value.strip(), re.ASCII):
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError):
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=timezone.utc)
+    return max(0.0, (at - (now or datetime.now(timezone.utc))).total_seconds())

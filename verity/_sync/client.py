@@ -1,0 +1,347 @@
+# Made from verity/_async/client.py by scripts/mirror.py. Do not edit.
+"""`SyncVerityClient`: the settings, `protect()`, and the low-level calls."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+
+from verity._concurrency import SyncAct, SyncRuntime, sync_check_callable
+from verity._core.bodies import check_duration_ms, to_wire
+from verity._core.keys import check_namespace, check_optional_label, join_key
+from verity._core.payload import encode
+from verity._sync.ledger import SyncLedger
+from verity._sync.protect import SyncEffect, SyncProtector
+from verity._sync.sender import SyncSender
+from verity._sync.workflow import SyncWorkflow
+from verity.config import (
+    DEFAULT_LEASE_DURATION_MS,
+    ClientSettings,
+    ConflictRetryConfig,
+    OnConflict,
+    OnObserveError,
+    read_settings,
+)
+from verity.errors import VerityConfigError, VerityValidationError
+from verity.values import (
+    CommitRequestBody,
+    CommitResponse,
+    FailRequestBody,
+    FailResponse,
+    LeaseRequestBody,
+    LeaseResponse,
+    RenewRequestBody,
+    RenewResponse,
+    ReportObserveBody,
+    ReportObserveResponse,
+)
+
+T = TypeVar("T")
+Observe = SyncAct[object]
+
+
+class SyncVerityClient:
+    """Makes effects happen exactly once. Create one and use it everywhere; close it with `with` or `close()`.
+
+    One client may be used from many threads, and in the children of a fork: connections are opened anew there.
+
+    Args:
+        base_url: the ledger: `https://…/v1`, or an embedded one in this process: `sqlite:///verity.db`, `sqlite://`
+            (in memory). Falls back on `VERITY_BASE_URL`.
+        api_key: `vt_live_…` or `vt_test_…`. Falls back on `VERITY_API_KEY`; an embedded ledger needs none.
+        namespace: default namespace of all `protect()` calls.
+        agent_id: who acts, for the audit trail.
+        auto_renew: renew leases in the background while observe, act and commit run.
+        renew_at_fraction: the part of a lease's duration after which it is renewed, 0.3 to 0.9.
+        request_timeout_s: seconds that connecting, sending or waiting for an answer may each take.
+        conflict_retry: how to wait for another holder.
+        logger: where to log; `logging.getLogger("verity")` by default.
+        on_observe_error: `"raise"` (default) ends the call with `ObserveFailedError` when observe raises;
+            `"act"` acts all the same, at the risk of acting twice.
+        transport: an httpx transport to send through; the caller closes it.
+        http_client: an httpx client to send through; the caller closes it.
+
+    Raises:
+        VerityConfigError: a setting is missing or wrong.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        namespace: str | None = None,
+        agent_id: str | None = None,
+        auto_renew: bool = True,
+        renew_at_fraction: float = 0.65,
+        request_timeout_s: float = 20.0,
+        conflict_retry: ConflictRetryConfig | None = None,
+        logger: logging.Logger | None = None,
+        *,
+        on_observe_error: OnObserveError = "raise",
+        transport: httpx.BaseTransport | None = None,
+        http_client: httpx.Client | None = None,
+        _runtime: SyncRuntime | None = None,
+    ) -> None:
+        self._settings = read_settings(
+            base_url=base_url,
+            api_key=api_key,
+            namespace=namespace,
+            agent_id=agent_id,
+            auto_renew=auto_renew,
+            renew_at_fraction=renew_at_fraction,
+            request_timeout_s=request_timeout_s,
+            conflict_retry=conflict_retry,
+            logger=logger,
+            on_observe_error=on_observe_error,
+        )
+        self._runtime = _runtime or SyncRuntime()
+        self._ledger = SyncLedger(
+            _make_sender(self._settings, transport, http_client),
+            self._runtime,
+            base_url=self._settings.base_url,
+            max_delay_s=self._settings.conflict_retry.max_delay_s,
+        )
+        self._protector = SyncProtector(self._ledger, self._runtime, self._settings)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._settings.base_url} namespace={self._settings.namespace!r}>"
+
+    def __enter__(self) -> SyncVerityClient:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the client's connections. Idempotent; parts that were handed in stay open."""
+        if not self._closed:
+            self._closed = True
+            self._runtime.close()
+            self._ledger.close()
+
+    def protect(
+        self,
+        effect_key: str,
+        *,
+        act: SyncAct[T],
+        observe: Observe | None = None,
+        namespace: str | None = None,
+        effect_name: str | None = None,
+        agent_id: str | None = None,
+        lease_duration_ms: int | None = None,
+        input_json: Any = None,
+        on_conflict: OnConflict = "retry",
+        on_lease: Callable[[LeaseResponse], object] | None = None,
+        key_suffix: str | None = None,
+        on_observe_error: OnObserveError | None = None,
+    ) -> T:
+        """Make an effect happen exactly once and return its result.
+
+        Takes a lease on the effect, asks `observe` whether it already happened, runs `act` if not, and commits the
+        result, which every later call with the same key gets back without acting.
+
+        Args:
+            effect_key: names this one effect for ever, such as `refund:order_48392`.
+            observe: looks the effect up in the outside world; returns None where it has not happened, else its result.
+            act: makes the effect happen and returns a JSON value of at most 64 KB. It runs in the
+                calling thread.
+            namespace: overrides the client's.
+            effect_name: a human-readable name, such as `stripe.refund`.
+            agent_id: overrides the client's.
+            lease_duration_ms: 5,000 to 120,000; the ledger's default is 30,000.
+            input_json: what went in, for the people who look at the ledger; JSON of at most 64 KB.
+            on_conflict: `"throw"` raises at once where another holder's lease is live.
+            on_lease: called with the lease once it is granted.
+            key_suffix: appended to the key as `key:suffix`.
+            on_observe_error: overrides the client's.
+
+        Returns:
+            The JSON round trip of act's (or observe's) result: a tuple comes back as a list, this time too.
+
+        Raises:
+            VerityConfigError, VerityValidationError: something is wrong with the arguments; nothing was sent.
+            LeaseConflictError: another holder is at it, and still is after all retries.
+            EffectPreviouslyFailedError: it failed before.
+            ObserveFailedError: observe raised; act did not run.
+            CommitUncertainError: CRITICAL: it happened, and the ledger has not confirmed that it knows.
+            VerityConnectionError, VerityApiError: no lease could be had; nothing was done.
+            Exception: whatever act raised, after it was recorded as the effect's failure.
+        """
+        return self._protect(  # type: ignore[no-any-return]  # T is what act gives
+            effect_key,
+            act=act,
+            observe=observe,
+            namespace=namespace,
+            effect_name=effect_name,
+            agent_id=agent_id,
+            lease_duration_ms=lease_duration_ms,
+            input_json=input_json,
+            on_conflict=on_conflict,
+            on_lease=on_lease,
+            key_suffix=key_suffix,
+            on_observe_error=on_observe_error,
+        )
+
+    def workflow(self, name: str) -> SyncWorkflow:
+        """Start a chain `workflow(name).case(id).run()`; a run's `protect()` knows where its effects belong."""
+        check_optional_label("workflow name", name)
+        return SyncWorkflow(self._protect, name, agent_id=self._settings.agent_id)
+
+    def request_lease(self, namespace: str, body: LeaseRequestBody | Mapping[str, Any]) -> LeaseResponse:
+        """Ask for a lease. Sent again with the same idempotency key where the answer is lost.
+
+        Raises:
+            LeaseConflictError: another holder's lease is live. Nothing waits here; that is protect's work.
+        """
+        wire = self._checked(namespace, body, LeaseRequestBody)
+        if self._settings.agent_id is not None:
+            wire.setdefault("agentId", self._settings.agent_id)
+        return self._ledger.lease(namespace, wire, idempotency_key=self._runtime.new_id())
+
+    def commit(self, namespace: str, body: CommitRequestBody | Mapping[str, Any]) -> CommitResponse:
+        """Record an effect's result. Idempotent for the same lease.
+
+        Raises:
+            VerityApiError: `stale_fence` where somebody else was granted since, `effect_finished` where it failed.
+        """
+        return self._ledger.commit(namespace, self._checked(namespace, body, CommitRequestBody))
+
+    def fail(self, namespace: str, body: FailRequestBody | Mapping[str, Any]) -> FailResponse:
+        """Record that an effect failed. Idempotent for the same lease.
+
+        Raises:
+            VerityApiError: `stale_fence` where somebody else was granted since, `effect_finished` where it committed.
+        """
+        return self._ledger.fail(namespace, self._checked(namespace, body, FailRequestBody))
+
+    def renew(self, namespace: str, body: RenewRequestBody | Mapping[str, Any]) -> RenewResponse:
+        """Extend a lease.
+
+        Raises:
+            VerityApiError: `stale_fence` where somebody else was granted since.
+        """
+        return self._ledger.renew(namespace, self._checked(namespace, body, RenewRequestBody))
+
+    def report_observe(self, namespace: str, body: ReportObserveBody | Mapping[str, Any]) -> ReportObserveResponse:
+        """Tell the audit trail what an observation found. Changes no state."""
+        return self._ledger.report_observe(namespace, self._checked(namespace, body, ReportObserveBody))
+
+    def _protect(
+        self,
+        effect_key: str,
+        *,
+        act: SyncAct[Any],
+        observe: Observe | None = None,
+        namespace: str | None = None,
+        effect_name: str | None = None,
+        agent_id: str | None = None,
+        lease_duration_ms: int | None = None,
+        input_json: Any = None,
+        on_conflict: OnConflict = "retry",
+        on_lease: Callable[[LeaseResponse], object] | None = None,
+        key_suffix: str | None = None,
+        on_observe_error: OnObserveError | None = None,
+        wire_context: Mapping[str, str] | None = None,
+    ) -> Any:
+        """`protect()` with the fields that a workflow's run adds to the lease request."""
+        self._check_open()
+        sync_check_callable("act", act)
+        if observe is not None:
+            sync_check_callable("observe", observe)
+        if on_lease is not None and not callable(on_lease):
+            raise _wrong("on_lease", "a function that takes the lease", on_lease)
+        if on_conflict not in ("retry", "throw"):
+            raise _wrong("on_conflict", '"retry" or "throw"', on_conflict)
+        if on_observe_error not in (None, "raise", "act"):
+            raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+        if lease_duration_ms is not None:
+            check_duration_ms("lease_duration_ms", lease_duration_ms)
+        if input_json is not None:
+            encode(input_json, "input_json")
+        optional = {
+            "effectName": check_optional_label("effect_name", effect_name),
+            "agentId": check_optional_label("agent_id", agent_id) or self._settings.agent_id,
+            "leaseDurationMs": lease_duration_ms,
+            "inputJson": input_json,
+            **(wire_context or {}),
+        }
+        lease_body: dict[str, Any] = {"effectKey": join_key(effect_key, key_suffix)}
+        lease_body.update((name, value) for name, value in optional.items() if value is not None)
+        retry = self._settings.conflict_retry
+        effect = SyncEffect(
+            namespace=self._namespace(namespace),
+            lease_body=lease_body,
+            duration_ms=lease_duration_ms or DEFAULT_LEASE_DURATION_MS,
+            act=act,
+            observe=observe,
+            on_lease=on_lease,
+            conflict_retry=retry if on_conflict == "retry" else ConflictRetryConfig(enabled=False),
+            on_observe_error=on_observe_error or self._settings.on_observe_error,
+        )
+        return self._protector.protect(effect)
+
+    def _namespace(self, namespace: str | None) -> str:
+        if namespace is not None:
+            return check_namespace(namespace)
+        if self._settings.namespace is None:
+            raise VerityConfigError(
+                "namespace is missing: pass namespace= to the client or to this call.", parameter="namespace"
+            )
+        return self._settings.namespace
+
+    def _checked(self, namespace: str, body: Any, kind: Any) -> dict[str, Any]:
+        self._check_open()
+        check_namespace(namespace)
+        return to_wire(body, kind)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise VerityConfigError("This client is closed; create a new one.", parameter="client")
+
+
+def _make_sender(
+    settings: ClientSettings,
+    transport: httpx.BaseTransport | None,
+    http_client: httpx.Client | None,
+) -> Any:
+    if transport is not None and not isinstance(transport, httpx.BaseTransport):
+        raise _wrong_part("transport", httpx.BaseTransport, transport)
+    if http_client is not None and not isinstance(http_client, httpx.Client):
+        raise _wrong_part("http_client", httpx.Client, http_client)
+    if transport is not None and http_client is not None:
+        raise VerityConfigError("Pass transport= or http_client=, not both.", parameter="transport")
+    if settings.is_embedded:
+        if transport is not None or http_client is not None:
+            raise VerityConfigError(
+                "An embedded ledger (sqlite://) sends no HTTP: leave out transport= and http_client=.",
+                parameter="transport",
+            )
+        from verity._embedded import SyncEmbeddedSender  # the database driver loads only where it is used
+
+        return SyncEmbeddedSender(settings.base_url, settings.environment)
+    return SyncSender(
+        base_url=settings.base_url,
+        api_key=settings.api_key or "",
+        timeout_s=settings.request_timeout_s,
+        transport=transport,
+        http_client=http_client,
+    )
+
+
+def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:
+    shown = repr(value[:40]) if isinstance(value, str) else type(value).__name__
+    return VerityValidationError(f"{parameter} must be {takes}, not {shown}.", parameter=parameter)
+
+
+def _wrong_part(parameter: str, takes: type, value: object) -> VerityConfigError:
+    return VerityConfigError(
+        f"{parameter} must be an httpx.{takes.__name__}, not {type(value).__name__}.", parameter=parameter
+    )

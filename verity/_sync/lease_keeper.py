@@ -1,0 +1,91 @@
+# Made from verity/_async/lease_keeper.py by scripts/mirror.py. Do not edit.
+"""Keeps a lease alive in the background while the effect is observed, acted and committed."""
+
+from __future__ import annotations
+
+import logging
+
+from verity._concurrency import SyncRuntime, Timer
+from verity._core.renewal import next_renewal_at, renewal_timeout_s, retry_renewal_after
+from verity._core.replies import is_definite_loss
+from verity._sync.ledger import SyncLedger, Wire
+from verity.errors import VerityError
+
+
+class SyncLeaseKeeper:
+    """A context manager: plans the first renewal on entry and stops on every way out, cancellation included.
+
+    Args:
+        tokens: effectKey, fenceToken and leaseToken of the grant.
+        requested_at: when the lease was requested, on the runtime's monotonic clock.
+        duration_s: how long the lease lasts from then.
+        fraction: the part of the duration after which it is renewed; 0 renews never.
+    """
+
+    def __init__(
+        self,
+        ledger: SyncLedger,
+        runtime: SyncRuntime,
+        logger: logging.Logger,
+        *,
+        namespace: str,
+        tokens: Wire,
+        requested_at: float,
+        duration_s: float,
+        fraction: float,
+        request_timeout_s: float,
+    ) -> None:
+        self._ledger = ledger
+        self._runtime = runtime
+        self._logger = logger
+        self._namespace = namespace
+        self._tokens = tokens
+        self._requested_at = requested_at
+        self._duration_s = duration_s
+        self._fraction = fraction
+        self._timeout_s = renewal_timeout_s(duration_s, fraction, request_timeout_s)
+        self._timer: Timer | None = None
+        self._stopped = False
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> SyncLeaseKeeper:
+        if self._fraction > 0:
+            self._plan(next_renewal_at(self._requested_at, self._duration_s, self._fraction))
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.stop()
+
+    def _plan(self, at: float) -> None:
+        self._timer = self._runtime.call_later(max(0.0, at - self._runtime.monotonic()), self._renew)
+
+    def _renew(self) -> None:
+        if self._stopped:  # the timer's thread may have been on its way already
+            return
+        requested_at = self._runtime.monotonic()
+        body = {**self._tokens, "extensionMs": round(self._duration_s * 1000)}
+        try:
+            self._ledger.renew(self._namespace, body, attempts=1, timeout_s=self._timeout_s)
+        except VerityError as error:
+            if self._stopped:
+                return
+            if is_definite_loss(error):
+                self._warn("was lost: another holder may act on it now; the commit will tell", error)
+                return
+            now = self._runtime.monotonic()
+            if now >= self._requested_at + self._duration_s:
+                self._warn("could not be renewed in time and may have run out; still trying", error)
+            self._plan(now + retry_renewal_after(now, self._requested_at, self._duration_s))
+        else:
+            if not self._stopped:
+                self._requested_at = requested_at
+                self._plan(next_renewal_at(requested_at, self._duration_s, self._fraction))
+
+    def _warn(self, what: str, error: VerityError) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            self._logger.warning(
+                "The lease on effect %r %s (%s).", self._tokens["effectKey"], what, type(error).__name__
+            )

@@ -1,0 +1,130 @@
+# Made from verity/_async/ledger.py by scripts/mirror.py. Do not edit.
+"""The ledger as a port: one method per call of the API, foreign errors mapped at one border.
+
+Above this module nobody sees httpx or the generated client; below it nobody knows what an effect is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from verity_api import AuthenticatedClient
+from verity_api.api.effects import commit_effect, fail_effect, lease_effect, renew_effect, report_observe
+from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewRequest, ReportObserveRequest
+
+from verity._concurrency import SyncRuntime, SyncThunk
+from verity._core.backoff import SEND_ATTEMPTS, resend_delay
+from verity._core.replies import is_transient, read_reply
+from verity.errors import VerityApiError, VerityConnectionError, VerityError
+from verity.values import CommitResponse, FailResponse, LeaseResponse, RenewResponse, ReportObserveResponse
+
+Wire = dict[str, Any]
+Send = SyncThunk[httpx.Response]
+
+
+class SyncLedger:
+    """The effect calls. Bodies are camelCase mappings that `_core/bodies.py` has checked.
+
+    Every method raises `VerityApiError` (`LeaseConflictError` on a lease) or `VerityConnectionError`, after it has
+    sent a request with a lost or transient answer up to `SEND_ATTEMPTS` times: all these calls are idempotent.
+    """
+
+    def __init__(self, sender: Any, runtime: SyncRuntime, *, base_url: str, max_delay_s: float) -> None:
+        self._sender = sender
+        self._runtime = runtime
+        self._base_url = base_url
+        self._max_delay_s = max_delay_s
+        self._api = _api_over(sender, base_url)
+
+    def lease(self, namespace: str, body: Wire, *, idempotency_key: str) -> LeaseResponse:
+        """Ask for a lease; the idempotency key makes a repeated request get the same grant."""
+        request = LeaseRequest.from_dict(body)
+        fields = self._call(
+            "lease",
+            body,
+            lambda: lease_effect.sync_response(
+                namespace, client=self._api, body=request, idempotency_key=idempotency_key
+            ),
+        )
+        return LeaseResponse(fields)
+
+    def commit(self, namespace: str, body: Wire) -> CommitResponse:
+        """Record a result."""
+        request = CommitRequest.from_dict(body)
+        fields = self._call(
+            "commit", body, lambda: commit_effect.sync_response(namespace, client=self._api, body=request)
+        )
+        return CommitResponse(fields)
+
+    def fail(self, namespace: str, body: Wire) -> FailResponse:
+        """Record a failure."""
+        request = FailRequest.from_dict(body)
+        fields = self._call("fail", body, lambda: fail_effect.sync_response(namespace, client=self._api, body=request))
+        return FailResponse(fields)
+
+    def renew(
+        self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
+    ) -> RenewResponse:
+        """Extend a lease."""
+        request = RenewRequest.from_dict(body)
+        api = self._api_with(timeout_s)
+        fields = self._call(
+            "renew",
+            body,
+            lambda: renew_effect.sync_response(namespace, client=api, body=request),
+            attempts,
+        )
+        return RenewResponse(fields)
+
+    def report_observe(
+        self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
+    ) -> ReportObserveResponse:
+        """Tell the audit trail what `observe` found; changes no state."""
+        request = ReportObserveRequest.from_dict(body)
+        api = self._api_with(timeout_s)
+        fields = self._call(
+            "report-observe",
+            body,
+            lambda: report_observe.sync_response(namespace, client=api, body=request),
+            attempts,
+        )
+        return ReportObserveResponse(fields)
+
+    def close(self) -> None:
+        """Close what this ledger opened."""
+        self._sender.close()
+
+    def _call(self, operation: str, body: Wire, send: Send, attempts: int = SEND_ATTEMPTS) -> Wire:
+        """Send until the answer is definite, at most `attempts` times."""
+        for attempt in range(1, attempts + 1):
+            try:
+                return self._send(operation, body["effectKey"], send)
+            except VerityError as error:
+                if attempt == attempts or not is_transient(error):
+                    raise
+                retry_after_s = error.retry_after_s if isinstance(error, VerityApiError) else None
+                delay_s = resend_delay(attempt, retry_after_s, self._max_delay_s, self._runtime.random())
+            self._runtime.sleep(delay_s)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _send(self, operation: str, effect_key: str, send: Send) -> Wire:
+        try:
+            response = send()
+        except Exception as error:
+            # The one border for foreign errors: a transport, a proxy or a caller's own httpx client may raise
+            # anything here, and whatever it is, nobody knows what became of the request.
+            raise VerityConnectionError(
+                f"{operation} of effect {effect_key!r} got no answer from {self._base_url} ({type(error).__name__}): "
+                "whether the ledger carried it out is unknown.",
+                effect_key=effect_key,
+            ) from error
+        return read_reply(operation, response.status_code, response.headers, response.content, effect_key)
+
+    def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
+        return self._api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)
+
+
+def _api_over(sender: Any, base_url: str) -> AuthenticatedClient:
+    """A generated client that sends through `sender`, which already knows the base URL and the key."""
+    return AuthenticatedClient(base_url=base_url, token="").set_httpx_client(sender)

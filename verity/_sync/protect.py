@@ -1,0 +1,218 @@
+# Made from verity/_async/protect.py by scripts/mirror.py. Do not edit.
+"""How an effect is protected: lease -> observe -> act -> commit. Read this first; the promises live here.
+
+- Nothing acts without a current lease, and an observed effect never acts again.
+- One `try` per failure meaning: what `act` raises is a failure of the effect; what the commit raises never is.
+- An outcome that nobody knows is never recorded as a failure: the lease runs out, and the next caller observes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from verity._concurrency import SyncAct, SyncCancellation, SyncRuntime, sync_settled
+from verity._core.backoff import conflict_delay
+from verity._core.failure import add_note, describe_failure
+from verity._core.payload import round_trip
+from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
+from verity._sync.lease_keeper import SyncLeaseKeeper
+from verity._sync.ledger import SyncLedger, Wire
+from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
+from verity.errors import (
+    CommitUncertainError,
+    EffectPreviouslyFailedError,
+    LeaseConflictError,
+    ObserveFailedError,
+    VerityError,
+)
+from verity.values import LeaseResponse, Source
+
+REPORT_TIMEOUT_S = 2.0
+"""The longest that the audit trail may hold up an effect."""
+
+
+@dataclass(frozen=True)
+class SyncEffect:
+    """One call of `protect()`, checked and complete."""
+
+    namespace: str
+    lease_body: Wire
+    duration_ms: int
+    act: SyncAct[Any]
+    observe: SyncAct[Any] | None
+    on_lease: Callable[[LeaseResponse], object] | None
+    conflict_retry: ConflictRetryConfig
+    on_observe_error: OnObserveError
+    cancellation: SyncCancellation = field(default_factory=SyncCancellation)
+
+    @property
+    def key(self) -> str:
+        """The key as it travels."""
+        return str(self.lease_body["effectKey"])
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return str(self.lease_body.get("effectName", self.key))
+
+
+class SyncProtector:
+    """Runs effects against one ledger."""
+
+    def __init__(self, ledger: SyncLedger, runtime: SyncRuntime, settings: ClientSettings) -> None:
+        self._ledger = ledger
+        self._runtime = runtime
+        self._settings = settings
+        self._logger: logging.Logger = settings.logger
+        self._warned_names: set[str] = set()
+
+    def protect(self, effect: SyncEffect) -> Any:
+        """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
+        lease, requested_at = self._acquire(effect)
+        if lease.status == CACHED_COMPLETED:
+            return lease.cached_result
+        if lease.status == CACHED_FAILED:
+            raise EffectPreviouslyFailedError(
+                f"Effect {effect.key!r} failed before and stays failed until an admin resets it.",
+                effect_key=effect.key,
+                cached_error=lease.cached_error,
+            )
+        if effect.on_lease is not None:
+            sync_settled("on_lease", effect.on_lease(lease))
+        with self._keep(effect, lease, requested_at):
+            found = self._observe(effect, lease)
+            if found is not None:
+                return self._commit(effect, lease, found, "observed")
+            try:
+                result = effect.cancellation.call(effect.act)
+            except Exception as error:
+                self._record_failure(effect, lease, error)
+                raise
+            return self._commit(effect, lease, sync_settled("act", result), "acted")
+
+    def _acquire(self, effect: SyncEffect) -> tuple[LeaseResponse, float]:
+        """The lease, or the cached outcome, and when it was requested on the monotonic clock."""
+        config = effect.conflict_retry
+        idempotency_key = self._runtime.new_id()
+        attempt = 1
+        while True:
+            requested_at = self._runtime.monotonic()
+            try:
+                lease = self._ledger.lease(effect.namespace, effect.lease_body, idempotency_key=idempotency_key)
+            except LeaseConflictError as conflict:
+                if not config.enabled or attempt >= config.max_attempts:
+                    raise
+                delay_s = conflict_delay(config, attempt, conflict.retry_after_s, self._runtime.random())
+            else:
+                return lease, requested_at
+            self._logger.debug("Effect %r is being processed elsewhere; asking again in %.1f s.", effect.key, delay_s)
+            self._runtime.sleep(delay_s)
+            attempt += 1
+
+    def _keep(self, effect: SyncEffect, lease: LeaseResponse, requested_at: float) -> SyncLeaseKeeper:
+        return SyncLeaseKeeper(
+            self._ledger,
+            self._runtime,
+            self._logger,
+            namespace=effect.namespace,
+            tokens=_tokens(effect, lease),
+            requested_at=requested_at,
+            duration_s=effect.duration_ms / 1000,
+            fraction=self._settings.renew_at_fraction if self._settings.auto_renew else 0,
+            request_timeout_s=self._settings.request_timeout_s,
+        )
+
+    def _observe(self, effect: SyncEffect, lease: LeaseResponse) -> Any:
+        """What the outside world already has of the effect; None where it has nothing."""
+        if effect.observe is None:
+            if lease.prior_state == "expired":
+                self._warn_unobserved(effect)
+            return None
+        started_at = self._runtime.monotonic()
+        try:
+            found = effect.cancellation.call(effect.observe)
+        except Exception as error:
+            if effect.on_observe_error == "act":
+                self._logger.warning(
+                    'observe of effect %r raised %s; acting all the same, as on_observe_error="act" asks.',
+                    effect.key,
+                    type(error).__name__,
+                )
+                return None
+            raise ObserveFailedError(
+                f"observe of effect {effect.key!r} raised {type(error).__name__}, so it is unknown whether the effect "
+                "already happened. act did not run. Mend observe and call again once the lease has run out.",
+                effect_key=effect.key,
+                observe_error=error,
+            ) from error
+        found = sync_settled("observe", found)
+        effect.cancellation.release()
+        self._report_observe(effect, lease, hit=found is not None, started_at=started_at)
+        return found
+
+    def _report_observe(self, effect: SyncEffect, lease: LeaseResponse, *, hit: bool, started_at: float) -> None:
+        duration_ms = round((self._runtime.monotonic() - started_at) * 1000)
+        body = {**_tokens(effect, lease), "hit": hit, "durationMs": duration_ms}
+        timeout_s = min(REPORT_TIMEOUT_S, self._settings.request_timeout_s)
+        try:
+            self._ledger.report_observe(effect.namespace, body, attempts=1, timeout_s=timeout_s)
+        except VerityError as error:
+            # It changes no state: an effect does not fail for the sake of a line in the audit trail.
+            self._logger.debug("observe of effect %r could not be reported (%s).", effect.key, type(error).__name__)
+
+    def _commit(self, effect: SyncEffect, lease: LeaseResponse, result: Any, source: Source) -> Any:
+        """Return the result as every later call will; anything short of a confirmed commit is uncertain."""
+        try:
+            result = round_trip(result, "result")
+            body = {**_tokens(effect, lease), "result": result, "source": source, **_run_of(effect)}
+            effect.cancellation.finish(lambda: self._ledger.commit(effect.namespace, body))
+        except VerityError as error:
+            done = "act succeeded" if source == "acted" else "observe found the effect done"
+            raise CommitUncertainError(
+                f"Effect {effect.key!r}: {done}, but the commit is not confirmed ({error}). "
+                "Do not run it again blindly: look it up in the ledger and reconcile it.",
+                effect_key=effect.key,
+                request_id=error.request_id,
+                result=result,
+                commit_error=error,
+            ) from error
+        effect.cancellation.release()
+        return result
+
+    def _record_failure(self, effect: SyncEffect, lease: LeaseResponse, error: Exception) -> None:
+        body = {
+            **_tokens(effect, lease),
+            "error": describe_failure(error),
+            "source": "acted",
+            **_run_of(effect),
+        }
+        try:
+            effect.cancellation.finish(lambda: self._ledger.fail(effect.namespace, body))
+        except VerityError as unrecorded:
+            add_note(
+                error,
+                f"Verity could not record this failure of effect {effect.key!r} ({unrecorded}); "
+                "the lease runs out by itself and the next call observes.",
+            )
+
+    def _warn_unobserved(self, effect: SyncEffect) -> None:
+        if effect.name not in self._warned_names:
+            self._warned_names.add(effect.name)
+            self._logger.warning(
+                "Effect %r is taken over from a holder whose lease ran out and who may have acted, and there is no "
+                "observe to tell: act runs, perhaps for the second time. Pass observe=, a function that returns what "
+                "already happened or None.",
+                effect.name,
+            )
+
+
+def _tokens(effect: SyncEffect, lease: LeaseResponse) -> Wire:
+    return {"effectKey": effect.key, "fenceToken": lease.fence_token, "leaseToken": lease.lease_token}
+
+
+def _run_of(effect: SyncEffect) -> Wire:
+    run_id = effect.lease_body.get("runId")
+    return {} if run_id is None else {"runId": run_id}

@@ -1,0 +1,124 @@
+# Made from verity/_async/sender.py by scripts/mirror.py. Do not edit.
+"""Carries a generated call over HTTP: what stands where the generated client expects an `httpx.Client`.
+
+It talks to an httpx *transport* directly. For a ledger's small JSON posts httpx's client layer (cookies, redirects,
+auth flows, URL merging) costs more than everything below it, and does nothing that this API needs.
+"""
+
+from __future__ import annotations
+
+import copy
+import json as json_module
+import ssl
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from verity._sync.pool import SyncTransportPool
+from verity._version import __version__
+
+
+class SyncSender:
+    """Sends requests through a transport, or through a caller's own `httpx.Client`."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        timeout_s: float,
+        transport: httpx.BaseTransport | None = None,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._http_client = http_client
+        self._owns_transport = transport is None
+        self._transport = transport or SyncTransportPool(partial(_make_transport, base_url, _ssl_context(base_url)))
+        self._headers = {
+            "Host": httpx.URL(base_url).netloc.decode(),
+            "Accept": "application/json",
+            "Authorization": f"Bearer {api_key}",
+            "User-Agent": f"verity-python/{__version__}",
+        }
+        self._timeout = httpx.Timeout(timeout_s)
+        self._extensions = {"timeout": self._timeout.as_dict()}
+        self._url = lru_cache(maxsize=256)(httpx.URL)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._base_url}>"
+
+    def with_timeout(self, timeout_s: float) -> SyncSender:
+        """The same connections with another timeout in seconds."""
+        twin = copy.copy(self)
+        twin._timeout = httpx.Timeout(timeout_s)  # noqa: SLF001 - our own twin
+        twin._extensions = {"timeout": twin._timeout.as_dict()}  # noqa: SLF001
+        return twin
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        """Send one request to a path below the base URL and read the whole answer.
+
+        Raises whatever the transport raises; `SyncLedger` maps it.
+        """
+        content = None
+        all_headers = self._headers if headers is None else {**self._headers, **headers}
+        if json is not None:
+            content = json_module.dumps(json, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            all_headers = {**all_headers, "Content-Type": "application/json"}
+        if self._http_client is not None:
+            return self._http_client.request(
+                method,
+                self._base_url + url,
+                headers=all_headers,
+                content=content,
+                params=params,
+                timeout=self._timeout,
+            )
+        target = self._url(self._base_url + url)
+        request = httpx.Request(
+            method,
+            target.copy_merge_params(params) if params else target,
+            headers=all_headers,
+            content=content,
+            extensions=self._extensions,
+        )
+        response = self._transport.handle_request(request)
+        response.read()
+        return response
+
+    def close(self) -> None:
+        """Close the connections that this sender opened; a caller's own parts stay open."""
+        if self._owns_transport:
+            self._transport.close()
+
+
+def _ssl_context(base_url: str) -> ssl.SSLContext | bool:
+    """One context for all connections: loading the certificates takes longer than many requests."""
+    return httpx.create_ssl_context() if base_url.startswith("https:") else False
+
+
+def _make_transport(base_url: str, ssl_context: ssl.SSLContext | bool) -> httpx.BaseTransport:
+    return httpx.HTTPTransport(
+        verify=ssl_context,
+        proxy=_proxy_for(httpx.URL(base_url)),
+        limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=30.0),
+    )
+
+
+def _proxy_for(url: httpx.URL) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY ask for."""
+    if proxy_bypass(url.host):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -1,0 +1,185 @@
+"""Settings: values that are checked once, when they are made."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from verity._core.keys import check_namespace, check_optional_label
+from verity.errors import VerityConfigError
+
+OnConflict = Literal["retry", "throw"]
+OnObserveError = Literal["raise", "act"]
+
+DEFAULT_LEASE_DURATION_MS = 30_000
+"""What a ledger grants when a lease request names no duration."""
+
+EMBEDDED_SCHEME = "sqlite:"
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictRetryConfig:
+    """How to wait while another holder's lease is live (409).
+
+    Attributes:
+        enabled: False raises `LeaseConflictError` at once.
+        max_attempts: lease requests in all, the first one included; at least 1.
+        initial_delay_s: seconds before the second request; it doubles from then on.
+        max_delay_s: longest wait between two requests in seconds, also for a server's `Retry-After`.
+        jitter: spread each delay by ±30 %, so that waiters do not come back together.
+
+    Raises:
+        VerityConfigError: a value is outside its range.
+    """
+
+    enabled: bool = True
+    max_attempts: int = 12
+    initial_delay_s: float = 0.5
+    max_delay_s: float = 15.0
+    jitter: bool = True
+
+    def __post_init__(self) -> None:
+        _check_flag("conflict_retry.enabled", self.enabled)
+        _check_flag("conflict_retry.jitter", self.jitter)
+        if not _is_int(self.max_attempts) or self.max_attempts < 1:
+            raise _wrong("conflict_retry.max_attempts", "a whole number of at least 1", self.max_attempts)
+        for name in ("initial_delay_s", "max_delay_s"):
+            value = getattr(self, name)
+            if not is_number(value) or value < 0:
+                raise _wrong(f"conflict_retry.{name}", "a finite number of seconds, 0 or more", value)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """All settings of a client, checked. Made by `read_settings`."""
+
+    base_url: str
+    api_key: str | None = field(repr=False)
+    namespace: str | None
+    agent_id: str | None
+    auto_renew: bool
+    renew_at_fraction: float
+    request_timeout_s: float
+    conflict_retry: ConflictRetryConfig
+    logger: logging.Logger
+    on_observe_error: OnObserveError
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the ledger runs in this process."""
+        return self.base_url.startswith(EMBEDDED_SCHEME)
+
+    @property
+    def environment(self) -> Literal["live", "test"]:
+        """The embedded ledger's environment, told by the key as with a served ledger; live without a key."""
+        return "test" if (self.api_key or "").startswith("vt_test_") else "live"
+
+
+def read_settings(
+    *,
+    base_url: str | None,
+    api_key: str | None,
+    namespace: str | None,
+    agent_id: str | None,
+    auto_renew: bool,
+    renew_at_fraction: float,
+    request_timeout_s: float,
+    conflict_retry: ConflictRetryConfig | None,
+    logger: logging.Logger | None,
+    on_observe_error: OnObserveError,
+) -> ClientSettings:
+    """Check a client's arguments and fill them up from the environment.
+
+    Raises:
+        VerityConfigError: names the parameter, what it takes, and where else it can be set.
+    """
+    url = _read_base_url(base_url)
+    key = _read_api_key(api_key, required=not url.startswith(EMBEDDED_SCHEME))
+    if namespace is not None:
+        check_namespace(namespace)
+    check_optional_label("agent_id", agent_id, error=VerityConfigError)
+    _check_flag("auto_renew", auto_renew)
+    if not is_number(renew_at_fraction) or not 0.3 <= renew_at_fraction <= 0.9:
+        raise _wrong("renew_at_fraction", "a number from 0.3 to 0.9", renew_at_fraction)
+    if not is_number(request_timeout_s) or request_timeout_s <= 0:
+        raise _wrong("request_timeout_s", "a finite number of seconds above 0", request_timeout_s)
+    if conflict_retry is not None and not isinstance(conflict_retry, ConflictRetryConfig):
+        raise _wrong("conflict_retry", "a ConflictRetryConfig", conflict_retry)
+    if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
+        raise _wrong("logger", "a logging.Logger", logger)
+    if on_observe_error not in ("raise", "act"):
+        raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+    return ClientSettings(
+        base_url=url,
+        api_key=key,
+        namespace=namespace,
+        agent_id=agent_id,
+        auto_renew=auto_renew,
+        renew_at_fraction=float(renew_at_fraction),
+        request_timeout_s=float(request_timeout_s),
+        conflict_retry=conflict_retry or ConflictRetryConfig(),
+        logger=logger or logging.getLogger("verity"),
+        on_observe_error=on_observe_error,
+    )
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite int or float (a bool is not a number here)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _read_base_url(base_url: str | None) -> str:
+    url = os.environ.get("VERITY_BASE_URL") if base_url is None else base_url
+    if not url:
+        raise VerityConfigError(
+            "base_url is missing: pass base_url= or set VERITY_BASE_URL, "
+            'for example "sqlite:///verity.db" or "https://ledger.example.com/v1".',
+            parameter="base_url",
+        )
+    if not isinstance(url, str):
+        raise _wrong("base_url", "a string", url)
+    if url.startswith(EMBEDDED_SCHEME):
+        return url
+    if not re.match(r"https?://[^/?#@\s]+(/[^?#\s]*)?\Z", url):
+        raise VerityConfigError(
+            "base_url must be an absolute URL without credentials, query or fragment, such as "
+            '"https://ledger.example.com/v1", or an embedded ledger such as "sqlite:///verity.db".',
+            parameter="base_url",
+        )
+    return url.rstrip("/")
+
+
+def _read_api_key(api_key: str | None, *, required: bool) -> str | None:
+    key = os.environ.get("VERITY_API_KEY") if api_key is None else api_key
+    if key is None or (key == "" and api_key is None):
+        if not required:
+            return None
+        raise VerityConfigError(
+            "api_key is missing: pass api_key= or set VERITY_API_KEY (vt_live_… or vt_test_…).",
+            parameter="api_key",
+        )
+    # The value itself is never shown: it may be a real key with one wrong character.
+    if not isinstance(key, str) or not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise VerityConfigError(
+            "api_key must be a non-empty string of visible ASCII characters, without spaces or line ends.",
+            parameter="api_key",
+        )
+    return key
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise _wrong(name, "True or False", value)
+
+
+def _wrong(name: str, takes: str, value: Any) -> VerityConfigError:
+    shown = repr(value) if isinstance(value, (int, float, bool, type(None))) else type(value).__name__
+    return VerityConfigError(f"{name} takes {takes}, not {shown}.", parameter=name)

@@ -1,0 +1,196 @@
+"""Every error that leaves this library, in one tree.
+
+```
+VerityError                        base class: `except VerityError` catches all of them
+├── VerityConfigError              a setting is missing or wrong; nothing was sent
+├── VerityValidationError          an argument or a payload is wrong or too large
+├── VerityConnectionError          no answer from the ledger: its outcome is unknown
+├── VerityApiError                 the ledger answered with something other than success
+│   └── LeaseConflictError         409: another holder's lease is live
+├── EffectPreviouslyFailedError    the effect failed before; an admin resets it
+├── ObserveFailedError             observe() raised: nobody knows whether the effect happened; act did not run
+└── CommitUncertainError           act (or observe) has a result, the ledger has not confirmed it: CRITICAL
+```
+
+The only other exceptions that come out of a call are the user's own, raised by `act`, `observe` or `on_lease`.
+All of them can be pickled, copied and deep-copied with their attributes. No message holds an API key,
+a lease token or a payload; payloads are attributes only.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+
+class VerityError(Exception):
+    """Base class of all errors of this library.
+
+    Attributes:
+        effect_key: the effect it is about, as it travels on the wire; None where there is none.
+        request_id: the ledger's id of the request, to find it in the ledger's log; None where there is none.
+    """
+
+    def __init__(self, message: str = "", *, effect_key: str | None = None, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.effect_key = effect_key
+        self.request_id = request_id
+
+
+class VerityConfigError(VerityError):
+    """A setting is missing or outside its range. Raised at construction or call, before anything is sent.
+
+    Attributes:
+        parameter: the name of the setting, such as `renew_at_fraction`.
+    """
+
+    def __init__(self, message: str = "", *, parameter: str | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.parameter = parameter
+
+
+class VerityValidationError(VerityError):
+    """Input data is invalid or too large.
+
+    Attributes:
+        parameter: the argument or payload it is about, with the place inside it: `result.items[3]`.
+    """
+
+    def __init__(self, message: str = "", *, parameter: str | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.parameter = parameter
+
+
+class VerityConnectionError(VerityError):
+    """The ledger could not be reached or did not answer in time: whether it carried the request out is unknown.
+
+    The transport's own exception is `__cause__`.
+    """
+
+
+class VerityApiError(VerityError):
+    """The ledger (or a proxy before it) answered with something other than success.
+
+    Attributes:
+        status_code: the HTTP status, also an unusual one such as 499 or 520.
+        code: the ledger's error code such as `stale_fence`, or None where the body had none.
+        message: what the ledger said, cut to 300 characters.
+        details: the problem's `details` as sent (a list or an object), or None.
+        retry_after_s: the `Retry-After` header in seconds, or None.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status_code: int = 0,
+        code: str | None = None,
+        details: Any = None,
+        retry_after_s: float | None = None,
+        **context: Any,
+    ) -> None:
+        super().__init__(message, **context)
+        self.message = message
+        self.status_code = status_code
+        self.code = code
+        self.details = details
+        self.retry_after_s = retry_after_s
+
+
+class LeaseConflictError(VerityApiError):
+    """409: another holder's lease on the effect is live, and is still live after all retries.
+
+    Attributes:
+        lease_expires_at: when that lease runs out if it is not renewed (RFC 3339, the ledger's clock), or None.
+    """
+
+    def __init__(self, message: str = "", *, lease_expires_at: str | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.lease_expires_at = lease_expires_at
+
+
+class EffectPreviouslyFailedError(VerityError):
+    """The effect failed before. It stays failed until an admin resets it.
+
+    Attributes:
+        cached_error: the error that was recorded, as JSON: usually `{"name", "message", "stack"}`.
+    """
+
+    def __init__(self, message: str = "", *, cached_error: Any = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.cached_error = cached_error
+
+
+class ObserveFailedError(VerityError):
+    """`observe()` raised, so nobody knows whether the effect already happened. `act` did not run.
+
+    The lease is left to run out; the next caller observes again. The exception is also `__cause__`.
+
+    Attributes:
+        observe_error: what `observe` raised.
+    """
+
+    def __init__(self, message: str = "", *, observe_error: BaseException | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.observe_error = observe_error
+
+    def __reduce__(self) -> Any:
+        return _portable_reduce(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObserveFailedError:
+        return _deepcopy_what_can_be(self, memo)
+
+
+class CommitUncertainError(VerityError):
+    """CRITICAL: the action has happened, and the ledger has not confirmed that it knows.
+
+    Do not retry blindly: look the effect up (Explorer, or `observe`) and reconcile it.
+
+    Attributes:
+        result: what `act` returned or `observe` found. Never shown in the message or the repr.
+        commit_error: why the commit is not confirmed, a `VerityError`.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        result: Any = None,
+        commit_error: BaseException | None = None,
+        **context: Any,
+    ) -> None:
+        super().__init__(message, **context)
+        self.result = result
+        self.commit_error = commit_error
+
+    def __reduce__(self) -> Any:
+        return _portable_reduce(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CommitUncertainError:
+        return _deepcopy_what_can_be(self, memo)
+
+
+def _portable_reduce(error: VerityError) -> tuple[Any, ...]:
+    """Let the error travel even where a user's value inside it can't: the value becomes its type's name."""
+    state = {name: _picklable(value) for name, value in vars(error).items()}
+    return type(error), error.args, state
+
+
+def _picklable(value: Any) -> Any:
+    try:
+        pickle.loads(pickle.dumps(value))  # noqa: S301 - our own bytes, made on this line
+    except Exception:  # noqa: BLE001 - a user's object may raise anything while it is pickled
+        return f"<{type(value).__qualname__}, which cannot be pickled>"
+    return value
+
+
+def _deepcopy_what_can_be(error: Any, memo: dict[int, Any]) -> Any:
+    """Copy the attributes deeply, and share those that refuse: a copied error keeps the real result."""
+    twin = type(error)(*error.args)
+    for name, value in vars(error).items():
+        try:
+            vars(twin)[name] = copy.deepcopy(value, memo)
+        except Exception:  # noqa: BLE001 - a user's object may raise anything while it is copied
+            vars(twin)[name] = value
+    return twin

@@ -1,0 +1,174 @@
+"""The payments service: the outside world of the demo, in a process of its own.
+
+It has no idempotency, like many real services: two POSTs are two refunds. What it did is on its disk before anybody
+is told. Its supervisor hears of every record first, and the caller gets no answer until the supervisor says so: that
+is the gap between a refund and its commit, held open for a kill.
+
+    POST /refunds  {charge, amount, currency, order}    GET /refunds?charge=ch_…
+    POST /receipts {refund, email, order}               GET /receipts?refund=re_…
+
+Standard output carries one JSON object a line (`{"port": …}`, then `{"recorded": …, "order": …}` each time); each line
+on standard input lets one caller have its answer. When standard input ends, so does the service.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sqlite3
+import sys
+import threading
+import uuid
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx
+
+_TABLES = {
+    "refunds": ("re_", ("charge", "amount", "currency", "order")),
+    "receipts": ("rc_", ("refund", "email", "order")),
+}
+"""Path and table -> the prefix of its ids, its fields. The first field is what a lookup asks for."""
+
+
+class PaymentsClient:
+    """What a worker knows of the service. Close it after use."""
+
+    def __init__(self, port: int) -> None:
+        # trust_env: no proxy stands between two processes of one machine, whatever the environment says.
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30.0)
+
+    def create(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Make a refund or a receipt. Twice makes two."""
+        made: dict[str, Any] = self._http.post(f"/{kind}", json=fields).raise_for_status().json()
+        return made
+
+    def find(self, kind: str, **field: str) -> dict[str, Any] | None:
+        """The first refund of a charge, the first receipt of a refund; None where there is none."""
+        found: list[dict[str, Any]] = self._http.get(f"/{kind}", params=field).raise_for_status().json()
+        return found[0] if found else None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+
+class Records:
+    """The service's own file. Every record is on disk when `add` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._database.row_factory = sqlite3.Row
+        for kind, (_, fields) in _TABLES.items():
+            columns = ", ".join(f'"{name}"' for name in fields)
+            self._database.execute(f'CREATE TABLE IF NOT EXISTS "{kind}" (id TEXT PRIMARY KEY, {columns})')
+
+    def add(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Write one record and return it with its new id."""
+        prefix, fields = _TABLES[kind]
+        record = {"id": prefix + uuid.uuid4().hex[:16], **{name: body[name] for name in fields}}
+        marks = ", ".join("?" * len(record))
+        self._database.execute(f'INSERT INTO "{kind}" VALUES ({marks})', tuple(record.values()))  # noqa: S608 - ours
+        return record
+
+    def find(self, kind: str, wanted: str) -> list[dict[str, Any]]:
+        """The records of one charge or refund."""
+        field = _TABLES[kind][1][0]
+        query = f'SELECT * FROM "{kind}" WHERE "{field}" = ? ORDER BY rowid'  # noqa: S608 - names of our own tables
+        return [dict(row) for row in self._database.execute(query, (wanted,))]
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        """All records of a kind, in the order in which they were made."""
+        return [dict(row) for row in self._database.execute(f'SELECT * FROM "{kind}" ORDER BY rowid')]  # noqa: S608
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+def read_records(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The refunds and the receipts in the file of a service that has ended."""
+    with closing(Records(path)) as records:
+        return records.all("refunds"), records.all("receipts")
+
+
+class _Service(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self._records = Records(path)
+        self._lock = threading.Lock()
+        self._may_answer: queue.Queue[str] = queue.Queue()
+
+    def follow_supervisor(self) -> None:
+        """Let one caller go on a line; end with the supervisor, however it ends."""
+        for line in sys.stdin:
+            self._may_answer.put(line)
+        os._exit(0)
+
+    def record(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Do it, tell the supervisor, and wait for its word before the caller hears of it."""
+        with self._lock:
+            record = self._records.add(kind, body)
+            tell(recorded=kind, order=record["order"])
+            self._may_answer.get()
+            return record
+
+    def find(self, kind: str, wanted: str) -> list[dict[str, Any]]:
+        with self._lock:
+            return self._records.find(kind, wanted)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that was killed is not here to take its answer; all else goes to standard error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one packet for an answer, head and body
+    server: _Service
+
+    def do_POST(self) -> None:
+        kind = urlsplit(self.path).path[1:]
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._answer(201, self.server.record(kind, body))
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        kind = url.path[1:]
+        self._answer(200, self.server.find(kind, dict(parse_qsl(url.query))[_TABLES[kind][1][0]]))
+
+    def _answer(self, status: int, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+        """The supervisor hears of what matters."""
+
+
+def tell(**report: Any) -> None:
+    """One line to the supervisor."""
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Serve until the supervisor goes."""
+    service = _Service(Path(sys.argv[1]))
+    tell(port=service.server_address[1])
+    threading.Thread(target=service.follow_supervisor, daemon=True).start()
+    service.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 import signal
 import sys
 import tempfile
@@ -114,7 +115,7 @@ def _tell_where(directory: Path, order_id: str) -> None:
     click.echo(f"Payments: {directory / 'payments.db'}")
     click.echo("Ask the ledger; it answers from its record and does not act again:")
     click.echo(
-        f"""  python -c 'from verity import SyncVerityClient
+        f"""  {shlex.quote(sys.executable)} -c 'from verity import SyncVerityClient
 with SyncVerityClient("{ledger_url(directory)}", namespace="{WORKFLOW}") as verity:
     print(verity.protect("{order_id}:process_refund", act=lambda: "acted again"))'"""
     )

@@ -1,0 +1,165 @@
+"""The effect as the ledger keeps it, the events that tell its story, and the fold that proves they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class Status(str, Enum):
+    """What is written in the row."""
+
+    IDLE = "IDLE"
+    RUNNING = "RUNNING"
+    COMMITTED = "COMMITTED"
+    FAILED = "FAILED"
+
+
+class State(Enum):
+    """What a command meets. EXPIRED is RUNNING whose lease has run out: read from the clock, never written."""
+
+    NONE = "NONE"
+    IDLE = "IDLE"
+    RUNNING = "RUNNING"
+    EXPIRED = "EXPIRED"
+    COMMITTED = "COMMITTED"
+    FAILED = "FAILED"
+
+
+class EventType(str, Enum):
+    """The audit events."""
+
+    LEASE_GRANTED = "LEASE_GRANTED"
+    LEASE_RENEWED = "LEASE_RENEWED"
+    LEASE_EXPIRED = "LEASE_EXPIRED"
+    OBSERVE_HIT = "OBSERVE_HIT"
+    OBSERVE_MISS = "OBSERVE_MISS"
+    COMMITTED = "COMMITTED"
+    FAILED = "FAILED"
+    RESET = "RESET"
+    RESOLVED = "RESOLVED"
+
+
+class Payload(NamedTuple):
+    """A JSON value as the exact text that was sent, and its SHA-256."""
+
+    text: str
+    sha256: str
+
+    def __repr__(self) -> str:
+        return f"<Payload of {len(self.text)} characters>"
+
+
+class Effect(NamedTuple):
+    """One effect. The fields are the columns of the store's table, in their order. Times are ms since 1970."""
+
+    id: int
+    namespace: str
+    key: str
+    status: str
+    fence: int
+    lease_token: str | None
+    lease_expires_at: int
+    lease_duration_ms: int
+    idempotency_key: str | None
+    prior_state: str
+    effect_name: str | None
+    agent_id: str | None
+    workflow_name: str | None
+    case_id: str | None
+    run_id: str | None
+    input_text: str | None
+    input_sha256: str | None
+    result_text: str | None
+    result_sha256: str | None
+    error_text: str | None
+    error_sha256: str | None
+    source: str | None
+    event_count: int
+    created_at: int
+    updated_at: int
+
+    def __repr__(self) -> str:
+        return f"<Effect {self.effect_id} {self.status} fence={self.fence}>"
+
+    @property
+    def effect_id(self) -> str:
+        """The public id."""
+        return format_effect_id(self.id)
+
+    def state(self, now: int) -> State:
+        """What a command meets at `now`."""
+        if self.status == Status.RUNNING and now >= self.lease_expires_at:
+            return State.EXPIRED
+        return State[self.status]
+
+
+class Event(NamedTuple):
+    """One line of an effect's audit trail."""
+
+    type: EventType
+    at: int
+    fence: int
+    agent_id: str | None = None
+    run_id: str | None = None
+    detail: dict[str, Any] = {}  # noqa: RUF012 - never changed; a NamedTuple has no default factory
+
+
+def format_effect_id(number: int) -> str:
+    """`eff_` and 16 hexadecimal digits."""
+    return f"eff_{number:016x}"
+
+
+def parse_effect_id(text: str) -> int | None:
+    """The number of a public id, or None where it is not one."""
+    if len(text) != 20 or not text.startswith("eff_"):
+        return None
+    try:
+        number = int(text[4:], 16)
+    except ValueError:
+        return None
+    return number if format_effect_id(number) == text and number < 2**63 else None
+
+
+class Folded(NamedTuple):
+    """What an effect's events say about its row."""
+
+    status: str
+    fence: int
+    lease_expires_at: int
+    result_sha256: str | None
+    error_sha256: str | None
+    source: str | None
+    event_count: int
+
+
+def fold(events: Iterable[Event]) -> Folded:
+    """Replay the events. The outcome equals the row's fields of the same names, always."""
+    now = Folded(Status.IDLE.value, 0, 0, None, None, None, 0)
+    for event in events:
+        detail = event.detail
+        now = now._replace(event_count=now.event_count + 1)
+        if event.type is EventType.LEASE_GRANTED:
+            now = now._replace(
+                status=Status.RUNNING.value, fence=event.fence, lease_expires_at=detail["leaseExpiresAt"]
+            )
+        elif event.type is EventType.LEASE_RENEWED:
+            now = now._replace(lease_expires_at=detail["leaseExpiresAt"])
+        elif event.type in (EventType.COMMITTED, EventType.RESOLVED):
+            now = now._replace(
+                status=Status.COMMITTED.value,
+                fence=event.fence,
+                result_sha256=detail["resultSha256"],
+                source=detail["source"],
+            )
+        elif event.type is EventType.FAILED:
+            now = now._replace(status=Status.FAILED.value, error_sha256=detail["errorSha256"], source=detail["source"])
+        elif event.type is EventType.RESET:
+            now = now._replace(status=Status.IDLE.value, error_sha256=None, source=None)
+    return now
+
+
+def agrees_with_its_events(effect: Effect, events: Iterable[Event]) -> bool:
+    """Whether the row says what its events say."""
+    return fold(events) == tuple(getattr(effect, name) for name in Folded._fields)

@@ -1,0 +1,113 @@
+"""JSON without loss: the exact text of an object's members, and text spliced back into an answer.
+
+A payload is stored as the text that was sent, not as what Python's floats and ints make of it: `1.10`, `1e400` and
+any escape come back as they went in. The standard library's own scanner finds where each value ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, NamedTuple
+
+from verity._ledger.effect import Payload
+
+MAX_PAYLOAD_BYTES = 65_536
+
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
+_scan_value = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # public in all but the stubs
+
+
+class NotJson(ValueError):
+    """The text is not a JSON object."""
+
+
+class Member(NamedTuple):
+    """One member of an object: its value, and its text."""
+
+    value: Any
+    text: str
+
+
+def read_members(body: bytes) -> dict[str, Member]:
+    """The members of the JSON object that `body` is.
+
+    Raises:
+        NotJson: it is not UTF-8, not JSON, not an object, or nested too deeply.
+    """
+    try:
+        return _scan_members(body.decode())
+    except (ValueError, StopIteration, IndexError, RecursionError) as error:
+        raise NotJson("the body is not a JSON object in UTF-8") from error
+
+
+def _scan_members(text: str) -> dict[str, Member]:
+    skip = _WHITESPACE.match
+    members: dict[str, Member] = {}
+    at = _after(text, 0, "{")
+    if text[at] == "}":
+        at += 1
+    else:
+        while True:
+            if text[at] != '"':
+                raise NotJson("a member's name was expected")
+            name, at = _scan_value(text, at)
+            start = _after(text, _end(skip(text, at)), ":")
+            value, at = _scan_value(text, start)
+            members[name] = Member(value, text[start:at])
+            at = _end(skip(text, at))
+            if text[at] == "}":
+                at += 1
+                break
+            at = _after(text, at, ",")
+    if _end(skip(text, at)) != len(text):
+        raise NotJson("there is more after the object")
+    return members
+
+
+def _after(text: str, at: int, char: str) -> int:
+    """The place of the next value after `char`, which must come next."""
+    at = _end(_WHITESPACE.match(text, at))
+    if text[at] != char:
+        raise NotJson(f"{char!r} was expected")
+    return _end(_WHITESPACE.match(text, at + 1))
+
+
+def _end(match: re.Match[str] | None) -> int:
+    assert match is not None  # the pattern matches the empty string, too
+    return match.end()
+
+
+def to_payload(member: Member) -> Payload | None:
+    """The payload, or None where it is over 64 KB as compact UTF-8 JSON."""
+    encoded = member.text.encode()
+    if len(encoded) > MAX_PAYLOAD_BYTES and len(dump(member.value).encode()) > MAX_PAYLOAD_BYTES:
+        return None
+    return Payload(member.text, hashlib.sha256(encoded).hexdigest())
+
+
+class Raw(str):
+    """JSON text that goes into an answer as it is."""
+
+    __slots__ = ()
+
+
+def dump(value: Any) -> str:
+    """Compact JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def dump_fields(fields: dict[str, Any]) -> bytes:
+    """A JSON object whose `Raw` values (also those of nested objects and lists) go in as they are."""
+    return _splice(fields).encode("utf-8", "surrogatepass")
+
+
+def _splice(value: Any) -> str:
+    if isinstance(value, Raw):
+        return value
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{dump(name)}:{_splice(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_splice, value)) + "]"
+    return dump(value)

@@ -1,0 +1,383 @@
+"""The transition table: state x command -> state, reply, events. Every store goes through it.
+
+Why nothing acts twice:
+
+1. A grant raises the fence by one and makes a new lease token. At most one pair (fence, token) is current, and it is
+   handed to one logical request only: a second holder gets it only by sending the same Idempotency-Key, that is, by
+   being the same request sent again because its answer was lost.
+2. Commit, fail and renew are a compare-and-set on that pair, not on the clock. A holder whose lease ran out may still
+   commit while nobody else was granted: its work is done and true. Once somebody else was, its pair is old, and it is
+   told `stale_fence`. That check comes before any other, so that a zombie learns nothing but that it is one.
+3. COMMITTED never changes. FAILED changes by reset and resolve alone, and both make the old pair worthless: reset
+   forgets the token, resolve raises the fence as well.
+4. A clock that is wrong can only grant too early or too late; it can't make two pairs current.
+5. The same commit or fail, sent again with the same pair, is answered without a change. What it carries then is not
+   compared: the first one won.
+
+A repeated lease request (same Idempotency-Key) whose lease has run out meanwhile gets its grant again with a new
+expiry, as if it had renewed: nobody else was granted, and its sender can't have acted, since it never had the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from verity._ledger.effect import Effect, Event, EventType, Payload, State, Status
+
+DEFAULT_LEASE_DURATION_MS = 30_000
+
+
+class Lease(NamedTuple):
+    """Ask for the effect."""
+
+    lease_duration_ms: int = DEFAULT_LEASE_DURATION_MS
+    idempotency_key: str | None = None
+    effect_name: str | None = None
+    agent_id: str | None = None
+    workflow_name: str | None = None
+    case_id: str | None = None
+    run_id: str | None = None
+    input: Payload | None = None
+
+
+class Commit(NamedTuple):
+    """Record the result."""
+
+    fence: int
+    lease_token: str
+    result: Payload
+    source: str = "acted"
+    run_id: str | None = None
+
+
+class Fail(NamedTuple):
+    """Record the failure."""
+
+    fence: int
+    lease_token: str
+    error: Payload
+    source: str = "acted"
+    run_id: str | None = None
+
+
+class Renew(NamedTuple):
+    """Extend the lease; without an extension, by its own duration."""
+
+    fence: int
+    lease_token: str
+    extension_ms: int | None = None
+
+
+class ReportObserve(NamedTuple):
+    """Tell the audit trail what an observation found."""
+
+    fence: int
+    lease_token: str
+    hit: bool
+    duration_ms: int | None = None
+
+
+class Reset(NamedTuple):
+    """FAILED -> IDLE, by an admin."""
+
+    actor: str | None = None
+    reason: str | None = None
+
+
+class Resolve(NamedTuple):
+    """EXPIRED or FAILED -> COMMITTED, by an admin who found out what happened."""
+
+    result: Payload
+    actor: str | None = None
+    reason: str | None = None
+
+
+Command = Lease | Commit | Fail | Renew | ReportObserve | Reset | Resolve
+
+
+class Context(NamedTuple):
+    """What a decision needs besides state and command: where, when, and fresh values."""
+
+    namespace: str
+    key: str
+    now: int
+    new_id: Callable[[], int]
+    new_token: Callable[[], str]
+
+
+class Reply(NamedTuple):
+    """A word for what happened; `refused` is an error code of the API instead."""
+
+    word: str
+    refused: bool = False
+
+
+class Decision(NamedTuple):
+    """The effect as it is now, what is new in its trail, and the reply. No events: nothing changed."""
+
+    effect: Effect | None
+    events: tuple[Event, ...]
+    reply: Reply
+
+
+Rule = Callable[[Any, Any, Context], Decision]
+
+
+def apply(effect: Effect | None, command: Command, context: Context) -> Decision:
+    """Decide. Pure: the same arguments give the same decision."""
+    state = State.NONE if effect is None else effect.state(context.now)
+    if effect is not None and isinstance(command, (Commit, Fail, Renew, ReportObserve)):
+        if (command.fence, command.lease_token) != (effect.fence, effect.lease_token):
+            return _refuse(effect, "stale_fence")
+    return TABLE[type(command)][state](effect, command, context)
+
+
+def _refuse(effect: Effect | None, code: str) -> Decision:
+    return Decision(effect, (), Reply(code, refused=True))
+
+
+def _refusal(code: str) -> Rule:
+    return lambda effect, _command, _context: _refuse(effect, code)
+
+
+def _unchanged(word: str) -> Rule:
+    return lambda effect, _command, _context: Decision(effect, (), Reply(word))
+
+
+# --- lease ---
+
+
+def _grant(prior_state: str) -> Rule:
+    def rule(effect: Effect | None, command: Lease, context: Context) -> Decision:
+        now = context.now
+        expires_at = now + command.lease_duration_ms
+        fence = 1 if effect is None else effect.fence + 1
+        granted = Event(
+            EventType.LEASE_GRANTED,
+            now,
+            fence,
+            command.agent_id,
+            command.run_id,
+            {"priorState": prior_state, "leaseDurationMs": command.lease_duration_ms, "leaseExpiresAt": expires_at},
+        )
+        events: tuple[Event, ...] = (granted,)
+        if effect is not None and prior_state == "expired":
+            events = (Event(EventType.LEASE_EXPIRED, now, effect.fence, effect.agent_id, effect.run_id), granted)
+        after = Effect(
+            id=context.new_id() if effect is None else effect.id,
+            namespace=context.namespace,
+            key=context.key,
+            status=Status.RUNNING.value,
+            fence=fence,
+            lease_token=context.new_token(),
+            lease_expires_at=expires_at,
+            lease_duration_ms=command.lease_duration_ms,
+            idempotency_key=command.idempotency_key,
+            prior_state=prior_state,
+            effect_name=command.effect_name,
+            agent_id=command.agent_id,
+            workflow_name=command.workflow_name,
+            case_id=command.case_id,
+            run_id=command.run_id,
+            input_text=command.input.text if command.input else None,
+            input_sha256=command.input.sha256 if command.input else None,
+            result_text=None,
+            result_sha256=None,
+            error_text=None,
+            error_sha256=None,
+            source=None,
+            event_count=(0 if effect is None else effect.event_count) + len(events),
+            created_at=now if effect is None else effect.created_at,
+            updated_at=now,
+        )
+        return Decision(after, events, Reply("granted"))
+
+    return rule
+
+
+def _repeat_or_conflict(effect: Effect, command: Lease, _context: Context) -> Decision:
+    if _is_same_request(effect, command):
+        return Decision(effect, (), Reply("granted"))
+    return _refuse(effect, "lease_conflict")
+
+
+def _repeat_or_take_over(effect: Effect, command: Lease, context: Context) -> Decision:
+    if _is_same_request(effect, command):
+        return _extend(effect, effect.lease_duration_ms, context, "granted")
+    return _grant("expired")(effect, command, context)
+
+
+def _is_same_request(effect: Effect, command: Lease) -> bool:
+    return command.idempotency_key is not None and command.idempotency_key == effect.idempotency_key
+
+
+# --- commit, fail, renew, report: the pair is current ---
+
+
+def _commit(effect: Effect, command: Commit, context: Context) -> Decision:
+    detail = {"source": command.source, "resultSha256": command.result.sha256}
+    event = Event(
+        EventType.COMMITTED, context.now, effect.fence, effect.agent_id, command.run_id or effect.run_id, detail
+    )
+    after = effect._replace(
+        status=Status.COMMITTED.value,
+        result_text=command.result.text,
+        result_sha256=command.result.sha256,
+        source=command.source,
+        event_count=effect.event_count + 1,
+        updated_at=context.now,
+    )
+    return Decision(after, (event,), Reply("accepted"))
+
+
+def _fail(effect: Effect, command: Fail, context: Context) -> Decision:
+    detail = {"source": command.source, "errorSha256": command.error.sha256}
+    event = Event(EventType.FAILED, context.now, effect.fence, effect.agent_id, command.run_id or effect.run_id, detail)
+    after = effect._replace(
+        status=Status.FAILED.value,
+        error_text=command.error.text,
+        error_sha256=command.error.sha256,
+        source=command.source,
+        event_count=effect.event_count + 1,
+        updated_at=context.now,
+    )
+    return Decision(after, (event,), Reply("recorded"))
+
+
+def _renew(effect: Effect, command: Renew, context: Context) -> Decision:
+    return _extend(effect, command.extension_ms or effect.lease_duration_ms, context, "renewed")
+
+
+def _extend(effect: Effect, extension_ms: int, context: Context, word: str) -> Decision:
+    expires_at = max(effect.lease_expires_at, context.now + extension_ms)  # a renewal never shortens a lease
+    event = Event(
+        EventType.LEASE_RENEWED,
+        context.now,
+        effect.fence,
+        effect.agent_id,
+        effect.run_id,
+        {"leaseExpiresAt": expires_at},
+    )
+    after = effect._replace(lease_expires_at=expires_at, event_count=effect.event_count + 1, updated_at=context.now)
+    return Decision(after, (event,), Reply(word))
+
+
+def _report(effect: Effect, command: ReportObserve, context: Context) -> Decision:
+    kind = EventType.OBSERVE_HIT if command.hit else EventType.OBSERVE_MISS
+    detail = {} if command.duration_ms is None else {"durationMs": command.duration_ms}
+    event = Event(kind, context.now, effect.fence, effect.agent_id, effect.run_id, detail)
+    after = effect._replace(event_count=effect.event_count + 1)
+    return Decision(after, (event,), Reply("reported"))
+
+
+# --- reset, resolve ---
+
+
+def _reset(effect: Effect, command: Reset, context: Context) -> Decision:
+    event = Event(EventType.RESET, context.now, effect.fence, detail={"actor": command.actor, "reason": command.reason})
+    after = effect._replace(
+        status=Status.IDLE.value,
+        lease_token=None,
+        idempotency_key=None,
+        error_text=None,
+        error_sha256=None,
+        source=None,
+        event_count=effect.event_count + 1,
+        updated_at=context.now,
+    )
+    return Decision(after, (event,), Reply("reset"))
+
+
+def _resolve(effect: Effect, command: Resolve, context: Context) -> Decision:
+    fence = effect.fence + 1
+    detail = {
+        "source": "resolved",
+        "resultSha256": command.result.sha256,
+        "actor": command.actor,
+        "reason": command.reason,
+    }
+    after = effect._replace(
+        status=Status.COMMITTED.value,
+        fence=fence,
+        lease_token=None,
+        idempotency_key=None,
+        result_text=command.result.text,
+        result_sha256=command.result.sha256,
+        source="resolved",
+        event_count=effect.event_count + 1,
+        updated_at=context.now,
+    )
+    return Decision(after, (Event(EventType.RESOLVED, context.now, fence, detail=detail),), Reply("resolved"))
+
+
+def _same_result_or_finished(effect: Effect, command: Resolve, _context: Context) -> Decision:
+    if effect.result_sha256 == command.result.sha256:
+        return Decision(effect, (), Reply("already_committed"))
+    return _refuse(effect, "effect_finished")
+
+
+_not_found = _refusal("effect_not_found")
+_stale = _refusal("stale_fence")  # IDLE has no current pair; apply() has refused any pair already
+_finished = _refusal("effect_finished")
+_conflict = _refusal("lease_conflict")
+_not_failed = _refusal("not_failed")
+
+TABLE: dict[type[Command], dict[State, Rule]] = {
+    Lease: {
+        State.NONE: _grant("none"),
+        State.IDLE: _grant("reset"),
+        State.RUNNING: _repeat_or_conflict,
+        State.EXPIRED: _repeat_or_take_over,
+        State.COMMITTED: _unchanged("cached_completed"),
+        State.FAILED: _unchanged("cached_failed"),
+    },
+    Commit: {
+        State.NONE: _not_found,
+        State.IDLE: _stale,
+        State.RUNNING: _commit,
+        State.EXPIRED: _commit,
+        State.COMMITTED: _unchanged("already_committed"),
+        State.FAILED: _finished,
+    },
+    Fail: {
+        State.NONE: _not_found,
+        State.IDLE: _stale,
+        State.RUNNING: _fail,
+        State.EXPIRED: _fail,
+        State.COMMITTED: _finished,
+        State.FAILED: _unchanged("already_failed"),
+    },
+    Renew: {
+        State.NONE: _not_found,
+        State.IDLE: _stale,
+        State.RUNNING: _renew,
+        State.EXPIRED: _renew,
+        State.COMMITTED: _finished,
+        State.FAILED: _finished,
+    },
+    ReportObserve: {
+        State.NONE: _not_found,
+        State.IDLE: _stale,
+        State.RUNNING: _report,
+        State.EXPIRED: _report,
+        State.COMMITTED: _report,
+        State.FAILED: _report,
+    },
+    Reset: {
+        State.NONE: _not_found,
+        State.IDLE: _unchanged("already_reset"),
+        State.RUNNING: _conflict,
+        State.EXPIRED: _not_failed,
+        State.COMMITTED: _finished,
+        State.FAILED: _reset,
+    },
+    Resolve: {
+        State.NONE: _not_found,
+        State.IDLE: _not_failed,
+        State.RUNNING: _conflict,
+        State.EXPIRED: _resolve,
+        State.COMMITTED: _same_result_or_finished,
+        State.FAILED: _resolve,
+    },
+}

@@ -1,0 +1,281 @@
+"""From a request's body to a command, and from a decision to the answer that travels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from verity._ledger import transitions
+from verity._ledger.calls import Answer, Request
+from verity._ledger.effect import Effect, Event, Payload, State
+from verity._ledger.json_text import Member, NotJson, Raw, dump_fields, read_members, to_payload
+from verity._ledger.transitions import Command, Decision
+
+Members = dict[str, Member]
+
+
+class Refused(Exception):
+    """The call is answered with a problem."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, details: Any = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+        self.retry_after_s = retry_after_s
+
+
+def read_command(request: Request) -> tuple[str, Command]:
+    """The effect key and the command of an effect call.
+
+    Whoever serves strangers validates the body against openapi.yaml before; the embedded ledger's bodies come from
+    our own client. So a mistake that is found here is told without ceremony.
+
+    Raises:
+        Refused: 400 or 413.
+    """
+    try:
+        members = read_members(request.body)
+        key = _get(members, "effectKey", str)
+        if not key or key is _ABSENT:
+            raise KeyError("effectKey")
+        return key, _READERS[request.operation](members, request)
+    except NotJson as error:
+        raise Refused(400, "invalid_request", str(error)) from None
+    except KeyError as error:
+        message = f"{error.args[0]} is missing or of the wrong type"
+        raise Refused(
+            400, "invalid_request", message, details=[{"path": f"/{error.args[0]}", "message": message}]
+        ) from None
+
+
+_ABSENT: Any = None
+
+
+def _get(members: Members, name: str, kind: type) -> Any:
+    member = members.get(name)
+    if member is None or member.value is None:
+        return _ABSENT
+    if not isinstance(member.value, kind) or (kind is int and isinstance(member.value, bool)):
+        raise KeyError(name)
+    return member.value
+
+
+def _need(members: Members, name: str, kind: type) -> Any:
+    value = _get(members, name, kind)
+    if value is _ABSENT:
+        raise KeyError(name)
+    return value
+
+
+def _payload(members: Members, name: str) -> Payload | None:
+    member = members.get(name)
+    if member is None:
+        return None
+    payload = to_payload(member)
+    if payload is None:
+        raise Refused(413, "payload_too_large", f"{name} is over 65,536 bytes as compact UTF-8 JSON")
+    return payload
+
+
+def _need_payload(members: Members, name: str) -> Payload:
+    payload = _payload(members, name)
+    if payload is None:
+        raise KeyError(name)
+    return payload
+
+
+def _tokens(members: Members) -> tuple[int, str]:
+    return _need(members, "fenceToken", int), _need(members, "leaseToken", str)
+
+
+def _lease(members: Members, request: Request) -> Command:
+    return transitions.Lease(
+        lease_duration_ms=_get(members, "leaseDurationMs", int) or transitions.DEFAULT_LEASE_DURATION_MS,
+        idempotency_key=request.idempotency_key,
+        effect_name=_get(members, "effectName", str),
+        agent_id=_get(members, "agentId", str),
+        workflow_name=_get(members, "workflowName", str),
+        case_id=_get(members, "caseId", str),
+        run_id=_get(members, "runId", str),
+        input=_payload(members, "inputJson"),
+    )
+
+
+def _commit(members: Members, _request: Request) -> Command:
+    return transitions.Commit(
+        *_tokens(members),
+        _need_payload(members, "result"),
+        _get(members, "source", str) or "acted",
+        _get(members, "runId", str),
+    )
+
+
+def _fail(members: Members, _request: Request) -> Command:
+    return transitions.Fail(
+        *_tokens(members),
+        _need_payload(members, "error"),
+        _get(members, "source", str) or "acted",
+        _get(members, "runId", str),
+    )
+
+
+def _renew(members: Members, _request: Request) -> Command:
+    return transitions.Renew(*_tokens(members), _get(members, "extensionMs", int))
+
+
+def _report(members: Members, _request: Request) -> Command:
+    return transitions.ReportObserve(*_tokens(members), _need(members, "hit", bool), _get(members, "durationMs", int))
+
+
+def _reset(members: Members, request: Request) -> Command:
+    return transitions.Reset(request.scope.actor, _get(members, "reason", str))
+
+
+def _resolve(members: Members, request: Request) -> Command:
+    return transitions.Resolve(_need_payload(members, "result"), request.scope.actor, _get(members, "reason", str))
+
+
+_READERS: dict[str, Callable[[Members, Request], Command]] = {
+    "lease_effect": _lease,
+    "commit_effect": _commit,
+    "fail_effect": _fail,
+    "renew_effect": _renew,
+    "report_observe": _report,
+    "reset_effect": _reset,
+    "resolve_effect": _resolve,
+}
+EFFECT_OPERATIONS = frozenset(_READERS)
+
+_MESSAGES = {
+    "commit_effect": {
+        "accepted": "The result is recorded.",
+        "already_committed": "This result was recorded before.",
+    },
+    "fail_effect": {
+        "recorded": "The failure is recorded.",
+        "already_failed": "This failure was recorded before.",
+    },
+}
+
+
+def answer_decision(request: Request, decision: Decision, key: str, now: int) -> Answer:
+    """The answer to an effect call.
+
+    Raises:
+        Refused: the table refused the command.
+    """
+    effect, reply = decision.effect, decision.reply
+    if reply.refused or effect is None:
+        raise _refusal(reply.word, effect, key, now)
+    fields: dict[str, Any] = {"status": reply.word, "effectId": effect.effect_id}
+    operation = request.operation
+    if operation == "lease_effect":
+        fields |= _lease_fields(effect, reply.word)
+    elif operation == "renew_effect":
+        fields |= {"fenceToken": effect.fence, "leaseExpiresAt": format_time(effect.lease_expires_at)}
+    else:
+        fields["fenceToken"] = effect.fence
+    messages = _MESSAGES.get(operation)
+    if messages:
+        fields["message"] = messages[reply.word]
+    return Answer(200, dump_fields(fields))
+
+
+def _lease_fields(effect: Effect, word: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {"effectKey": effect.key, "fenceToken": effect.fence}
+    if word == "granted":
+        return fields | {
+            "leaseToken": effect.lease_token,
+            "leaseExpiresAt": format_time(effect.lease_expires_at),
+            "priorState": effect.prior_state,
+        }
+    fields["leaseToken"] = None
+    if word == "cached_completed":
+        return fields | {"cachedResult": Raw(effect.result_text or "null")}
+    return fields | {"cachedError": Raw(effect.error_text or "null")}
+
+
+def _refusal(code: str, effect: Effect | None, key: str, now: int) -> Refused:
+    name = f"effect {key!r}"
+    if code == "effect_not_found" or effect is None:
+        return Refused(404, "effect_not_found", f"There is no {name} in this namespace.")
+    if code == "lease_conflict":
+        return Refused(
+            409,
+            code,
+            f"The lease on {name} is live; try again when it is released or has run out.",
+            details={"leaseExpiresAt": format_time(effect.lease_expires_at)},
+            # Holders are usually done long before their lease runs out, so waiters are asked to come back soon.
+            retry_after_s=1,
+        )
+    messages = {
+        "stale_fence": f"This lease on {name} is not the current one: it was granted again, reset or resolved since.",
+        "effect_finished": f"The {name} is {effect.status} already, which this call cannot change.",
+        "not_failed": f"The {name} has not failed; it is {effect.state(now).value}.",
+    }
+    return Refused(409, code, messages[code])
+
+
+def answer_problem(refused: Refused, request_id: str) -> Answer:
+    """The answer to a call that is refused."""
+    error: dict[str, Any] = {"code": refused.code, "message": refused.message}
+    if refused.details is not None:
+        error["details"] = refused.details
+    headers = {} if refused.retry_after_s is None else {"retry-after": str(refused.retry_after_s)}
+    return Answer(refused.status, dump_fields({"error": error, "requestId": request_id}), headers)
+
+
+def effect_fields(effect: Effect, now: int) -> dict[str, Any]:
+    """An effect as the reads show it. Its lease token is never shown."""
+    fields: dict[str, Any] = {
+        "effectId": effect.effect_id,
+        "namespace": effect.namespace,
+        "effectKey": effect.key,
+        "status": effect.state(now).value,
+        "fenceToken": effect.fence,
+        "priorState": effect.prior_state,
+        "leaseDurationMs": effect.lease_duration_ms,
+        "leaseExpiresAt": format_time(effect.lease_expires_at) if effect.state(now) in _LEASED else None,
+        "effectName": effect.effect_name,
+        "agentId": effect.agent_id,
+        "workflowName": effect.workflow_name,
+        "caseId": effect.case_id,
+        "runId": effect.run_id,
+        "source": effect.source,
+        "createdAt": format_time(effect.created_at),
+        "updatedAt": format_time(effect.updated_at),
+    }
+    fields = {name: value for name, value in fields.items() if value is not None}
+    payloads = {"inputJson": effect.input_text, "result": effect.result_text, "error": effect.error_text}
+    return fields | {name: Raw(text) for name, text in payloads.items() if text is not None}
+
+
+_LEASED = (State.RUNNING, State.EXPIRED)
+
+
+def event_fields(sequence: int, event: Event) -> dict[str, Any]:
+    """An audit event as the reads show it."""
+    detail = dict(event.detail)
+    if "leaseExpiresAt" in detail:
+        detail["leaseExpiresAt"] = format_time(detail["leaseExpiresAt"])
+    fields: dict[str, Any] = {
+        "sequence": sequence,
+        "type": event.type.value,
+        "at": format_time(event.at),
+        "fenceToken": event.fence,
+        "agentId": event.agent_id,
+        "runId": event.run_id,
+        "detail": {name: value for name, value in detail.items() if value is not None},
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def format_time(ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    seconds, rest = divmod(ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"

@@ -1,0 +1,213 @@
+"""Group commit: operations that wait at the same moment go to disk together, in one transaction.
+
+A lone operation goes at once: nothing ever waits for company. The idea is old (DeWitt et al. 1984); what is specific
+here is only who does the work: among threads the first one that comes (no thread of our own, nothing to fork or stop),
+for event loops one writer thread, so that a cancelled task can neither block nor lose the others' operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from verity._ledger.calls import Answer, Request
+from verity._store import forks
+
+MAX_BATCH = 256
+
+_logger = logging.getLogger("verity.ledger")
+
+
+class Store(Protocol):
+    """What group commit needs of a store."""
+
+    def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
+        """Carry requests out as one transaction."""
+        ...
+
+
+class _Waiter:
+    """One thread's operation. Its lock is released when there is an answer, or when it is its turn to lead."""
+
+    __slots__ = ("answer", "error", "request", "turn")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.answer: Answer | None = None
+        self.error: BaseException | None = None
+        self.turn = threading.Lock()
+        self.turn.acquire()
+
+
+class ThreadGroupCommit:
+    """For threads: the first one carries out what has gathered, then hands the lead to the next one that waits."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.after_fork_in_child()
+        forks.watch(self)
+
+    def before_fork(self) -> None:
+        """The store itself waits for the transaction under way."""
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing was held."""
+
+    def after_fork_in_child(self) -> None:
+        """Those who waited were threads of the parent."""
+        self._mutex = threading.Lock()
+        self._waiting: deque[_Waiter] = deque()
+        self._led = False
+
+    def answer(self, request: Request) -> Answer:
+        """Carry out one operation, durably, with whatever else waits."""
+        me = _Waiter(request)
+        with self._mutex:
+            self._waiting.append(me)
+            leads = not self._led
+            self._led = True
+        if not leads:
+            me.turn.acquire()
+        if me.answer is None and me.error is None:
+            self._lead()
+        if me.error is not None:
+            raise me.error
+        assert me.answer is not None
+        return me.answer
+
+    def _lead(self) -> None:
+        """Carry out a batch that begins with this thread's own operation, and hand on the lead."""
+        with self._mutex:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+        try:
+            answers = self._store.answer_batch([each.request for each in batch])
+            for each, answer in zip(batch, answers, strict=True):
+                each.answer = answer
+        except BaseException as error:  # also KeyboardInterrupt: the others must not wait for ever
+            for each in batch:
+                each.error = error
+            raise
+        finally:
+            with self._mutex:
+                following = self._waiting[0] if self._waiting else None
+                self._led = following is not None
+            for each in batch:
+                each.turn.release()
+            if following is not None:
+                following.turn.release()
+
+
+Deliver = Callable[[Answer | BaseException], None]
+
+
+class LoopGroupCommit:
+    """For event loops: one daemon thread writes; it starts with the first operation."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.after_fork_in_child()
+        forks.watch(self)
+
+    def before_fork(self) -> None:
+        """The store itself waits for the transaction under way."""
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing was held."""
+
+    def after_fork_in_child(self) -> None:
+        """The writer was a thread of the parent, and so were the loops that waited."""
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Request, Deliver]] = deque()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    async def answer(self, request: Request) -> Answer:
+        """Carry out one operation, durably, with whatever else waits.
+
+        Cancelled, it may have been carried out or not; the others are not touched.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return await self._answer_on_trio(request)
+        future: asyncio.Future[Answer] = loop.create_future()
+
+        def settle(outcome: Answer | BaseException) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self._submit(request, lambda outcome: _call_in(loop, settle, outcome))
+        return await future
+
+    async def _answer_on_trio(self, request: Request) -> Answer:
+        import trio
+
+        token, done, box = trio.lowlevel.current_trio_token(), trio.Event(), []
+
+        def settle(outcome: Answer | BaseException) -> None:
+            box.append(outcome)
+            done.set()
+
+        def deliver(outcome: Answer | BaseException) -> None:
+            try:
+                token.run_sync_soon(settle, outcome)
+            except trio.RunFinishedError:
+                _logger.debug("an event loop ended before its answer came")
+
+        self._submit(request, deliver)
+        await done.wait()
+        outcome = box[0]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        """Carry out what waits, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _submit(self, request: Request, deliver: Deliver) -> None:
+        with self._changed:
+            self._waiting.append((request, deliver))
+            if self._thread is None:
+                self._closing = False
+                self._thread = threading.Thread(target=self._write, name="verity-ledger-writer", daemon=True)
+                self._thread.start()
+            elif len(self._waiting) == 1:
+                self._changed.notify()
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if not self._waiting:
+                    self._thread = None
+                    return
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+            outcomes: Sequence[Answer | BaseException]
+            try:
+                outcomes = self._store.answer_batch([request for request, _ in batch])
+            except BaseException as error:  # the thread must live, and the error belongs to those who wait
+                outcomes = [error] * len(batch)
+            for (_, deliver), outcome in zip(batch, outcomes, strict=True):
+                deliver(outcome)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, settle: Deliver, outcome: Answer | BaseException) -> None:
+    try:
+        loop.call_soon_threadsafe(settle, outcome)
+    except RuntimeError:  # closed
+        _logger.debug("an event loop ended before its answer came")

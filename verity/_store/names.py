@@ -1,0 +1,17 @@
+"""How effects are named in the tables."""
+
+from __future__ import annotations
+
+import hashlib
+
+from verity._ledger.effect import Effect
+
+COLUMNS = ", ".join("effect_key" if name == "key" else name for name in Effect._fields)
+"""The columns of an `Effect`, in the order of its fields."""
+
+
+def hash_key(environment: str, namespace: str, key: str) -> bytes:
+    """What the unique index holds of an effect's full name. 128 bits: no two keys meet by chance."""
+    return hashlib.blake2b(
+        f"{environment}\0{namespace}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()

@@ -1,0 +1,59 @@
+"""Opening stores by URL. One file is one store in a process, so that all its clients commit in the same groups."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from verity._store.connection import read_path
+from verity._store.group import LoopGroupCommit, ThreadGroupCommit
+from verity._store.sqlite import SqliteStore, now_ms
+
+
+class OpenLedger:
+    """A store with its two ways of waiting, shared by all who opened the same file. Close it once for each opening."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.threads = ThreadGroupCommit(store)
+        self.loops = LoopGroupCommit(store)
+        self.users = 1
+        self.path: str | None = None
+
+    def close(self) -> None:
+        """Let go; the last one closes the file."""
+        with _lock:
+            self.users -= 1
+            if self.users > 0:
+                return
+            if self.path is not None and _open.get(self.path) is self:
+                del _open[self.path]
+        self.loops.close()
+        self.store.close()
+
+
+_lock = threading.RLock()
+_open: dict[str, OpenLedger] = {}
+
+
+def open_ledger(url: str, *, clock: Callable[[], int] | None = None) -> OpenLedger:
+    """Open `sqlite:///file.db` (shared within the process), or `sqlite://`, a new one in memory each time.
+
+    Args:
+        url: where the ledger is.
+        clock: ms since 1970, for tests; a ledger with a clock of its own is not shared.
+
+    Raises:
+        VerityConfigError: the URL or the file can't be used.
+    """
+    path = read_path(url)
+    if path is None or clock is not None:
+        return OpenLedger(SqliteStore(path, clock=clock or now_ms))
+    with _lock:
+        ledger = _open.get(path)
+        if ledger is None:
+            ledger = _open[path] = OpenLedger(SqliteStore(path))
+            ledger.path = path
+        else:
+            ledger.users += 1
+        return ledger

@@ -1,0 +1,215 @@
+"""The SQLite store: many operations, one durable transaction.
+
+Several processes may use one file: a batch takes SQLite's write lock before it reads (BEGIN IMMEDIATE), so decisions
+are made on what is there. What was answered with success is on disk: WAL with synchronous=FULL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import apsw
+
+from verity._ledger.calls import Answer, Request
+from verity._ledger.effect import Effect, Event
+from verity._ledger.transitions import Context, apply
+from verity._ledger.wire import (
+    EFFECT_OPERATIONS,
+    Refused,
+    answer_decision,
+    answer_problem,
+    read_command,
+)
+from verity._store import forks
+from verity._store.connection import connect
+from verity._store.names import COLUMNS, hash_key
+from verity._store.reads import READS
+from verity.errors import VerityConfigError
+
+_logger = logging.getLogger("verity.ledger")
+
+_SELECT = f"SELECT {COLUMNS} FROM effects WHERE key_hash = ?"
+_INSERT = (
+    f"INSERT INTO effects (environment, key_hash, {COLUMNS}) VALUES (?, ?, {', '.join('?' * len(Effect._fields))})"
+)
+_CHANGING = Effect._fields[3:]
+_UPDATE = f"UPDATE effects SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE id = ?"
+_INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_RETRY_AFTER_S = 1
+_ID_RANDOM_BITS = 21
+
+
+def now_ms() -> int:
+    """The ledger's clock: ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class SqliteStore:
+    """A ledger's data in one SQLite file, or in memory.
+
+    Args:
+        path: the file; None keeps everything in memory.
+        clock: ms since 1970; it decides when leases run out.
+        new_token: makes lease tokens.
+
+    Raises:
+        VerityConfigError: the file can't be used.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        *,
+        clock: Callable[[], int] = now_ms,
+        new_token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._new_token = new_token
+        self._lock = threading.Lock()
+        self._latest_now = 0
+        self._lost = False
+        self._connection: apsw.Connection | None = connect(path)
+        self._users = 1
+        self.transactions = 0
+        forks.watch(self)
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self._path or 'in memory'}>"
+
+    def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
+        """Carry the requests out in their order, as one transaction; one that is refused leaves the others alone.
+
+        A storage error answers 503 to all of them: nobody is told of success before it is on disk.
+
+        Raises:
+            VerityConfigError: the store was in memory, and this process is a fork of its owner.
+        """
+        with self._lock:
+            connection = self._connected()
+            try:
+                return self._transaction(connection, requests)
+            except apsw.Error as error:
+                self._roll_back(connection)
+                _logger.error("storage failed: %s: %s", type(error).__name__, error)
+                return [_unavailable(request) for request in requests]
+            except BaseException:
+                self._roll_back(connection)
+                raise
+
+    def close(self) -> None:
+        """Close the file. Idempotent; the store opens it again when it is used."""
+        with self._lock:
+            if self._connection is not None and self._path is not None and not self._lost:
+                self._connection.close()
+                self._connection = None
+
+    # -- forks: see forks.py --
+
+    def before_fork(self) -> None:
+        """Let the transaction end, and close: SQLite's file locks belong to a process and must not be copied."""
+        self._lock.acquire()  # noqa: SIM115 - released after the fork
+        if self._path is not None and self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Go on with a lock of this process; what was in memory stays with the parent."""
+        self._lock = threading.Lock()
+        self._lost = self._path is None
+
+    # -- inside the lock --
+
+    def _connected(self) -> apsw.Connection:
+        if self._lost:
+            raise VerityConfigError(
+                "A ledger in memory does not survive a fork: parent and child would no longer exclude each other. "
+                "Use a file (sqlite:///verity.db), or create the client after the fork.",
+                parameter="base_url",
+            )
+        if self._connection is None:
+            self._connection = connect(self._path)
+        return self._connection
+
+    def _now(self) -> int:
+        """The clock, never going back within the process: a lease that has run out stays so."""
+        self._latest_now = max(self._latest_now, self._clock())
+        return self._latest_now
+
+    def _transaction(self, connection: apsw.Connection, requests: Sequence[Request]) -> list[Answer]:
+        writes = any(request.operation in EFFECT_OPERATIONS for request in requests)
+        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        now = self._now()  # after the lock: what is decided here is in the order of the transactions
+        answers = [self._answer(connection, request, now) for request in requests]
+        connection.execute("COMMIT")
+        self.transactions += 1
+        return answers
+
+    def _roll_back(self, connection: apsw.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except apsw.Error:
+            connection.close(force=True)
+            self._connection = None
+
+    def _answer(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
+        try:
+            allowed = request.scope.namespaces
+            if allowed is not None and request.namespace is not None and request.namespace not in allowed:
+                raise Refused(403, "forbidden", "This API key is not bound to this namespace.")
+            if request.operation in EFFECT_OPERATIONS:
+                return self._change(connection, request, now)
+            return READS[request.operation](connection, request, now)
+        except Refused as refused:
+            return answer_problem(refused, request.request_id)
+
+    def _change(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
+        key, command = read_command(request)
+        namespace = request.namespace or ""
+        environment = request.scope.environment
+        key_hash = hash_key(environment, namespace, key)
+        row = connection.execute(_SELECT, (key_hash,)).fetchone()
+        before = None if row is None else Effect._make(row)
+        context = Context(namespace, key, now, lambda: _new_id(connection, now), self._new_token)
+        decision = apply(before, command, context)
+        after = decision.effect
+        if decision.events and after is not None:
+            if before is None:
+                connection.execute(_INSERT, (environment, key_hash, *after))
+            else:
+                connection.execute(_UPDATE, (*after[3:], after.id))
+            first = after.event_count - len(decision.events) + 1
+            for sequence, event in enumerate(decision.events, first):
+                connection.execute(_INSERT_EVENT, _event_row(after.id, sequence, event))
+        return answer_decision(request, decision, key, now)
+
+
+def _new_id(connection: apsw.Connection, now: int) -> int:
+    """Time-ordered, and above every other: made while the write lock is held, so no other process makes it, too."""
+    latest = connection.execute("SELECT max(id) FROM effects").get or 0
+    return max(latest + 1, now << _ID_RANDOM_BITS | secrets.randbits(_ID_RANDOM_BITS))
+
+
+def _event_row(effect: int, sequence: int, event: Event) -> tuple[object, ...]:
+    detail = json.dumps(event.detail, separators=(",", ":")) if event.detail else "{}"
+    return (effect, sequence, event.type.value, event.at, event.fence, event.agent_id, event.run_id, detail)
+
+
+def _unavailable(request: Request) -> Answer:
+    refused = Refused(
+        503,
+        "unavailable",
+        "The ledger's storage did not answer; whether the call was carried out is unknown. Send it again.",
+        retry_after_s=_RETRY_AFTER_S,
+    )
+    return answer_problem(refused, request.request_id)

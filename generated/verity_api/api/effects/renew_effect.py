@@ -1,0 +1,190 @@
+# Made from openapi.yaml by scripts/generate.py. Do not edit.
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from ...client import AuthenticatedClient, Client
+from ...models.renew_reply import RenewReply
+from ...models.renew_request import RenewRequest
+from ...types import Response
+
+
+def _get_kwargs(
+    namespace: str,
+    *,
+    body: RenewRequest,
+) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+
+    _kwargs: dict[str, Any] = {
+        "method": "post",
+        "url": "/effects/{namespace}/renew".format(
+            namespace=quote(str(namespace), safe=""),
+        ),
+    }
+
+    _kwargs["json"] = body.to_dict()
+
+    headers["Content-Type"] = "application/json"
+
+    _kwargs["headers"] = headers
+    return _kwargs
+
+
+def _parse_response(response: httpx.Response) -> RenewReply | None:
+    try:
+        if response.status_code == 200:
+            response_200 = RenewReply.from_dict(response.json())
+
+            return response_200
+
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # Not what the API's description says: a proxy's page, or a ledger of another kind.
+        return None
+    return None
+
+
+def _build_response(response: httpx.Response) -> Response[RenewReply]:
+    return Response(
+        status_code=response.status_code,
+        content=response.content,
+        headers=response.headers,
+        parsed=_parse_response(response),
+    )
+
+
+def sync_response(
+    namespace: str,
+    *,
+    client: AuthenticatedClient | Client,
+    body: RenewRequest,
+) -> httpx.Response:
+    """Extend a lease: the raw answer, nothing parsed."""
+    return client.get_httpx_client().request(
+        **_get_kwargs(
+            namespace=namespace,
+            body=body,
+        )
+    )
+
+
+async def asyncio_response(
+    namespace: str,
+    *,
+    client: AuthenticatedClient | Client,
+    body: RenewRequest,
+) -> httpx.Response:
+    """Extend a lease: the raw answer, nothing parsed."""
+    return await client.get_async_httpx_client().request(
+        **_get_kwargs(
+            namespace=namespace,
+            body=body,
+        )
+    )
+
+
+def sync_detailed(
+    namespace: str,
+    *,
+    client: AuthenticatedClient | Client,
+    body: RenewRequest,
+) -> Response[RenewReply]:
+    """Extend a lease
+
+     Never shortens it. Accepted after the lease ran out, too, while nobody else was granted.
+
+    Args:
+        namespace (str):
+        body (RenewRequest):
+
+    Returns:
+        Response[RenewReply]
+    """
+
+    return _build_response(
+        sync_response(
+            namespace=namespace,
+            client=client,
+            body=body,
+        )
+    )
+
+
+def sync(
+    namespace: str,
+    *,
+    client: AuthenticatedClient | Client,
+    body: RenewRequest,
+) -> RenewReply | None:
+    """Extend a lease
+
+     Never shortens it. Accepted after the lease ran out, too, while nobody else was granted.
+
+    Args:
+        namespace (str):
+        body (RenewRequest):
+
+    Returns:
+        RenewReply
+    """
+
+    return sync_detailed(
+        namespace=namespace,
+        client=client,
+        body=body,
+    ).parsed
+
+
+async def asyncio_detailed(
+    namespace: str,
+    *,
+    client: AuthenticatedClient | Client,
+    body: RenewRequest,
+) -> Response[RenewReply]:
+    """Extend a lease
+
+     Never shortens it. Accepted after the lease ran out, too, while nobody else was granted.
+
+    Args:
+        namespace (str):
+        body (RenewRequest):
+
+    Returns:
+        Response[RenewReply]
+    """
+
+    return _build_response(
+        await asyncio_response(
+            namespace=namespace,
+            client=client,
+            body=body,
+        )
+    )
+
+
+async def asyncio(
+    namespace: str,
+    *,
+    client: AuthenticatedClient | Client,
+    body: RenewRequest,
+) -> RenewReply | None:
+    """Extend a lease
+
+     Never shortens it. Accepted after the lease ran out, too, while nobody else was granted.
+
+    Args:
+        namespace (str):
+        body (RenewRequest):
+
+    Returns:
+        RenewReply
+    """
+
+    return (
+        await asyncio_detailed(
+            namespace=namespace,
+            client=client,
+            body=body,
+        )
+    ).parsed

@@ -1,0 +1,78 @@
+# Made from openapi.yaml by scripts/generate.py. Do not edit.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+T = TypeVar("T", bound="ResolveReply")
+
+
+@_attrs_define(repr=False)
+class ResolveReply:
+    """
+    Attributes:
+        status (str): Now `resolved` or `already_committed`.
+        effect_id (str):
+        fence_token (int):
+    """
+
+    status: str
+    effect_id: str
+    fence_token: int
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        status = self.status
+
+        effect_id = self.effect_id
+
+        fence_token = self.fence_token
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "status": status,
+                "effectId": effect_id,
+                "fenceToken": fence_token,
+            }
+        )
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        d = dict(src_dict)
+        status = d.pop("status")
+
+        effect_id = d.pop("effectId")
+
+        fence_token = d.pop("fenceToken")
+
+        resolve_reply = cls(
+            status=status,
+            effect_id=effect_id,
+            fence_token=fence_token,
+        )
+
+        resolve_reply.additional_properties = d
+        return resolve_reply
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -1,0 +1,81 @@
+# Made from openapi.yaml by scripts/generate.py. Do not edit.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attrs import define as _attrs_define
+from attrs import field as _attrs_field
+
+from ..types import UNSET, Unset
+
+T = TypeVar("T", bound="ResolveRequest")
+
+
+@_attrs_define(repr=False)
+class ResolveRequest:
+    """
+    Attributes:
+        effect_key (str): Names one effect for ever, within its namespace.
+        result (Any): Any JSON value, null included, of at most 65,536 bytes as compact UTF-8 JSON.
+        reason (str | Unset): Why, for the audit trail.
+    """
+
+    effect_key: str
+    result: Any
+    reason: str | Unset = UNSET
+    additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        effect_key = self.effect_key
+
+        result = self.result
+
+        reason = self.reason
+
+        field_dict: dict[str, Any] = {}
+        field_dict.update(self.additional_properties)
+        field_dict.update(
+            {
+                "effectKey": effect_key,
+                "result": result,
+            }
+        )
+        if reason is not UNSET:
+            field_dict["reason"] = reason
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls: type[T], src_dict: Mapping[str, Any]) -> T:
+        d = dict(src_dict)
+        effect_key = d.pop("effectKey")
+
+        result = d.pop("result")
+
+        reason = d.pop("reason", UNSET)
+
+        resolve_request = cls(
+            effect_key=effect_key,
+            result=result,
+            reason=reason,
+        )
+
+        resolve_request.additional_properties = d
+        return resolve_request
+
+    @property
+    def additional_keys(self) -> list[str]:
+        return list(self.additional_properties.keys())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.additional_properties[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.additional_properties[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.additional_properties[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.additional_properties

@@ -1,0 +1,114 @@
+"""Make the low-level client from openapi.yaml: `python -m scripts.generate [--check]`.
+
+The tools are pinned in requirements-generate.txt, so that the same openapi.yaml gives the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = ROOT / "openapi.yaml"
+TARGET = ROOT / "generated" / "verity_api"
+PINS = ROOT / "requirements-generate.txt"
+HEADER = "# Made from openapi.yaml by scripts/generate.py. Do not edit.\n"
+
+_RUFF = ("--isolated", "--quiet", "--line-length=120", "--target-version=py310")
+
+
+def missing_pins() -> list[str]:
+    """The pinned tools that are not installed in just that version."""
+    wrong = []
+    for line in PINS.read_text(encoding="utf-8").splitlines():
+        name, pinned, version = line.partition("==")
+        if pinned:
+            try:
+                installed = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                installed = "none"
+            if installed != version:
+                wrong.append(f"{name}=={version} (installed: {installed})")
+    return wrong
+
+
+def generate(target: Path) -> None:
+    """Write the package to `target`, which is removed first: --overwrite would leave strays."""
+    shutil.rmtree(target, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "config.yaml"
+        config.write_text("post_hooks: []\n", encoding="utf-8")
+        _run(
+            "openapi-python-client",
+            "generate",
+            "--fail-on-warning",
+            *("--path", str(SPEC), "--config", str(config), "--meta", "none", "--output-path", str(target)),
+            *("--custom-template-path", str(ROOT / "scripts" / "templates")),
+        )
+    modules = sorted(target.rglob("*.py"))
+    files = [str(module) for module in modules]
+    _run("ruff", "check", *_RUFF, "--fix-only", "--select=F401,F811,I,UP,PIE790", "--ignore=UP006,UP046", *files)
+    _run("ruff", "format", *_RUFF, *files)
+    for module in modules:
+        # Models hold payloads and lease tokens, which attrs would show in every repr.
+        text = module.read_text(encoding="utf-8").replace("@_attrs_define\n", "@_attrs_define(repr=False)\n")
+        module.write_text(HEADER + text, encoding="utf-8")
+    spec = yaml.safe_load(SPEC.read_text(encoding="utf-8"))
+    (target / "openapi.json").write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (target / "py.typed").touch()
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"generate: {command[0]} failed:\n{done.stdout}{done.stderr}")
+
+
+def differences(made: Path) -> list[str]:
+    """What differs between the package in the tree and the one that was just made: bytes, and the set of files."""
+    there, new = _files(TARGET), _files(made)
+    found = [f"not made from openapi.yaml: {path}" for path in sorted(there - new)]
+    found += [f"missing: {path}" for path in sorted(new - there)]
+    found += [
+        f"differs: {path}" for path in sorted(there & new) if (TARGET / path).read_bytes() != (made / path).read_bytes()
+    ]
+    return found
+
+
+def _files(root: Path) -> set[Path]:
+    return {
+        path.relative_to(root) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def main() -> int:
+    """Write the package, or with `--check` say whether it is what openapi.yaml makes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare only; exit 1 on any difference")
+    arguments = parser.parse_args()
+    wrong = missing_pins()
+    if wrong:
+        print(f"generate: needs {', '.join(wrong)}: pip install -r {PINS.name}", file=sys.stderr)
+        return 2
+    if not arguments.check:
+        generate(TARGET)
+        print(f"generate: {len(_files(TARGET))} files written")
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / TARGET.name
+        generate(made)
+        found = differences(made)
+    print("\n".join(found) or "generate: generated/verity_api is what openapi.yaml makes")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -126,7 +127,7 @@ def test_the_kept_ledger_gives_the_results_back_without_acting(whole: Finished) 
     with SyncVerityClient(ledger_url(whole.directory / "verity")) as verity:
         for order in read_orders(ORDERS):
             run = verity.workflow("refund_flow").case(order.order_id).run()
-            results = {step: run.protect(step, act=lambda: acted.append("again")) for step in STEPS}
+            results: dict[str, Any] = {step: run.protect(step, act=lambda: acted.append("again")) for step in STEPS}
             assert results["process_refund"]["charge"] == order.charge_id
             assert results["notify_customer"]["refund"] == results["process_refund"]["id"]
 
@@ -140,6 +141,19 @@ def test_the_command_that_the_demo_prints_asks_the_ledger(whole: Finished) -> No
 
     assert read_orders(1)[0].charge_id in answer
     assert "acted again" not in answer
+
+
+@pytest.mark.skipif(sqlite3.sqlite_version_info < (3, 37), reason="this SQLite can't read the ledger's tables")
+def test_the_query_that_the_demo_prints_shows_the_kills(whole: Finished) -> None:
+    found = re.search(r"  sqlite3 (\S+) '([^']+)'", whole.output)
+    assert found
+    with closing(sqlite3.connect(found[1])) as ledger:
+        effects = ledger.execute(found[2]).fetchall()
+
+    assert len(effects) == ORDERS * len(STEPS)
+    assert {status for _, status, _, _ in effects} == {"COMMITTED"}
+    # An order that was caught between refund and commit was found by observe, under a later fence.
+    assert [fence > 1 for _, _, source, fence in effects if source == "observed"] == [True] * KILLS
 
 
 def test_without_a_working_observe_refunds_are_made_twice_and_the_demo_says_so(broken: Finished) -> None:
@@ -220,15 +234,13 @@ def test_a_signal_ends_all_and_leaves_nothing(tmp_path: Path, number: signal.Sig
         (["--orders=4", "--kills=5"], "at most one for each of the 4 orders"),
         (["--orders=999"], "the file has 40 orders"),
         (["--orders=0"], "--orders"),
-        (["--keep=."], "is not empty"),
+        (["--keep=HERE"], "is not empty"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: list[str], words: str) -> None:
-    runner = CliRunner()
-    with runner.isolated_filesystem(tmp_path):
-        Path("something").touch()
+    (tmp_path / "something").touch()
 
-        result = runner.invoke(demo, options)
+    result = CliRunner().invoke(demo, [option.replace("HERE", str(tmp_path)) for option in options])
 
     assert result.exit_code == 2
     assert words in result.output

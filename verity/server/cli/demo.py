@@ -113,7 +113,10 @@ def _tell_where(directory: Path, order_id: str) -> None:
 
     click.echo(f"\nLedger:   {directory / 'ledger.db'}")
     click.echo(f"Payments: {directory / 'payments.db'}")
-    click.echo("Ask the ledger; it answers from its record and does not act again:")
+    click.echo("Look into it:")
+    query = "SELECT effect_key, status, source, fence FROM effects ORDER BY id"
+    click.echo(f"  sqlite3 {shlex.quote(str(directory / 'ledger.db'))} '{query}'")
+    click.echo("Ask it; it answers from its record and does not act again:")
     click.echo(
         f"""  {shlex.quote(sys.executable)} -c 'from verity import SyncVerityClient
 with SyncVerityClient("{ledger_url(directory)}", namespace="{WORKFLOW}") as verity:

@@ -1,7 +1,8 @@
 """Verity makes an action on the outside world happen exactly once."""
 
-from verity._async.client import VerityClient
-from verity._sync.client import SyncVerityClient
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from verity._version import __version__
 from verity.config import ConflictRetryConfig
 from verity.errors import (
@@ -28,6 +29,10 @@ from verity.values import (
     ReportObserveResponse,
 )
 
+if TYPE_CHECKING:
+    from verity._async.client import VerityClient
+    from verity._sync.client import SyncVerityClient
+
 __all__ = [
     "CommitRequestBody",
     "CommitResponse",
@@ -53,3 +58,16 @@ __all__ = [
     "VerityValidationError",
     "__version__",
 ]
+
+_CLIENTS = {"SyncVerityClient": "verity._sync.client", "VerityClient": "verity._async.client"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a client with what it needs (httpx, the generated API) on first use: most programs use one colour."""
+    if name not in _CLIENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_CLIENTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, TypeVar
+
+_E = TypeVar("_E", bound="VerityError")
 
 
 class VerityError(Exception):
@@ -185,7 +187,7 @@ def _picklable(value: Any) -> Any:
     return value
 
 
-def _deepcopy_what_can_be(error: Any, memo: dict[int, Any]) -> Any:
+def _deepcopy_what_can_be(error: _E, memo: dict[int, Any]) -> _E:
     """Copy the attributes deeply, and share those that refuse: a copied error keeps the real result."""
     twin = type(error)(*error.args)
     for name, value in vars(error).items():

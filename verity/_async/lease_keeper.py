@@ -7,7 +7,7 @@ import logging
 from verity._async.ledger import AsyncLedger, Wire
 from verity._concurrency import AsyncRuntime, Timer
 from verity._core.renewal import next_renewal_at, renewal_timeout_s, retry_renewal_after
-from verity._core.replies import is_definite_loss
+from verity._core.replies import is_definite_loss, is_finished
 from verity.errors import VerityError
 
 
@@ -57,18 +57,24 @@ class AsyncLeaseKeeper:
         if self._timer is not None:
             self._timer.stop()
 
+    def _is_stopped(self) -> bool:
+        """Asked anew each time: it changes while a renewal is under way."""
+        return self._stopped
+
     def _plan(self, at: float) -> None:
         self._timer = self._runtime.call_later(max(0.0, at - self._runtime.monotonic()), self._renew)
 
     async def _renew(self) -> None:
-        if self._stopped:  # the timer's thread may have been on its way already
+        if self._is_stopped():  # the timer's thread may have been on its way already
             return
         requested_at = self._runtime.monotonic()
         body = {**self._tokens, "extensionMs": round(self._duration_s * 1000)}
         try:
             await self._ledger.renew(self._namespace, body, attempts=1, timeout_s=self._timeout_s)
         except VerityError as error:
-            if self._stopped:
+            if self._is_stopped():
+                return
+            if is_finished(error):  # the commit overtook this renewal
                 return
             if is_definite_loss(error):
                 self._warn("was lost: another holder may act on it now; the commit will tell", error)
@@ -78,7 +84,7 @@ class AsyncLeaseKeeper:
                 self._warn("could not be renewed in time and may have run out; still trying", error)
             self._plan(now + retry_renewal_after(now, self._requested_at, self._duration_s))
         else:
-            if not self._stopped:
+            if not self._is_stopped():
                 self._requested_at = requested_at
                 self._plan(next_renewal_at(requested_at, self._duration_s, self._fraction))
 

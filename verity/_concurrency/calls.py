@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from verity._concurrency.loops import asyncio_loop
 from verity.errors import VerityValidationError
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -91,9 +93,10 @@ class AsyncCancellation:
             return await cast("AsyncThunk[T]", fn)()
         import anyio.to_thread
 
-        value = await self.finish(partial(anyio.to_thread.run_sync, cast("Callable[[], T]", fn)), restart=False)
+        in_thread = partial(anyio.to_thread.run_sync, cast("SyncThunk[T]", fn))
+        value: Any = await self.finish(in_thread, restart=False)
         if not inspect.isawaitable(value):
-            return value
+            return cast("T", value)
         if self._pending is not None and inspect.iscoroutine(value):
             value.close()
             self.release()
@@ -107,22 +110,26 @@ class AsyncCancellation:
         """
         import anyio
 
+        loop = asyncio_loop()
         with anyio.CancelScope(shield=True):
-            loop = asyncio_loop()
-            if loop is None:
-                return await fn()
+            result = await (fn() if loop is None else self._finish_in_task(loop, fn, restart=restart))
+        return result
+
+    async def _finish_in_task(self, loop: asyncio.AbstractEventLoop, fn: AsyncThunk[T], *, restart: bool) -> T:
+        import asyncio
+
+        task = loop.create_task(_as_coroutine(fn))
+        while True:
+            while not task.done():
+                try:
+                    await asyncio.wait((task,))
+                except asyncio.CancelledError as cancelled:
+                    self._pending = cancelled
+            if not (task.cancelled() and restart):
+                return task.result()
+            restart = False
+            self._pending = asyncio.CancelledError()
             task = loop.create_task(_as_coroutine(fn))
-            while True:
-                while not task.done():
-                    try:
-                        await asyncio.wait((task,))
-                    except asyncio.CancelledError as cancelled:
-                        self._pending = cancelled
-                if not (task.cancelled() and restart):
-                    return task.result()
-                restart = False
-                self._pending = asyncio.CancelledError()
-                task = loop.create_task(_as_coroutine(fn))
 
     def release(self) -> None:
         """Let the cancellation that was held back go on."""

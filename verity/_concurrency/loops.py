@@ -1,12 +1,23 @@
-"""Which event loop is running. Told without sniffing packages: what is not asyncio is trio."""
+"""Which event loop is running. Told without sniffing packages: what is not asyncio is trio.
+
+asyncio itself is imported where it is used: a sync program never needs it.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """The running asyncio loop; None means trio."""
+    if "asyncio" not in sys.modules:
+        return None
+    import asyncio
+
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -14,6 +25,7 @@ def asyncio_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def current_loop() -> object:
+    """The running loop's identity: asyncio's loop, or trio's token."""
     loop = asyncio_loop()
     if loop is not None:
         return loop

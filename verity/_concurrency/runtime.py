@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import logging
@@ -11,11 +10,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.homes import forget_in_child
 from verity._concurrency.loops import asyncio_loop
+
+if TYPE_CHECKING:
+    import asyncio
 
 _logger = logging.getLogger("verity")
 

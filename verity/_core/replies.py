@@ -51,6 +51,11 @@ def is_definite_loss(error: VerityError) -> bool:
     return isinstance(error, VerityApiError) and error.status_code in (404, 409, 410)
 
 
+def is_finished(error: VerityError) -> bool:
+    """Whether the ledger says that the effect is decided, by the holder of this very lease."""
+    return isinstance(error, VerityApiError) and error.code == "effect_finished"
+
+
 def read_reply(
     operation: str, status: int, headers: Mapping[str, str], content: bytes, effect_key: str | None
 ) -> dict[str, Any]:
@@ -114,7 +119,7 @@ def _read_problem(
     about = f" of effect {effect_key!r}" if effect_key else ""
     if status == 409 and operation == "lease":
         expires = details.get("leaseExpiresAt") if isinstance(details, dict) else None
-        error = LeaseConflictError(
+        error: VerityApiError = LeaseConflictError(
             f"Another holder's lease on effect {effect_key!r} is live (HTTP 409, {said}). Try again later.",
             lease_expires_at=expires if isinstance(expires, str) else None,
             **context,

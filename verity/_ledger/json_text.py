@@ -75,8 +75,7 @@ def _after(text: str, at: int, char: str) -> int:
 
 
 def _end(match: re.Match[str] | None) -> int:
-    assert match is not None  # the pattern matches the empty string, too
-    return match.end()
+    return match.end() if match else 0  # the pattern matches the empty string, too
 
 
 def to_payload(member: Member) -> Payload | None:

@@ -127,9 +127,12 @@ Rule = Callable[[Any, Any, Context], Decision]
 def apply(effect: Effect | None, command: Command, context: Context) -> Decision:
     """Decide. Pure: the same arguments give the same decision."""
     state = State.NONE if effect is None else effect.state(context.now)
-    if effect is not None and isinstance(command, (Commit, Fail, Renew, ReportObserve)):
-        if (command.fence, command.lease_token) != (effect.fence, effect.lease_token):
-            return _refuse(effect, "stale_fence")
+    if (
+        effect is not None
+        and isinstance(command, (Commit, Fail, Renew, ReportObserve))
+        and (command.fence, command.lease_token) != (effect.fence, effect.lease_token)
+    ):
+        return _refuse(effect, "stale_fence")
     return TABLE[type(command)][state](effect, command, context)
 
 

@@ -31,7 +31,7 @@ def watch(thing: Forkable) -> None:
 
 
 def _before() -> None:
-    _one_at_a_time.acquire()  # noqa: SIM115 - released after the fork
+    _one_at_a_time.acquire()
     _crossing[:] = list(_watched)
     for thing in _crossing:
         thing.before_fork()

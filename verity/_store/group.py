@@ -74,9 +74,8 @@ class ThreadGroupCommit:
             me.turn.acquire()
         if me.answer is None and me.error is None:
             self._lead()
-        if me.error is not None:
-            raise me.error
-        assert me.answer is not None
+        if me.answer is None:
+            raise me.error or RuntimeError("a batch ended without an answer")
         return me.answer
 
     def _lead(self) -> None:
@@ -200,7 +199,7 @@ class LoopGroupCommit:
             outcomes: Sequence[Answer | BaseException]
             try:
                 outcomes = self._store.answer_batch([request for request, _ in batch])
-            except BaseException as error:  # the thread must live, and the error belongs to those who wait
+            except BaseException as error:  # noqa: BLE001 - the thread must live, and the error belongs to those who wait
                 outcomes = [error] * len(batch)
             for (_, deliver), outcome in zip(batch, outcomes, strict=True):
                 deliver(outcome)

@@ -149,7 +149,7 @@ def _groups(connection: apsw.Connection, request: Request, columns: list[str], f
     listed = ", ".join(columns)
     limit = _limit(request.query)
     offset = _read_number("cursor", request.query.get("cursor", "0"))
-    rows = connection.execute(
+    rows: list[Any] = connection.execute(
         f"SELECT {listed}, count(*), min(created_at), max(updated_at) FROM effects WHERE {where}"
         f" GROUP BY {listed} ORDER BY {listed} LIMIT ? OFFSET ?",
         (*where.values, limit + 1, offset),
@@ -170,14 +170,14 @@ def get_stats(connection: apsw.Connection, request: Request, now: int) -> Answer
     """Counts by state, what happened since a moment (the last hour by default), and the oldest expired lease."""
     since = _read_time("since", request.query["since"]) if "since" in request.query else now - 3_600_000
     where = Where(request)
-    by_status = dict(
+    by_status: dict[str, int] = _counts(
         connection.execute(
             f"SELECT CASE WHEN status = 'RUNNING' AND lease_expires_at <= ? THEN 'EXPIRED' ELSE status END AS state,"
             f" count(*) FROM effects WHERE {where} GROUP BY state",
             (now, *where.values),
         ).fetchall()
     )
-    recent = dict(
+    recent: dict[str, int] = _counts(
         connection.execute(
             f"SELECT type, count(*) FROM events WHERE at >= ? AND effect IN (SELECT id FROM effects WHERE {where})"
             " GROUP BY type",
@@ -196,6 +196,10 @@ def get_stats(connection: apsw.Connection, request: Request, now: int) -> Answer
     if oldest is not None:
         fields["oldestExpiredAt"] = format_time(oldest)
     return Answer(200, dump_fields(fields))
+
+
+def _counts(rows: list[Any]) -> dict[str, int]:
+    return dict(rows)
 
 
 def _find(connection: apsw.Connection, request: Request) -> Effect:

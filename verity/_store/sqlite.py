@@ -25,7 +25,8 @@ from verity._ledger.wire import (
     answer_problem,
     read_command,
 )
-from verity._store import forks
+from verity._store import api_keys, forks
+from verity._store.api_keys import ApiKey
 from verity._store.connection import connect
 from verity._store.names import COLUMNS, hash_key
 from verity._store.reads import READS
@@ -102,6 +103,26 @@ class SqliteStore:
                 self._roll_back(connection)
                 raise
 
+    def insert_key(self, key: ApiKey) -> None:
+        """Add an API key, durably. Like the other three: raises apsw.Error where the storage fails."""
+        with self._lock:
+            api_keys.insert(self._connected(), key)
+
+    def find_key(self, sha256: bytes) -> ApiKey | None:
+        """The API key with this hash, also if it is revoked or has expired."""
+        with self._lock:
+            return api_keys.find(self._connected(), sha256)
+
+    def list_keys(self) -> list[ApiKey]:
+        """All API keys, oldest first."""
+        with self._lock:
+            return api_keys.list_all(self._connected())
+
+    def revoke_key(self, key_id: str, now: int) -> bool:
+        """Revoke an API key, durably; False where there is none with this id."""
+        with self._lock:
+            return api_keys.revoke(self._connected(), key_id, now)
+
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""
         with self._lock:
@@ -113,7 +134,7 @@ class SqliteStore:
 
     def before_fork(self) -> None:
         """Let the transaction end, and close: SQLite's file locks belong to a process and must not be copied."""
-        self._lock.acquire()  # noqa: SIM115 - released after the fork
+        self._lock.acquire()
         if self._path is not None and self._connection is not None:
             self._connection.close()
             self._connection = None

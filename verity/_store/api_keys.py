@@ -1,0 +1,76 @@
+"""API keys as a store keeps them: a hash, what it opens, and until when. The key itself is nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import apsw
+
+from verity._ledger.calls import Environment
+
+Role = Literal["agent", "org_admin"]
+
+_COLUMNS = "id, sha256, environment, role, namespaces, name, created_at, expires_at, revoked_at"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """One key. Times are ms since 1970."""
+
+    id: str
+    sha256: bytes
+    environment: Environment
+    role: Role
+    namespaces: frozenset[str] | None
+    """What it is bound to; None is all of the environment."""
+    name: str | None
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+    def __repr__(self) -> str:
+        return f"<ApiKey {self.id} {self.environment} {self.role}>"
+
+
+def insert(connection: apsw.Connection, key: ApiKey) -> None:
+    """Add a key."""
+    # A namespace has no control characters, so a line end between them is safe.
+    namespaces = None if key.namespaces is None else "\n".join(sorted(key.namespaces))
+    connection.execute(
+        f"INSERT INTO api_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            key.id,
+            key.sha256,
+            key.environment,
+            key.role,
+            namespaces,
+            key.name,
+            key.created_at,
+            key.expires_at,
+            key.revoked_at,
+        ),
+    )
+
+
+def find(connection: apsw.Connection, sha256: bytes) -> ApiKey | None:
+    """The key with this hash, also if it is revoked or has expired."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM api_keys WHERE sha256 = ?", (sha256,)).fetchone()
+    return None if row is None else _read(row)
+
+
+def list_all(connection: apsw.Connection) -> list[ApiKey]:
+    """All keys, oldest first."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")
+    return [_read(row) for row in rows]
+
+
+def revoke(connection: apsw.Connection, key_id: str, now: int) -> bool:
+    """Revoke a key; one that was revoked before stays as it was. False: there is none with this id."""
+    connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now, key_id))
+    return bool(connection.execute("SELECT count(*) FROM api_keys WHERE id = ?", (key_id,)).get)
+
+
+def _read(row: tuple[Any, ...]) -> ApiKey:
+    namespaces = None if row[4] is None else frozenset(row[4].split("\n"))
+    return ApiKey(row[0], row[1], row[2], row[3], namespaces, *row[5:])

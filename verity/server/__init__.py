@@ -1,0 +1,1 @@
+"""The served ledger: HTTP in front of a store. Needs the extra `[server]`; nothing outside imports it."""

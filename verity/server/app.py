@@ -1,0 +1,206 @@
+"""The served ledger as an ASGI application.
+
+A request goes one way: route, authenticate, read the body within its limit, check it against the contract, ask the
+storage. It is plain ASGI: with answers of a few hundred bytes, a framework's request and response objects would cost
+more than all of that together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from verity._ledger.calls import Answer, Request
+from verity.server import problems
+from verity.server.auth import Authenticator
+from verity.server.contract import load_spec, read_operations
+from verity.server.logs import describe
+from verity.server.problems import Problem
+from verity.server.router import Router
+from verity.server.settings import ServerSettings
+from verity.server.storage import Storage, StorageError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = dict[bytes, bytes]
+
+_logger = logging.getLogger("verity.server")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
+_MAX_QUERY_PARAMETERS = 50
+_PREFIX = "/v1"
+_NOBODY = bytes(32)
+_READY_WITHIN_S = 2.0
+_LINGER_BYTES = 8 * 1024 * 1024
+_LINGER_S = 2.0
+
+
+class _ClientGone(Exception):
+    """The client closed the connection before it had sent its request."""
+
+
+class LedgerApp:
+    """The application. Made by `create_app`."""
+
+    def __init__(self, storage: Storage, settings: ServerSettings, now_ms: Callable[[], int]) -> None:
+        self._storage = storage
+        self._settings = settings
+        self._router = Router(read_operations(load_spec()))
+        self._callers = Authenticator(storage.find_key, cache_s=settings.key_cache_s, now_ms=now_ms)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"This application speaks HTTP, not {scope['type']}.")
+        headers: Headers = dict(scope["headers"])
+        request_id = _read_request_id(headers)
+        answer: Answer
+        started_at = time.perf_counter()
+        try:
+            answer = await self._answer(scope, headers, receive, request_id)
+        except _ClientGone:
+            return
+        except Problem as problem:
+            answer = problems.to_answer(problem, request_id)
+        except (StorageError, asyncio.TimeoutError) as error:
+            _logger.error("storage did not answer: %s", describe(error), extra={"requestId": request_id})
+            answer = problems.to_answer(problems.unavailable(), request_id)
+        except Exception as error:  # noqa: BLE001 - the border: whatever fails is answered as a problem
+            _logger.error("a request failed: %s", describe(error), extra={"requestId": request_id})
+            answer = problems.to_answer(problems.internal(), request_id)
+        await _send_answer(send, answer, request_id, more=answer.status == 413)
+        if answer.status == 413:
+            await _linger(receive, send)
+        if self._settings.access_log:
+            _logger.info(
+                "%s %d",
+                scope["method"],
+                answer.status,
+                extra={"requestId": request_id, "durationMs": round((time.perf_counter() - started_at) * 1000, 1)},
+            )
+
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, request_id: str) -> Answer:
+        method, path = scope["method"], scope["raw_path"].decode("latin-1")
+        if not path.startswith(_PREFIX + "/"):
+            return await self._answer_probe(method, path)
+        operation, in_path = self._router.find(method, path[len(_PREFIX) :])
+        caller = await self._callers.authenticate(headers.get(b"authorization"), admin_only=operation.admin_only)
+        body = await _read_body(headers, receive, self._settings.max_body_bytes)
+        parameters = operation.check_parameters(in_path, _read_query(scope["query_string"]), headers)
+        operation.check_body(body)
+        idempotency_key = headers.get(b"idempotency-key")
+        return await self._storage.answer(
+            Request(
+                scope=caller,
+                operation=operation.name,
+                namespace=in_path.get("namespace"),
+                body=body,
+                query=parameters,
+                idempotency_key=None if idempotency_key is None else idempotency_key.decode("latin-1"),
+                request_id=request_id,
+            )
+        )
+
+    async def _answer_probe(self, method: str, path: str) -> Answer:
+        """`/healthz`: the process answers. `/readyz`: its storage does, too."""
+        if path not in ("/healthz", "/readyz"):
+            raise problems.not_found()
+        if method not in ("GET", "HEAD"):
+            raise problems.method_not_allowed(["GET", "HEAD"])
+        if path == "/readyz":
+            # Looking up a key that nobody has is what every request needs of the storage.
+            await asyncio.wait_for(self._storage.find_key(_NOBODY), _READY_WITHIN_S)
+        return Answer(200, b'{"status":"ok"}')
+
+
+def create_app(
+    storage: Storage,
+    settings: ServerSettings | None = None,
+    *,
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> LedgerApp:
+    """Make the application.
+
+    Args:
+        storage: an open storage; it stays the caller's to close, after the last request.
+        settings: the defaults, if None.
+        now_ms: ms since 1970; it decides when API keys expire.
+    """
+    return LedgerApp(storage, settings or ServerSettings(), now_ms)
+
+
+def _read_request_id(headers: Headers) -> str:
+    """The caller's own id of the request where it is a sane one, or a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return f"req_{secrets.token_hex(12)}"
+
+
+def _read_query(query: bytes) -> list[tuple[str, str]]:
+    if not query:
+        return []
+    try:
+        return parse_qsl(
+            query.decode("latin-1"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_QUERY_PARAMETERS
+        )
+    except ValueError:
+        raise problems.invalid_request([{"path": "query", "message": "is not UTF-8, or is too long"}]) from None
+
+
+async def _read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
+    length = headers.get(b"content-length")
+    if length is not None and int(length) > max_bytes:
+        raise problems.body_too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise problems.body_too_large(max_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _send_answer(send: Send, answer: Answer, request_id: str, *, more: bool) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(answer.body)),
+        (b"x-request-id", request_id.encode()),
+    ]
+    if answer.headers:
+        headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": more})
+
+
+async def _linger(receive: Receive, send: Send) -> None:
+    """Take in, for a moment, what a client still sends of a body that was refused.
+
+    A connection that is closed on unread data is reset, and the reset may take the answer away with it.
+    """
+
+    async def discard() -> None:
+        size, more = 0, True
+        while more and size < _LINGER_BYTES:
+            message = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+
+    try:
+        await asyncio.wait_for(discard(), _LINGER_S)
+    except asyncio.TimeoutError:
+        _logger.debug("a client went on sending a body that was refused")
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

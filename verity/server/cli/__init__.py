@@ -1,0 +1,25 @@
+"""The command `verity`."""
+
+from __future__ import annotations
+
+import sys
+
+_EXTRA = frozenset({"click", "httptools", "jsonschema_rs", "rich", "uvicorn", "uvloop"})
+"""What `pip install 'verityinc-sdk[server]'` brings; a test compares it with pyproject.toml."""
+
+
+def main() -> None:
+    """Run the command line; without the extra, say what to install and exit with 2."""
+    try:
+        from verity.server.cli.group import cli
+
+        cli(prog_name="verity")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
+            raise
+        sys.stderr.write(
+            f"The command `verity` needs the package {missing!r}. Install it with:\n"
+            "    pip install 'verityinc-sdk[server]'\n"
+        )
+        sys.exit(2)

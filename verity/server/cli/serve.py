@@ -1,0 +1,98 @@
+"""`verity serve`: the ledger over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import click
+
+from verity.server.cli.database import database_option, open_database
+
+
+class AddressError(click.ClickException):
+    """The address can't be listened on."""
+
+    exit_code = 4
+
+
+@click.command()
+@database_option
+@click.option("--host", default="127.0.0.1", show_default=True, envvar="VERITY_HOST", show_envvar=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8420,
+    show_default=True,
+    envvar="VERITY_PORT",
+    show_envvar=True,
+    help="0 takes any free port; the line printed when the ledger listens tells which.",
+)
+@click.option(
+    "--access-log/--no-access-log",
+    envvar="VERITY_ACCESS_LOG",
+    show_envvar=True,
+    show_default=True,
+    help="Log a line for each request.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["plain", "json"]),
+    default="plain",
+    show_default=True,
+    envvar="VERITY_LOG_FORMAT",
+    show_envvar=True,
+)
+@click.option(
+    "--drain-timeout",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    envvar="VERITY_DRAIN_TIMEOUT",
+    show_envvar=True,
+    help="How many seconds a stopping ledger waits for requests that it has begun.",
+)
+def serve(database: str, host: str, port: int, access_log: bool, log_format: Any, drain_timeout: int) -> None:
+    """Serve a ledger over HTTP until SIGTERM or SIGINT.
+
+    One line on standard output tells when it listens; logs go to standard error. A stopping ledger accepts nothing
+    more, answers what it has begun, and exits with 0. Make API keys with `verity keys create`.
+    """
+    from verity.server.logs import configure_logging
+    from verity.server.settings import ServerSettings
+
+    configure_logging(log_format)
+    settings = ServerSettings(access_log=access_log, drain_timeout_s=drain_timeout)
+    with open_database(database) as ledger:
+        _run(_serve(ledger, host, port, settings))
+
+
+async def _serve(ledger: Any, host: str, port: int, settings: Any) -> None:
+    from verity.server.app import create_app
+    from verity.server.serving import LedgerServer, base_url, listen
+    from verity.server.storage import SqliteStorage
+
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        raise AddressError(f"Can't listen on {host} port {port}: {os.strerror(error.errno or 0)}.") from None
+
+    def announce() -> None:
+        click.echo(f"Verity listens on {base_url(listener)}")
+        sys.stdout.flush()
+
+    server = LedgerServer(create_app(SqliteStorage(ledger), settings), settings, announce)
+    server.stop_on_signals()
+    await server.serve(sockets=[listener])
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # it does not exist for Windows
+        asyncio.run(main)
+    else:
+        uvloop.run(main)

@@ -1,0 +1,202 @@
+"""openapi.yaml at work: the operations that there are, and what a request to each must look like.
+
+Everything is compiled once. A message never holds what was sent: it could be a payload, a token or a key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jsonschema_rs
+
+from verity.server.json_body import BadBody, read_object
+from verity.server.problems import Details, invalid_request
+
+_ADMINISTRATION = "administration"
+"""The tag of the operations that need the role org_admin."""
+_METHODS = ("get", "put", "post", "delete", "patch")
+_MAX_DETAILS = 20
+_JSON_TYPE = re.compile(rb'application/json\s*(;\s*charset="?utf-?8"?\s*)?', re.IGNORECASE)
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of an operation."""
+
+    name: str
+    place: str
+    required: bool
+    types: tuple[str, ...]
+    schema: jsonschema_rs.Draft202012Validator
+
+    def check(self, text: str) -> Iterator[dict[str, str]]:
+        """What is wrong with the value."""
+        where = f"{self.place}/{self.name}"
+        try:
+            yield from _check(self.schema, self._read(text), where)
+        except UnicodeError:
+            yield {"path": where, "message": "the value must be text in UTF-8"}
+
+    def _read(self, text: str) -> Any:
+        """A parameter's text as the JSON value that its schema speaks of."""
+        if "integer" in self.types and _INTEGER.fullmatch(text):
+            return int(text)
+        if "boolean" in self.types and text in ("true", "false"):
+            return text == "true"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call of the API."""
+
+    name: str
+    method: str
+    path: str
+    admin_only: bool
+    path_parameters: tuple[Parameter, ...]
+    query_parameters: Mapping[str, Parameter]
+    header_parameters: tuple[tuple[bytes, Parameter], ...]
+    body: jsonschema_rs.Draft202012Validator | None
+
+    def check_parameters(
+        self, in_path: Mapping[str, str], in_query: list[tuple[str, str]], headers: Mapping[bytes, bytes]
+    ) -> dict[str, str]:
+        """Check all parameters; returns those of path and query.
+
+        Raises:
+            Problem: 400.
+        """
+        details: Details = []
+        values = dict(in_path)
+        if self.body is not None and not _JSON_TYPE.fullmatch(headers.get(b"content-type", b"application/json")):
+            details.append({"path": "header/Content-Type", "message": "must be application/json, in UTF-8"})
+        for parameter in self.path_parameters:
+            details += parameter.check(in_path[parameter.name])
+        if in_query or self.query_parameters:
+            details += self._check_query(in_query)
+            values.update(in_query)
+        for header, parameter in self.header_parameters:
+            value = headers.get(header)
+            if value is not None:
+                details += parameter.check(value.decode("latin-1"))
+            elif parameter.required:
+                details.append({"path": f"header/{parameter.name}", "message": "is required"})
+        if details:
+            raise invalid_request(details[:_MAX_DETAILS])
+        return values
+
+    def _check_query(self, query: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
+        seen = set()
+        for name, text in query:
+            parameter = self.query_parameters.get(name)
+            if parameter is None:
+                takes = ", ".join(self.query_parameters) or "none"
+                yield {"path": "query", "message": f"has a parameter that this call does not take; it takes: {takes}"}
+            elif name in seen:
+                yield {"path": f"query/{name}", "message": "is given twice"}
+            else:
+                yield from parameter.check(text)
+            seen.add(name)
+        for name, parameter in self.query_parameters.items():
+            if parameter.required and name not in seen:
+                yield {"path": f"query/{name}", "message": "is required"}
+
+    def check_body(self, body: bytes) -> None:
+        """Check a request's body.
+
+        Raises:
+            Problem: 400.
+        """
+        if self.body is None:
+            if body:
+                raise invalid_request([{"path": "body", "message": "this call takes no body"}])
+            return
+        try:
+            value = read_object(body)
+        except BadBody as error:
+            raise invalid_request([{"path": "body", "message": str(error)}]) from None
+        if not self.body.is_valid(value):
+            raise invalid_request([*_check(self.body, value, "body")][:_MAX_DETAILS])
+
+
+def _check(schema: jsonschema_rs.Draft202012Validator, value: Any, where: str) -> Iterator[dict[str, str]]:
+    if schema.is_valid(value):
+        return
+    for error in schema.iter_errors(value):
+        path = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
+        message = error.message
+        if error.kind.name == "additionalProperties":  # the one message that quotes in spite of the mask
+            message = "has a member that this call does not take"
+        yield {"path": where + path, "message": message}
+
+
+def load_spec() -> dict[str, Any]:
+    """openapi.yaml, as it ships."""
+    spec: dict[str, Any] = json.loads(resources.files("verity_api").joinpath("openapi.json").read_bytes())
+    return spec
+
+
+def read_operations(spec: dict[str, Any]) -> list[Operation]:
+    """All operations of the contract."""
+    return [
+        _read_operation(spec, method, path, item)
+        for path, item in spec["paths"].items()
+        for method in _METHODS
+        if method in item
+    ]
+
+
+def _read_operation(spec: dict[str, Any], method: str, path: str, item: dict[str, Any]) -> Operation:
+    about = item[method]
+    parameters = [
+        _read_parameter(spec, _resolve(spec, each))
+        for each in [*item.get("parameters", []), *about.get("parameters", [])]
+    ]
+    by_name = {parameter.name: parameter for parameter in parameters if parameter.place == "path"}
+    body = None
+    if "requestBody" in about:
+        body = _compile(spec, _resolve(spec, about["requestBody"])["content"]["application/json"]["schema"])
+    return Operation(
+        name=about["operationId"],
+        method=method.upper(),
+        path=path,
+        admin_only=_ADMINISTRATION in about["tags"],
+        path_parameters=tuple(by_name[name] for name in re.findall(r"\{(\w+)\}", path)),
+        query_parameters={parameter.name: parameter for parameter in parameters if parameter.place == "query"},
+        header_parameters=tuple(
+            (parameter.name.lower().encode(), parameter) for parameter in parameters if parameter.place == "header"
+        ),
+        body=body,
+    )
+
+
+def _read_parameter(spec: dict[str, Any], about: dict[str, Any]) -> Parameter:
+    schema = _resolve(spec, about["schema"])
+    types = schema.get("type", ())
+    return Parameter(
+        name=about["name"],
+        place=about["in"],
+        required=about.get("required", False),
+        types=(types,) if isinstance(types, str) else tuple(types),
+        schema=_compile(spec, about["schema"]),
+    )
+
+
+def _resolve(spec: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        target: Any = spec
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part.replace("~1", "/").replace("~0", "~")]
+        node = target
+    return node
+
+
+def _compile(spec: dict[str, Any], schema: dict[str, Any]) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator({**schema, "components": spec["components"]}, mask="the value")

@@ -1,0 +1,71 @@
+"""Problems: the answers to calls that the server itself refuses, before a store is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from verity._ledger.calls import Answer
+from verity._ledger.wire import Refused, answer_problem
+
+Details = list[dict[str, str]]
+
+
+class Problem(Refused):
+    """A refusal with headers of its own (lower-case names)."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, details: Any = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(status, code, message, details=details)
+        self.headers = headers or {}
+
+
+def to_answer(problem: Problem, request_id: str) -> Answer:
+    """The answer that travels."""
+    answer = answer_problem(problem, request_id)
+    return Answer(answer.status, answer.body, {**answer.headers, **problem.headers})
+
+
+def invalid_request(details: Details) -> Problem:
+    """400: the body or a parameter breaks the contract. `details` never holds what was sent."""
+    places = "1 place" if len(details) == 1 else f"{len(details)} places"
+    return Problem(400, "invalid_request", f"The request breaks the API's rules in {places}.", details=details)
+
+
+def unauthenticated(message: str = "The API key is missing or not valid.") -> Problem:
+    """401, with the challenge that RFC 9110 asks for."""
+    return Problem(401, "unauthenticated", message, headers={"www-authenticate": 'Bearer realm="verity"'})
+
+
+def forbidden(message: str) -> Problem:
+    """403."""
+    return Problem(403, "forbidden", message)
+
+
+def not_found() -> Problem:
+    """404 of a path that the API does not have; an effect that is not there has another code."""
+    return Problem(404, "not_found", "There is no such path in this API.")
+
+
+def method_not_allowed(allowed: list[str]) -> Problem:
+    """405."""
+    methods = ", ".join(allowed)
+    return Problem(405, "method_not_allowed", f"This path takes {methods}.", headers={"allow": methods})
+
+
+def body_too_large(max_bytes: int) -> Problem:
+    """413. The connection ends with it, since the rest of the body is not read."""
+    message = f"The request's body is over {max_bytes:,} bytes."
+    return Problem(413, "payload_too_large", message, headers={"connection": "close"})
+
+
+def unavailable() -> Problem:
+    """503: the storage does not answer."""
+    message = "The ledger's storage does not answer. Send the request again."
+    return Problem(503, "unavailable", message, headers={"retry-after": "1"})
+
+
+def internal() -> Problem:
+    """500. What happened is in the log, under the request's id."""
+    return Problem(500, "internal", "The ledger failed on this request; its log knows more under this request id.")

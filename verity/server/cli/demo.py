@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -75,7 +75,7 @@ def demo(order_count: int | None, kill_count: int | None, seed: int, keep: str |
 
 
 @contextmanager
-def _working_directory(keep: str | None) -> Iterator[Path]:
+def _working_directory(keep: str | None) -> Generator[Path]:
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="verity-demo-") as name:
             yield Path(name)
@@ -92,7 +92,7 @@ def _working_directory(keep: str | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _terminating_cleanly() -> Iterator[None]:
+def _terminating_cleanly() -> Generator[None]:
     """Turn SIGTERM and SIGHUP into an exit like any other, which ends the children and removes the files."""
 
     def leave(number: int, _frame: FrameType | None) -> None:

@@ -81,7 +81,7 @@ def _wrong_records(
 
 def _wrong_in_ledger(job: Job, orders: Sequence[Order], refund_of: dict[str, dict[str, object]]) -> list[str]:
     """A committed effect answers a lease request with its result; anything else means that it is not committed."""
-    problems = []
+    problems: list[str] = []
     with SyncVerityClient(ledger_url(job.directory), agent_id="demo-audit") as verity:
         for order in orders:
             for step in STEPS:

@@ -25,7 +25,7 @@ class Order:
 
 def read_orders(count: int | None = None) -> list[Order]:
     """The first `count` orders of the file; all without a count."""
-    text = (files(__package__) / "orders.csv").read_text(encoding="utf-8")
+    text = (files("verity.server.demo") / "orders.csv").read_text(encoding="utf-8")
     return [Order(**row) for row in csv.DictReader(text.splitlines())][:count]
 
 

@@ -23,7 +23,7 @@ import uuid
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -132,17 +132,20 @@ class _Service(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet for an answer, head and body
-    server: _Service
+
+    @property
+    def _service(self) -> _Service:
+        return cast(_Service, self.server)
 
     def do_POST(self) -> None:
         kind = urlsplit(self.path).path[1:]
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._answer(201, self.server.record(kind, body))
+        self._answer(201, self._service.record(kind, body))
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         kind = url.path[1:]
-        self._answer(200, self.server.find(kind, dict(parse_qsl(url.query))[_TABLES[kind][1][0]]))
+        self._answer(200, self._service.find(kind, dict(parse_qsl(url.query))[_TABLES[kind][1][0]]))
 
     def _answer(self, status: int, value: Any) -> None:
         content = json.dumps(value).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from verity.server.demo.supervisor import Tally
 
 
 @contextmanager
-def progress_bar(console: Console, title: str, order_count: int, kill_count: int) -> Iterator[Callable[[Tally], None]]:
+def progress_bar(console: Console, title: str, order_count: int, kill_count: int) -> Generator[Callable[[Tally], None]]:
     """A bar that follows a tally; where there is no terminal, one line."""
     columns = (
         TextColumn("{task.description:<15}"),
@@ -48,7 +48,7 @@ def print_report(console: Console, plain: Outcome, verity: Outcome, wall_s: floa
     for problem in verity.problems:
         console.print(f"[red]✗[/red] {problem}", highlight=False)
     console.print(_sentence(plain, verity), highlight=False)
-    console.print(f"Took {wall_s:.1f} s in all.", highlight=False)
+    console.print(f"Counted in the payments service's records and the ledger, in {wall_s:.1f} s.", highlight=False)
 
 
 def is_shown(plain: Outcome, verity: Outcome) -> bool:
@@ -64,9 +64,8 @@ def _double(outcome: Outcome) -> str:
 def _sentence(plain: Outcome, verity: Outcome) -> str:
     if is_shown(plain, verity):
         return (
-            f"[green]✓[/green] Killed {verity.kills} times between refund and commit, Verity refunded each of "
-            f"{verity.orders} orders exactly once (by the payments service's records and the ledger); plain retry, "
-            f"killed at the same moments, refunded {plain.double_refunds} twice."
+            f"[green]✓[/green] {verity.kills} kills between refund and commit: plain retry refunded "
+            f"{plain.double_refunds} twice, Verity none."
         )
     if verity.problems or verity.double_refunds:
         return (

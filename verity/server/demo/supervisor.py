@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +56,8 @@ class Tally:
 
     worker_starts: int = 0
     refunds: int = 0
-    killed_at: set[str] = field(default_factory=set)
-    notified: set[str] = field(default_factory=set)
+    killed_at: set[str] = field(default_factory=set[str])
+    notified: set[str] = field(default_factory=set[str])
     wall_s: float = 0.0
 
 
@@ -136,7 +136,7 @@ class Supervisor:
 
 
 @contextmanager
-def _child(log: Path, module: str, *arguments: object) -> Iterator[Child]:
+def _child(log: Path, module: str, *arguments: object) -> Generator[Child]:
     """A process of this package; killed on the way out, whatever the way."""
     command = [sys.executable, "-m", f"{__package__}.{module}", *map(str, arguments)]
     with (

@@ -176,15 +176,22 @@ def _sync_workload(url: str, threads: int, seconds: float, rounds: int) -> Resul
     return Result(f"sync, {threads} thread{'s' * (threads > 1)}", _median(ours), _median(raw))
 
 
-def _import_ratio(rounds: int = 15) -> tuple[float, float]:
-    """Median seconds of `import verity` and of `import httpx`, each in a fresh interpreter, in turn."""
-    times: dict[str, list[float]] = {"verity": [], "httpx": []}
+IMPORTS = {
+    "httpx": "import httpx",
+    "verity": "import verity",
+    "client": "from verity import VerityClient",
+}
+
+
+def _import_times(rounds: int = 15) -> dict[str, float]:
+    """Median seconds of each import, in fresh interpreters, in turn."""
+    times: dict[str, list[float]] = {name: [] for name in IMPORTS}
     for _ in range(rounds):
-        for name in times:
-            code = f"import time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
+        for name, statement in IMPORTS.items():
+            code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
             times[name].append(float(done.stdout))
-    return statistics.median(times["verity"]), statistics.median(times["httpx"])
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:
@@ -198,20 +205,23 @@ def main() -> None:
             asyncio.run(_async_workload(url, tasks, arguments.seconds, arguments.rounds)) for tasks in (1, 64, 256)
         ]
         results += [_sync_workload(url, threads, arguments.seconds, arguments.rounds) for threads in (1, 16)]
-    ours_s, httpx_s = _import_ratio()
+    import_s = _import_times()
     if arguments.json:
         rows = [{"workload": r.workload, "protect": vars(r.protect), "raw": vars(r.raw)} for r in results]
-        print(json.dumps({"results": rows, "import_s": {"verity": ours_s, "httpx": httpx_s}}, indent=2))
+        print(json.dumps({"results": rows, "import_s": import_s}, indent=2))
         return
     print(f"Python {sys.version.split()[0]}, httpx {httpx.__version__}; raw = two httpx posts of the same bodies")
-    print(f"{'':18}{'protect/s':>10}{'raw/s':>8}{'ratio':>8}{'CPU us':>9}{'raw':>7}{'p50 us':>9}{'raw':>8}{'p99 us':>9}{'raw':>9}")
+    print(
+        f"{'':18}{'protect/s':>10}{'raw/s':>8}{'ratio':>8}{'CPU us':>9}{'raw':>7}{'p50 us':>9}{'raw':>8}{'p99 us':>9}{'raw':>9}"
+    )
     for r in results:
         print(
             f"{r.workload:18}{r.protect.per_s:10,.0f}{r.raw.per_s:8,.0f}{r.throughput_ratio:7.2f}x"
             f"{r.protect.cpu_us:9,.0f}{r.raw.cpu_us:7,.0f}{r.protect.p50_us:9,.0f}{r.raw.p50_us:8,.0f}"
             f"{r.protect.p99_us:9,.0f}{r.raw.p99_us:9,.0f}"
         )
-    print(f"import verity: {ours_s * 1e3:.0f} ms, {ours_s / httpx_s:.2f} x `import httpx` ({httpx_s * 1e3:.0f} ms)")
+    for name, statement in IMPORTS.items():
+        print(f"{statement:32}{import_s[name] * 1e3:6.0f} ms{import_s[name] / import_s['httpx']:7.2f}x")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ TREES = (Path("verity/_async"), Path("tests/_async"))
 NAMES = {
     "AsyncBaseTransport": "BaseTransport",
     "AsyncClient": "Client",
+    "AsyncHTTPConnection": "HTTPConnection",
     "AsyncHTTPTransport": "HTTPTransport",
     "VerityClient": "SyncVerityClient",
     "_async": "_sync",
@@ -32,6 +33,7 @@ NAMES = {
     "async_check_callable": "sync_check_callable",
     "async_settled": "sync_settled",
     "asyncio_response": "sync_response",
+    "_AsyncOneConnection": "_SyncOneConnection",
     "handle_async_request": "handle_request",
     "set_async_httpx_client": "set_httpx_client",
 }

@@ -47,15 +47,10 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
             transport = idle.pop() if idle else self._make_transport()
             try:
                 response = await transport.handle_async_request(request)
-                content = await response.aread()
+                await response.aread()
+                return response
             finally:
                 idle.append(transport)
-        return httpx.Response(
-            response.status_code,
-            headers=_without_encoding(response.headers),
-            content=content,
-            request=request,
-        )
 
     async def aclose(self) -> None:
         """Close all idle connections. Requests under way are left to finish."""
@@ -65,12 +60,3 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
         idle, self._idle = self._idle, []
         for transport in idle:
             await transport.aclose()
-
-
-def _without_encoding(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
-    """The content was decoded when it was read; its length and encoding no longer hold."""
-    return [
-        pair
-        for pair in headers.raw
-        if pair[0].lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
-    ]

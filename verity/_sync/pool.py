@@ -48,15 +48,10 @@ class SyncTransportPool(httpx.BaseTransport):
             transport = idle.pop() if idle else self._make_transport()
             try:
                 response = transport.handle_request(request)
-                content = response.read()
+                response.read()
+                return response
             finally:
                 idle.append(transport)
-        return httpx.Response(
-            response.status_code,
-            headers=_without_encoding(response.headers),
-            content=content,
-            request=request,
-        )
 
     def close(self) -> None:
         """Close all idle connections. Requests under way are left to finish."""
@@ -66,12 +61,3 @@ class SyncTransportPool(httpx.BaseTransport):
         idle, self._idle = self._idle, []
         for transport in idle:
             transport.close()
-
-
-def _without_encoding(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
-    """The content was decoded when it was read; its length and encoding no longer hold."""
-    return [
-        pair
-        for pair in headers.raw
-        if pair[0].lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
-    ]

@@ -17,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
+from verity._sync.connection import KEEPALIVE_S, SyncOneConnectionTransport
 from verity._sync.pool import SyncTransportPool
 from verity._version import __version__
 
@@ -36,7 +37,9 @@ class SyncSender:
         self._base_url = base_url
         self._http_client = http_client
         self._owns_transport = transport is None
-        self._transport = transport or SyncTransportPool(partial(_make_transport, base_url, _ssl_context(base_url)))
+        self._transport = transport or SyncTransportPool(
+            partial(_make_transport, _ssl_context(base_url), _proxy_for(httpx.URL(base_url)))
+        )
         self._headers = {
             "Host": httpx.URL(base_url).netloc.decode(),
             "Accept": "application/json",
@@ -70,26 +73,22 @@ class SyncSender:
 
         Raises whatever the transport raises; `SyncLedger` maps it.
         """
-        content = None
-        all_headers = self._headers if headers is None else {**self._headers, **headers}
-        if json is not None:
-            content = json_module.dumps(json, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-            all_headers = {**all_headers, "Content-Type": "application/json"}
+        content = b"" if json is None else _encode(json)
         if self._http_client is not None:
             return self._http_client.request(
                 method,
                 self._base_url + url,
-                headers=all_headers,
+                headers={**self._headers, **(headers or {})},
                 content=content,
                 params=params,
                 timeout=self._timeout,
             )
-        target = self._url(self._base_url + url)
+        # A stream of our own keeps httpx from working out, for every request, what it would do with any body.
         request = httpx.Request(
             method,
-            target.copy_merge_params(params) if params else target,
-            headers=all_headers,
-            content=content,
+            self._url(self._base_url + url).copy_merge_params(params) if params else self._url(self._base_url + url),
+            headers={**self._headers, **(headers or {}), "Content-Length": str(len(content))},
+            stream=httpx.ByteStream(content),
             extensions=self._extensions,
         )
         response = self._transport.handle_request(request)
@@ -102,16 +101,20 @@ class SyncSender:
             self._transport.close()
 
 
+def _encode(value: Any) -> bytes:
+    return json_module.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
 def _ssl_context(base_url: str) -> ssl.SSLContext | bool:
     """One context for all connections: loading the certificates takes longer than many requests."""
     return httpx.create_ssl_context() if base_url.startswith("https:") else False
 
 
-def _make_transport(base_url: str, ssl_context: ssl.SSLContext | bool) -> httpx.BaseTransport:
+def _make_transport(ssl_context: ssl.SSLContext | bool, proxy: str | None) -> httpx.BaseTransport:
+    if proxy is None:
+        return SyncOneConnectionTransport(ssl_context)
     return httpx.HTTPTransport(
-        verify=ssl_context,
-        proxy=_proxy_for(httpx.URL(base_url)),
-        limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=30.0),
+        verify=ssl_context, proxy=proxy, limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
     )
 
 

@@ -6,13 +6,13 @@ ledger, and so are the answers: both come from `_ledger`, through the same store
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
 import httpx
 
+from verity._core.payload import encode_json
 from verity._ledger.calls import Environment, Request, Scope
 from verity._store.registry import OpenLedger, open_ledger
 
@@ -56,9 +56,7 @@ class _EmbeddedSender:
         self, method: str, url: str, headers: Mapping[str, str] | None, json: Any, params: Mapping[str, Any] | None
     ) -> Request:
         operation, namespace, query = _route(method.upper(), url)
-        body = b""
-        if json is not None:
-            body = json_module.dumps(json, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        body = b"" if json is None else encode_json(json)
         if params:
             query |= {name: str(value) for name, value in params.items()}
         return Request(

@@ -7,7 +7,6 @@ auth flows, URL merging) costs more than everything below it, and does nothing t
 from __future__ import annotations
 
 import copy
-import json as json_module
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -18,6 +17,7 @@ import httpx
 
 from verity._async.connection import KEEPALIVE_S, AsyncOneConnectionTransport
 from verity._async.pool import AsyncTransportPool
+from verity._core.payload import encode_json
 from verity._version import __version__
 
 
@@ -72,7 +72,7 @@ class AsyncSender:
 
         Raises whatever the transport raises; `AsyncLedger` maps it.
         """
-        content = b"" if json is None else _encode(json)
+        content = b"" if json is None else encode_json(json)
         if self._http_client is not None:
             return await self._http_client.request(
                 method,
@@ -98,10 +98,6 @@ class AsyncSender:
         """Close the connections that this sender opened; a caller's own parts stay open."""
         if self._owns_transport:
             await self._transport.aclose()
-
-
-def _encode(value: Any) -> bytes:
-    return json_module.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _ssl_context(base_url: str) -> ssl.SSLContext | bool:

@@ -92,9 +92,8 @@ class Raw(str):
     __slots__ = ()
 
 
-def dump(value: Any) -> str:
-    """Compact JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Compact JSON. One encoder: `json.dumps` with arguments makes a new one for each call."""
 
 
 def dump_fields(fields: dict[str, Any]) -> bytes:
@@ -103,10 +102,10 @@ def dump_fields(fields: dict[str, Any]) -> bytes:
 
 
 def _splice(value: Any) -> str:
-    if isinstance(value, Raw):
-        return value
     if isinstance(value, dict):
-        return "{" + ",".join(f"{dump(name)}:{_splice(item)}" for name, item in value.items()) + "}"
+        if not any(isinstance(item, (Raw, dict, list)) for item in value.values()):
+            return dump(value)
+        return "{" + ",".join([f"{dump(name)}:{_splice(item)}" for name, item in value.items()]) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_splice, value)) + "]"
-    return dump(value)
+    return value if isinstance(value, Raw) else dump(value)

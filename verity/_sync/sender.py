@@ -8,7 +8,6 @@ auth flows, URL merging) costs more than everything below it, and does nothing t
 from __future__ import annotations
 
 import copy
-import json as json_module
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -17,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
+from verity._core.payload import encode_json
 from verity._sync.connection import KEEPALIVE_S, SyncOneConnectionTransport
 from verity._sync.pool import SyncTransportPool
 from verity._version import __version__
@@ -73,7 +73,7 @@ class SyncSender:
 
         Raises whatever the transport raises; `SyncLedger` maps it.
         """
-        content = b"" if json is None else _encode(json)
+        content = b"" if json is None else encode_json(json)
         if self._http_client is not None:
             return self._http_client.request(
                 method,
@@ -99,10 +99,6 @@ class SyncSender:
         """Close the connections that this sender opened; a caller's own parts stay open."""
         if self._owns_transport:
             self._transport.close()
-
-
-def _encode(value: Any) -> bytes:
-    return json_module.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _ssl_context(base_url: str) -> ssl.SSLContext | bool:

@@ -217,7 +217,7 @@ def main() -> None:
     for r in results:
         print(
             f"{r.workload:18}{r.protect.per_s:10,.0f}{r.raw.per_s:8,.0f}{r.throughput_ratio:7.2f}x"
-            f"{r.protect.cpu_us:9,.0f}{r.raw.cpu_us:7,.0f}{r.protect.p50_us:9,.0f}{r.raw.p50_us:8,.0f}"
+            f"{r.protect.cpu_us:9,.0f}{r.raw.cpu_us:9,.0f}{r.protect.p50_us:9,.0f}{r.raw.p50_us:9,.0f}"
             f"{r.protect.p99_us:9,.0f}{r.raw.p99_us:9,.0f}"
         )
     for name, statement in IMPORTS.items():

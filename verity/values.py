@@ -88,11 +88,14 @@ class Response(Mapping[str, Any]):
     client, and the known ones as attributes. An absent field reads as None through its attribute.
     """
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "request_id")
     _fields: Mapping[str, Any]
+    request_id: str | None
+    """The ledger's id of the request, to find it in the ledger's log; None where it told none."""
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    def __init__(self, fields: Mapping[str, Any], request_id: str | None = None) -> None:
         object.__setattr__(self, "_fields", dict(fields))
+        object.__setattr__(self, "request_id", request_id)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is read-only: {name} cannot be set")
@@ -111,7 +114,7 @@ class Response(Mapping[str, Any]):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __reduce__(self) -> Any:
-        return type(self), (dict(self._fields),)
+        return type(self), (dict(self._fields), self.request_id)
 
     @property
     def status(self) -> str:

@@ -5,7 +5,7 @@ Above this module nobody sees httpx or the generated client; below it nobody kno
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from verity_api import AuthenticatedClient
@@ -14,10 +14,11 @@ from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewReq
 
 from verity._concurrency import AsyncRuntime, AsyncThunk
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
-from verity._core.replies import is_transient, read_reply
+from verity._core.replies import is_transient, read_reply, read_request_id
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
-from verity.values import CommitResponse, FailResponse, LeaseResponse, RenewResponse, ReportObserveResponse
+from verity.values import CommitResponse, FailResponse, LeaseResponse, RenewResponse, ReportObserveResponse, Response
 
+R = TypeVar("R", bound=Response)
 Wire = dict[str, Any]
 Send = AsyncThunk[httpx.Response]
 
@@ -39,30 +40,31 @@ class AsyncLedger:
     async def lease(self, namespace: str, body: Wire, *, idempotency_key: str) -> LeaseResponse:
         """Ask for a lease; the idempotency key makes a repeated request get the same grant."""
         request = LeaseRequest.from_dict(body)
-        fields = await self._call(
+        return await self._call(
+            LeaseResponse,
             "lease",
             body,
             lambda: lease_effect.asyncio_response(
                 namespace, client=self._api, body=request, idempotency_key=idempotency_key
             ),
         )
-        return LeaseResponse(fields)
 
     async def commit(self, namespace: str, body: Wire) -> CommitResponse:
         """Record a result."""
         request = CommitRequest.from_dict(body)
-        fields = await self._call(
-            "commit", body, lambda: commit_effect.asyncio_response(namespace, client=self._api, body=request)
+        return await self._call(
+            CommitResponse,
+            "commit",
+            body,
+            lambda: commit_effect.asyncio_response(namespace, client=self._api, body=request),
         )
-        return CommitResponse(fields)
 
     async def fail(self, namespace: str, body: Wire) -> FailResponse:
         """Record a failure."""
         request = FailRequest.from_dict(body)
-        fields = await self._call(
-            "fail", body, lambda: fail_effect.asyncio_response(namespace, client=self._api, body=request)
+        return await self._call(
+            FailResponse, "fail", body, lambda: fail_effect.asyncio_response(namespace, client=self._api, body=request)
         )
-        return FailResponse(fields)
 
     async def renew(
         self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
@@ -70,13 +72,13 @@ class AsyncLedger:
         """Extend a lease."""
         request = RenewRequest.from_dict(body)
         api = self._api_with(timeout_s)
-        fields = await self._call(
+        return await self._call(
+            RenewResponse,
             "renew",
             body,
             lambda: renew_effect.asyncio_response(namespace, client=api, body=request),
             attempts,
         )
-        return RenewResponse(fields)
 
     async def report_observe(
         self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
@@ -84,23 +86,23 @@ class AsyncLedger:
         """Tell the audit trail what `observe` found; changes no state."""
         request = ReportObserveRequest.from_dict(body)
         api = self._api_with(timeout_s)
-        fields = await self._call(
+        return await self._call(
+            ReportObserveResponse,
             "report-observe",
             body,
             lambda: report_observe.asyncio_response(namespace, client=api, body=request),
             attempts,
         )
-        return ReportObserveResponse(fields)
 
     async def close(self) -> None:
         """Close what this ledger opened."""
         await self._sender.aclose()
 
-    async def _call(self, operation: str, body: Wire, send: Send, attempts: int = SEND_ATTEMPTS) -> Wire:
+    async def _call(self, kind: type[R], operation: str, body: Wire, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
         """Send until the answer is definite, at most `attempts` times."""
         for attempt in range(1, attempts + 1):
             try:
-                return await self._send(operation, body["effectKey"], send)
+                return await self._send(kind, operation, body["effectKey"], send)
             except VerityError as error:
                 if attempt == attempts or not is_transient(error):
                     raise
@@ -109,9 +111,11 @@ class AsyncLedger:
             await self._runtime.sleep(delay_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _send(self, operation: str, effect_key: str, send: Send) -> Wire:
+    async def _send(self, kind: type[R], operation: str, effect_key: str, send: Send) -> R:
         try:
             response = await send()
+        except VerityError:
+            raise
         except Exception as error:
             # The one border for foreign errors: a transport, a proxy or a caller's own httpx client may raise
             # anything here, and whatever it is, nobody knows what became of the request.
@@ -120,7 +124,8 @@ class AsyncLedger:
                 "whether the ledger carried it out is unknown.",
                 effect_key=effect_key,
             ) from error
-        return read_reply(operation, response.status_code, response.headers, response.content, effect_key)
+        fields = read_reply(operation, response.status_code, response.headers, response.content, effect_key)
+        return kind(fields, read_request_id(response.headers))
 
     def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
         return self._api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)

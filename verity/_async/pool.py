@@ -50,7 +50,10 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
                 await response.aread()
                 return response
             finally:
-                idle.append(transport)
+                if idle is self._idle:
+                    idle.append(transport)
+                else:  # closed, or moved to another event loop meanwhile
+                    await transport.aclose()
 
     async def aclose(self) -> None:
         """Close all idle connections. Requests under way are left to finish."""

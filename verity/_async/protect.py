@@ -53,9 +53,9 @@ class AsyncEffect:
         return str(self.lease_body["effectKey"])
 
     @property
-    def name(self) -> str:
-        """What a person calls it."""
-        return str(self.lease_body.get("effectName", self.key))
+    def name(self) -> str | None:
+        """What a person calls it, if it has a name."""
+        return self.lease_body.get("effectName")
 
 
 class AsyncProtector:
@@ -66,7 +66,7 @@ class AsyncProtector:
         self._runtime = runtime
         self._settings = settings
         self._logger: logging.Logger = settings.logger
-        self._warned_names: set[str] = set()
+        self._warned_names: set[str | None] = set()
 
     async def protect(self, effect: AsyncEffect) -> Any:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
@@ -77,6 +77,7 @@ class AsyncProtector:
             raise EffectPreviouslyFailedError(
                 f"Effect {effect.key!r} failed before and stays failed until an admin resets it.",
                 effect_key=effect.key,
+                request_id=lease.request_id,
                 cached_error=lease.cached_error,
             )
         if effect.on_lease is not None:
@@ -204,7 +205,7 @@ class AsyncProtector:
                 "Effect %r is taken over from a holder whose lease ran out and who may have acted, and there is no "
                 "observe to tell: act runs, perhaps for the second time. Pass observe=, a function that returns what "
                 "already happened or None.",
-                effect.name,
+                effect.key,
             )
 
 

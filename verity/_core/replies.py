@@ -79,7 +79,7 @@ def read_reply(
             status_code=status,
             code="invalid_response",
             effect_key=effect_key,
-            request_id=_request_id(headers, body),
+            request_id=read_request_id(headers, body),
         )
     return body
 
@@ -113,7 +113,7 @@ def _read_problem(
         "details": details,
         "retry_after_s": read_retry_after(headers.get("retry-after")),
         "effect_key": effect_key,
-        "request_id": _request_id(headers, body),
+        "request_id": read_request_id(headers, body),
     }
     said = f"{code or 'error'}: {message}" if message else code or "no details"
     about = f" of effect {effect_key!r}" if effect_key else ""
@@ -154,7 +154,8 @@ def _clean(message: Any) -> str:
     return text if len(text) <= _MAX_MESSAGE_CHARS else text[: _MAX_MESSAGE_CHARS - 1] + "…"
 
 
-def _request_id(headers: Mapping[str, str], body: Any) -> str | None:
+def read_request_id(headers: Mapping[str, str], body: Any = None) -> str | None:
+    """The ledger's id of the request: from the header, else from a problem's body."""
     found = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
     return found if isinstance(found, str) else None
 

@@ -6,7 +6,7 @@ Above this module nobody sees httpx or the generated client; below it nobody kno
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from verity_api import AuthenticatedClient
@@ -15,10 +15,11 @@ from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewReq
 
 from verity._concurrency import SyncRuntime, SyncThunk
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
-from verity._core.replies import is_transient, read_reply
+from verity._core.replies import is_transient, read_reply, read_request_id
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
-from verity.values import CommitResponse, FailResponse, LeaseResponse, RenewResponse, ReportObserveResponse
+from verity.values import CommitResponse, FailResponse, LeaseResponse, RenewResponse, ReportObserveResponse, Response
 
+R = TypeVar("R", bound=Response)
 Wire = dict[str, Any]
 Send = SyncThunk[httpx.Response]
 
@@ -40,28 +41,31 @@ class SyncLedger:
     def lease(self, namespace: str, body: Wire, *, idempotency_key: str) -> LeaseResponse:
         """Ask for a lease; the idempotency key makes a repeated request get the same grant."""
         request = LeaseRequest.from_dict(body)
-        fields = self._call(
+        return self._call(
+            LeaseResponse,
             "lease",
             body,
             lambda: lease_effect.sync_response(
                 namespace, client=self._api, body=request, idempotency_key=idempotency_key
             ),
         )
-        return LeaseResponse(fields)
 
     def commit(self, namespace: str, body: Wire) -> CommitResponse:
         """Record a result."""
         request = CommitRequest.from_dict(body)
-        fields = self._call(
-            "commit", body, lambda: commit_effect.sync_response(namespace, client=self._api, body=request)
+        return self._call(
+            CommitResponse,
+            "commit",
+            body,
+            lambda: commit_effect.sync_response(namespace, client=self._api, body=request),
         )
-        return CommitResponse(fields)
 
     def fail(self, namespace: str, body: Wire) -> FailResponse:
         """Record a failure."""
         request = FailRequest.from_dict(body)
-        fields = self._call("fail", body, lambda: fail_effect.sync_response(namespace, client=self._api, body=request))
-        return FailResponse(fields)
+        return self._call(
+            FailResponse, "fail", body, lambda: fail_effect.sync_response(namespace, client=self._api, body=request)
+        )
 
     def renew(
         self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
@@ -69,13 +73,13 @@ class SyncLedger:
         """Extend a lease."""
         request = RenewRequest.from_dict(body)
         api = self._api_with(timeout_s)
-        fields = self._call(
+        return self._call(
+            RenewResponse,
             "renew",
             body,
             lambda: renew_effect.sync_response(namespace, client=api, body=request),
             attempts,
         )
-        return RenewResponse(fields)
 
     def report_observe(
         self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
@@ -83,23 +87,23 @@ class SyncLedger:
         """Tell the audit trail what `observe` found; changes no state."""
         request = ReportObserveRequest.from_dict(body)
         api = self._api_with(timeout_s)
-        fields = self._call(
+        return self._call(
+            ReportObserveResponse,
             "report-observe",
             body,
             lambda: report_observe.sync_response(namespace, client=api, body=request),
             attempts,
         )
-        return ReportObserveResponse(fields)
 
     def close(self) -> None:
         """Close what this ledger opened."""
         self._sender.close()
 
-    def _call(self, operation: str, body: Wire, send: Send, attempts: int = SEND_ATTEMPTS) -> Wire:
+    def _call(self, kind: type[R], operation: str, body: Wire, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
         """Send until the answer is definite, at most `attempts` times."""
         for attempt in range(1, attempts + 1):
             try:
-                return self._send(operation, body["effectKey"], send)
+                return self._send(kind, operation, body["effectKey"], send)
             except VerityError as error:
                 if attempt == attempts or not is_transient(error):
                     raise
@@ -108,9 +112,11 @@ class SyncLedger:
             self._runtime.sleep(delay_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _send(self, operation: str, effect_key: str, send: Send) -> Wire:
+    def _send(self, kind: type[R], operation: str, effect_key: str, send: Send) -> R:
         try:
             response = send()
+        except VerityError:
+            raise
         except Exception as error:
             # The one border for foreign errors: a transport, a proxy or a caller's own httpx client may raise
             # anything here, and whatever it is, nobody knows what became of the request.
@@ -119,7 +125,8 @@ class SyncLedger:
                 "whether the ledger carried it out is unknown.",
                 effect_key=effect_key,
             ) from error
-        return read_reply(operation, response.status_code, response.headers, response.content, effect_key)
+        fields = read_reply(operation, response.status_code, response.headers, response.content, effect_key)
+        return kind(fields, read_request_id(response.headers))
 
     def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
         return self._api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)

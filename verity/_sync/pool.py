@@ -51,7 +51,10 @@ class SyncTransportPool(httpx.BaseTransport):
                 response.read()
                 return response
             finally:
-                idle.append(transport)
+                if idle is self._idle:
+                    idle.append(transport)
+                else:  # closed, or moved to another event loop meanwhile
+                    transport.close()
 
     def close(self) -> None:
         """Close all idle connections. Requests under way are left to finish."""

@@ -54,9 +54,9 @@ class SyncEffect:
         return str(self.lease_body["effectKey"])
 
     @property
-    def name(self) -> str:
-        """What a person calls it."""
-        return str(self.lease_body.get("effectName", self.key))
+    def name(self) -> str | None:
+        """What a person calls it, if it has a name."""
+        return self.lease_body.get("effectName")
 
 
 class SyncProtector:
@@ -67,7 +67,7 @@ class SyncProtector:
         self._runtime = runtime
         self._settings = settings
         self._logger: logging.Logger = settings.logger
-        self._warned_names: set[str] = set()
+        self._warned_names: set[str | None] = set()
 
     def protect(self, effect: SyncEffect) -> Any:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
@@ -78,6 +78,7 @@ class SyncProtector:
             raise EffectPreviouslyFailedError(
                 f"Effect {effect.key!r} failed before and stays failed until an admin resets it.",
                 effect_key=effect.key,
+                request_id=lease.request_id,
                 cached_error=lease.cached_error,
             )
         if effect.on_lease is not None:
@@ -205,7 +206,7 @@ class SyncProtector:
                 "Effect %r is taken over from a holder whose lease ran out and who may have acted, and there is no "
                 "observe to tell: act runs, perhaps for the second time. Pass observe=, a function that returns what "
                 "already happened or None.",
-                effect.name,
+                effect.key,
             )
 
 

@@ -11,9 +11,10 @@ import hashlib
 import re
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from verity._ledger.calls import Environment
+from verity._store.api_keys import ApiKey, Role
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_BYTES = 32
@@ -26,6 +27,40 @@ def mint(environment: Environment, random_bytes: Callable[[int], bytes] = secret
     """Make a new key. It is shown once, and only its hash is kept."""
     secret = _to_base62(int.from_bytes(random_bytes(_SECRET_BYTES), "big"), _SECRET_DIGITS)
     return _with_checksum(f"vt_{environment}_{secret}")
+
+
+def issue(
+    environment: Environment,
+    role: Role,
+    *,
+    now: int,
+    namespaces: Iterable[str] = (),
+    name: str | None = None,
+    lifetime_ms: int | None = None,
+) -> tuple[str, ApiKey]:
+    """Make a new key, and the record of it that a store keeps.
+
+    Args:
+        environment: whose data it reaches.
+        role: what it may do.
+        now: ms since 1970.
+        namespaces: what it is bound to; none of them means all of the environment.
+        name: what it is for.
+        lifetime_ms: how long it is valid, in milliseconds; None is for ever.
+    """
+    key = mint(environment)
+    record = ApiKey(
+        id=f"key_{secrets.token_hex(8)}",
+        sha256=hash_key(key),
+        environment=environment,
+        role=role,
+        namespaces=frozenset(namespaces) or None,
+        name=name,
+        created_at=now,
+        expires_at=None if lifetime_ms is None else now + lifetime_ms,
+        revoked_at=None,
+    )
+    return key, record
 
 
 def is_well_formed(key: str) -> bool:

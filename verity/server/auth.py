@@ -7,6 +7,7 @@ request, and a revoked key ends within that moment. Callers that come while a ke
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -29,12 +30,21 @@ class Authenticator:
         find_key: looks a key up by its SHA-256.
         cache_s: how long an answer is trusted, in seconds.
         now_ms: ms since 1970; it decides when keys expire.
+        monotonic: seconds; it decides how long an answer is trusted.
     """
 
-    def __init__(self, find_key: FindKey, *, cache_s: float, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        find_key: FindKey,
+        *,
+        cache_s: float,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._find_key = find_key
         self._cache_s = cache_s
         self._now_ms = now_ms
+        self._monotonic = monotonic
         self._cache: dict[bytes, tuple[float, Lookup | None]] = {}
 
     async def authenticate(self, header: bytes | None, *, admin_only: bool) -> Scope:
@@ -56,7 +66,7 @@ class Authenticator:
         return Scope(key.environment, key.namespaces, key.id)
 
     async def _look_up(self, text: str) -> ApiKey | None:
-        now = asyncio.get_running_loop().time()
+        now = self._monotonic()
         sha256 = api_keys.hash_key(text)
         trusted_until, lookup = self._cache.get(sha256, _NEVER)
         if lookup is None or now >= trusted_until:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -56,6 +58,16 @@ class LedgerServer(uvicorn.Server):
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run an event loop until `main` is done: uvloop's, where there is one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # it does not exist for Windows
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import sys
 import time
 from datetime import datetime, timezone
@@ -64,23 +63,10 @@ def create(
 
     It is shown this once: the ledger keeps only a hash of it.
     """
-    from verity._store.api_keys import ApiKey
-    from verity.server.api_keys import hash_key, mint
+    from verity.server.api_keys import issue
 
-    bound = frozenset(_check_namespace(namespace) for namespace in namespaces)
-    key = mint(environment)
-    now = time.time_ns() // 1_000_000
-    record = ApiKey(
-        id=f"key_{secrets.token_hex(8)}",
-        sha256=hash_key(key),
-        environment=environment,
-        role=role,
-        namespaces=bound or None,
-        name=name,
-        created_at=now,
-        expires_at=None if expires_in is None else now + expires_in,
-        revoked_at=None,
-    )
+    bound = [_check_namespace(namespace) for namespace in namespaces]
+    key, record = issue(environment, role, now=_now_ms(), namespaces=bound, name=name, lifetime_ms=expires_in)
     with open_database(database) as ledger:
         ledger.store.insert_key(record)
     click.echo(key)
@@ -94,7 +80,7 @@ def list_(database: str, as_json: bool) -> None:
     """List all keys: never the keys themselves, which nobody has any more."""
     with open_database(database) as ledger:
         records = ledger.store.list_keys()
-    now = time.time_ns() // 1_000_000
+    now = _now_ms()
     rows = [_describe(record, now) for record in records]
     if as_json:
         for row in rows:
@@ -113,10 +99,14 @@ def list_(database: str, as_json: bool) -> None:
 def revoke(database: str, key_id: str) -> None:
     """Revoke a key. Servers on this database refuse it within a second."""
     with open_database(database) as ledger:
-        found = ledger.store.revoke_key(key_id, time.time_ns() // 1_000_000)
+        found = ledger.store.revoke_key(key_id, _now_ms())
     if not found:
         raise click.ClickException("There is no key with this id; `verity keys list` shows all.")
     click.echo(f"Revoked {key_id}.", err=True)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 _COLUMNS = ("id", "state", "environment", "role", "namespaces", "name", "createdAt", "expiresAt")

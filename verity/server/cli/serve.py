@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import Coroutine
 from typing import Any
 
 import click
@@ -62,12 +60,13 @@ def serve(database: str, host: str, port: int, access_log: bool, log_format: Any
     more, answers what it has begun, and exits with 0. Make API keys with `verity keys create`.
     """
     from verity.server.logs import configure_logging
+    from verity.server.serving import run
     from verity.server.settings import ServerSettings
 
     configure_logging(log_format)
     settings = ServerSettings(access_log=access_log, drain_timeout_s=drain_timeout)
     with open_database(database) as ledger:
-        _run(_serve(ledger, host, port, settings))
+        run(_serve(ledger, host, port, settings))
 
 
 async def _serve(ledger: Any, host: str, port: int, settings: Any) -> None:
@@ -78,7 +77,9 @@ async def _serve(ledger: Any, host: str, port: int, settings: Any) -> None:
     try:
         listener = listen(host, port)
     except OSError as error:
-        raise AddressError(f"Can't listen on {host} port {port}: {os.strerror(error.errno or 0)}.") from None
+        # getaddrinfo's own codes are below zero
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise AddressError(f"Can't listen on {host} port {port}: {why}.") from None
 
     def announce() -> None:
         click.echo(f"Verity listens on {base_url(listener)}")
@@ -87,12 +88,3 @@ async def _serve(ledger: Any, host: str, port: int, settings: Any) -> None:
     server = LedgerServer(create_app(SqliteStorage(ledger), settings), settings, announce)
     server.stop_on_signals()
     await server.serve(sockets=[listener])
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    try:
-        import uvloop
-    except ModuleNotFoundError:  # it does not exist for Windows
-        asyncio.run(main)
-    else:
-        uvloop.run(main)

@@ -144,8 +144,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 def _format(value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(value)
-    return "-" if value is None else str(value)
+        value = ",".join(value)
+    text = "-" if value is None else str(value)
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)  # a name must not drive the terminal
 
 
 def _format_time(ms: int) -> str:

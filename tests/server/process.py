@@ -1,0 +1,62 @@
+"""`verity` as its own process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+VERITY = [sys.executable, "-W", "error", "-c", "from verity.server.cli import main; main()"]
+
+
+def run_verity(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*VERITY, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+class ServeProcess:
+    def __init__(self, process: subprocess.Popen[str], base_url: str, log: Path) -> None:
+        self.process = process
+        self.base_url = base_url
+        self.port = int(base_url.removesuffix("/v1").rpartition(":")[2])
+        self._log = log
+
+    def send(self, signal_number: signal.Signals) -> None:
+        self.process.send_signal(signal_number)
+
+    def wait(self) -> int:
+        return self.process.wait(timeout=60)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+@contextmanager
+def serving(directory: Path, *arguments: str) -> Iterator[ServeProcess]:
+    """`verity serve` on `verity.db` in the directory, on a free port."""
+    log = directory / "serve.log"
+    command = [*VERITY, "serve", "--database", f"sqlite:///{directory}/verity.db", "--port", "0", *arguments]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            match = re.fullmatch(r"Verity listens on (http://127\.0\.0\.1:\d+/v1)\n", line)
+            assert match, line + log.read_text()
+            yield ServeProcess(process, match[1], log)
+        finally:
+            process.kill()

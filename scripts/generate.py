@@ -84,9 +84,7 @@ def differences(made: Path) -> list[str]:
 
 
 def _files(root: Path) -> set[Path]:
-    return {
-        path.relative_to(root) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts
-    }
+    return {path.relative_to(root) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
 
 
 def main() -> int:

@@ -100,7 +100,7 @@ def mirror_text(text: str, relative: Path, scratch: Path, used: Counter[str]) ->
     tokens = [_reword(token, used) for token in tokenize_rt.src_to_tokens(made)]
     _refuse_leftovers(tokens, relative)
     header = f"# Made from {relative.as_posix()} by scripts/mirror.py. Do not edit.\n"
-    return header + tokenize_rt.tokens_to_src(tokens)
+    return header + str(tokenize_rt.tokens_to_src(tokens))
 
 
 def _reword(token: tokenize_rt.Token, used: Counter[str]) -> tokenize_rt.Token:

@@ -112,8 +112,8 @@ class AsyncCancellation:
 
         loop = asyncio_loop()
         with anyio.CancelScope(shield=True):
-            result = await (fn() if loop is None else self._finish_in_task(loop, fn, restart=restart))
-        return result
+            return await (fn() if loop is None else self._finish_in_task(loop, fn, restart=restart))
+        raise AssertionError("unreachable: a shielded scope swallows nothing")  # its type says that it might
 
     async def _finish_in_task(self, loop: asyncio.AbstractEventLoop, fn: AsyncThunk[T], *, restart: bool) -> T:
         import asyncio

@@ -1,0 +1,68 @@
+"""The matrix: `nox` runs what CI runs; `nox -s NAME` one session; `nox -l` lists them all."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import nox
+
+
+def _runs(version: str) -> bool:
+    """Whether this Python is installed: a version manager's shim may be there and lead to nothing."""
+    found = shutil.which(f"python{version}")
+    return bool(found) and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0
+
+
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+OTHERS = [version for version in ("3.10", "3.11", "3.12", "3.13") if version != HERE and _runs(version)]
+# The generator needs Python 3.11; everything else runs on each.
+WORKSHOP = next(version for version in (HERE, *OTHERS) if version != "3.10")
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.stop_on_first_error = False
+nox.options.sessions = ["check", "tests", "tests_elsewhere", "wheel"]
+
+
+@nox.session(python=WORKSHOP)
+def check(session: nox.Session) -> None:
+    """Lint, types, import directions, and whether what is made is what its sources make."""
+    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
+    session.run("python", "-m", "scripts.check")
+
+
+@nox.session(python=HERE)
+def tests(session: nox.Session) -> None:
+    """Every test, with branch coverage of the core."""
+    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
+    session.run("python", "-m", "scripts.test", *session.posargs)
+
+
+@nox.session(python=OTHERS)
+def tests_elsewhere(session: nox.Session) -> None:
+    """The tests on the other Pythons that are installed."""
+    session.install("-q", "-e", ".[server]", "-r", "requirements-test.txt")
+    session.run("python", "-m", "scripts.test", "--elsewhere", *session.posargs)
+
+
+@nox.session(python=HERE)
+def wheel(session: nox.Session) -> None:
+    """The wheel in a bare environment, without and then with the extra [server]."""
+    session.install("-q", "build")
+    session.run("python", "-m", "scripts.wheel")
+
+
+@nox.session(python=WORKSHOP)
+def mutate(session: nox.Session) -> None:
+    """Plant bugs; the tests must find each of them. Slow."""
+    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
+    session.run("python", "-m", "scripts.mutate", *session.posargs)
+
+
+@nox.session(python=HERE)
+def benchmark(session: nox.Session) -> None:
+    """What protect() costs, next to raw httpx."""
+    session.install("-q", ".[server]")
+    session.run("python", "-m", "benchmarks.protect", *session.posargs)

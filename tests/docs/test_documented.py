@@ -1,0 +1,65 @@
+"""Everything public is documented: names, errors, error codes, settings, commands and their options."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import click
+import yaml
+
+import verity
+from verity.server.cli.group import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = {page.name: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+ALL = "\n".join(DOCS.values())
+
+
+def test_every_error_is_explained() -> None:
+    errors = [name for name in verity.__all__ if name.endswith("Error")]
+    assert len(errors) == 9
+    for name in errors:
+        assert f"| `{name}` |" in DOCS["errors.md"], name
+
+
+def test_every_error_code_of_the_contract_is_explained() -> None:
+    spec = yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8"))
+    codes = spec["components"]["schemas"]["ProblemError"]["properties"]["code"]["x-known-values"]
+    documented = re.findall(r"^\| \d{3} \| `(\w+)` \|", DOCS["errors.md"], re.MULTILINE)
+    assert sorted(documented) == sorted(codes)
+
+
+def test_every_setting_of_the_client_is_explained() -> None:
+    for client in (verity.VerityClient, verity.SyncVerityClient):
+        for name in inspect.signature(client).parameters:
+            if not name.startswith("_"):
+                assert f"| `{name}` |" in DOCS["settings.md"], name
+
+
+def test_every_parameter_of_protect_is_explained() -> None:
+    for name in inspect.signature(verity.SyncVerityClient.protect).parameters:
+        if name not in ("self", "effect_key"):
+            assert re.search(rf"\b{name}\b", DOCS["settings.md"]), name
+
+
+def test_every_public_name_has_a_docstring_or_is_the_version() -> None:
+    for name in verity.__all__:
+        if name != "__version__":
+            assert inspect.getdoc(getattr(verity, name)), name
+
+
+def test_every_command_and_server_option_is_explained() -> None:
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        leaves = [f"{name} {sub}" for sub in command.commands] if isinstance(command, click.Group) else [name]
+        for leaf in leaves:
+            assert f"`verity {leaf}" in DOCS["ledger.md"], leaf
+    serve = cli.get_command(context, "serve")
+    assert serve is not None
+    for parameter in serve.params:
+        if isinstance(parameter, click.Option) and "--help" not in parameter.opts:
+            assert f"| `{parameter.opts[0]}` | `{parameter.envvar}` |" in DOCS["settings.md"], parameter.opts

@@ -38,7 +38,7 @@ def lease(client: httpx.Client, key: str) -> dict[str, object]:
 def accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset as the listening socket closed
         return False
     return True
 

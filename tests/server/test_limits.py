@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -37,6 +38,18 @@ def test_a_body_over_the_limit_is_refused_while_it_comes(chunks: int, agent: htt
     response = agent.post("/effects/payments/lease", content=body())
     assert (response.status_code, response.json()["error"]["code"]) == (413, "payload_too_large")
     assert agent.get("/namespaces").status_code == 200
+
+
+def test_a_client_that_sends_all_before_it_reads_gets_its_answer(agent: httpx.Client) -> None:
+    """Not a reset connection, which is what closing it on unread bytes would give."""
+    host, port, size = agent.base_url.host, agent.base_url.port, 4_000_000
+    head = f"POST /v1/effects/payments/lease HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n"
+    head += f"Authorization: {agent.headers['authorization']}\r\n\r\n"
+    with socket.create_connection((host, port or 0), timeout=30) as connection:
+        connection.sendall(head.encode())
+        for _ in range(size // 1000):
+            connection.sendall(b"x" * 1000)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_chunked_body_within_the_limit_is_put_together(agent: httpx.Client) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import apsw
 
 from verity._ledger.calls import Answer, Request
 from verity._store.api_keys import ApiKey
-from verity._store.registry import OpenLedger, open_ledger
-
-_T = TypeVar("_T")
+from verity._store.registry import OpenLedger
 
 
 class StorageError(Exception):
@@ -35,10 +31,6 @@ class Storage(Protocol):
         """
         ...
 
-    async def close(self) -> None:
-        """Carry out what waits, and let go."""
-        ...
-
 
 class SqliteStorage:
     """A SQLite file: blocking by nature, so that its work is done in threads."""
@@ -53,27 +45,6 @@ class SqliteStorage:
     async def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash."""
         try:
-            return await _in_thread(partial(self._ledger.store.find_key, sha256))
+            return await asyncio.get_running_loop().run_in_executor(None, self._ledger.store.find_key, sha256)
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
-
-    async def close(self) -> None:
-        """Carry out what waits, and close the file."""
-        await _in_thread(self._ledger.close)
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)
-
-
-def open_storage(url: str, *, clock: Callable[[], int] | None = None) -> Storage:
-    """Open the storage that a database URL names.
-
-    Args:
-        url: `sqlite:///relative.db` or `sqlite:////absolute.db`; `sqlite://` is a ledger in memory.
-        clock: ms since 1970, for tests.
-
-    Raises:
-        VerityConfigError: the URL or what it names can't be used.
-    """
-    return SqliteStorage(open_ledger(url, clock=clock))

@@ -39,6 +39,8 @@ def open_database(url: str) -> Iterator[OpenLedger]:
     Raises:
         DatabaseError: it can't be used.
     """
+    import apsw
+
     from verity._store.connection import read_path
     from verity._store.registry import open_ledger
     from verity.errors import VerityConfigError
@@ -51,5 +53,7 @@ def open_database(url: str) -> Iterator[OpenLedger]:
         raise DatabaseError(str(error)) from None
     try:
         yield ledger
+    except apsw.Error as error:
+        raise DatabaseError(f"The database does not answer ({type(error).__name__}: {error}).") from None
     finally:
         ledger.close()

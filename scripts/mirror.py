@@ -31,6 +31,7 @@ NAMES = {
     "aclose": "close",
     "aread": "read",
     "async_check_callable": "sync_check_callable",
+    "async_gather": "sync_gather",
     "async_settled": "sync_settled",
     "asyncio_response": "sync_response",
     "_AsyncOneConnection": "_SyncOneConnection",
@@ -55,6 +56,7 @@ WORDS = {
     ),
     "`httpx.AsyncClient`": "`httpx.Client`",
     "`AsyncLedger`": "`SyncLedger`",
+    "written once; `tests/_sync` is made from it.": "as in `tests/_async`, for threads.",
 }
 """Phrases of docstrings and comments."""
 

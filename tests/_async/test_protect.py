@@ -1,0 +1,389 @@
+"""protect(): what it returns, what it raises, and how often it acts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from tests._async.world import AsyncWorld
+from tests.gather import async_gather
+from verity import (
+    ConflictRetryConfig,
+    EffectPreviouslyFailedError,
+    LeaseConflictError,
+    LeaseResponse,
+    ObserveFailedError,
+    VerityConfigError,
+    VerityValidationError,
+)
+
+
+async def test_it_acts_once_and_every_later_call_gets_the_result(world: AsyncWorld) -> None:
+    results = [await world.client.protect(world.key, act=world.act) for _ in range(3)]
+    assert results == [{"refund": "re_1"}] * 3
+    assert world.acts == [world.key]
+    assert world.network.operations() == ["lease", "commit", "lease", "lease"]
+
+
+async def test_many_at_once_act_once(world: AsyncWorld) -> None:
+    results = await async_gather([lambda: world.client.protect(world.key, act=world.act) for _ in range(8)])
+    assert results == [{"refund": "re_1"}] * 8
+    assert world.acts == [world.key]
+
+
+@pytest.mark.parametrize(
+    ("given", "returned"),
+    [
+        ((1, 2), [1, 2]),
+        ({"a": (1, {"b": ()})}, {"a": [1, {"b": []}]}),
+        (None, None),
+        (False, False),
+        (0, 0),
+        ("", ""),
+        ([], []),
+        ("日本語 \U0001f4b6 \u2028", "日本語 \U0001f4b6 \u2028"),
+        (1.5, 1.5),
+        (2**70, 2**70),
+    ],
+)
+async def test_the_first_call_returns_what_later_calls_return(world: AsyncWorld, given: Any, returned: Any) -> None:
+    async def act() -> Any:
+        world.acts.append("once")
+        return given
+
+    first = await world.client.protect(world.key, act=act)
+    second = await world.client.protect(world.key, act=act)
+    assert first == second == returned
+    assert type(first) is type(second) is type(returned)
+    assert world.acts == ["once"]
+
+
+async def test_act_and_observe_may_be_plain_functions(world: AsyncWorld) -> None:
+    result = await world.client.protect(world.key, observe=lambda: None, act=lambda: {"plain": True})
+    assert result == {"plain": True}
+
+
+async def test_everything_that_is_passed_travels(world: AsyncWorld) -> None:
+    client = world.new_client(agent_id="worker-1")
+    await client.protect(
+        world.key,
+        act=world.act,
+        namespace="mail",
+        effect_name="stripe.refund",
+        lease_duration_ms=60_000,
+        input_json={"order": 7},
+        key_suffix="eu",
+    )
+    lease, commit = world.network.sent
+    assert lease.namespace == commit.namespace == "mail"
+    assert lease.body == {
+        "effectKey": f"{world.key}:eu",
+        "effectName": "stripe.refund",
+        "agentId": "worker-1",
+        "leaseDurationMs": 60_000,
+        "inputJson": {"order": 7},
+    }
+    assert lease.headers["authorization"] == f"Bearer {world.api_key}"
+    assert lease.headers["idempotency-key"]
+    assert commit.body["source"] == "acted"
+    assert commit.body["result"] == {"refund": "re_1"}
+    await client.protect(world.key, act=world.act, agent_id="worker-2")
+    assert world.network.sent[-2].body["agentId"] == "worker-2"
+
+
+async def test_what_is_left_out_does_not_travel(world: AsyncWorld) -> None:
+    await world.client.protect(world.key, act=world.act)
+    assert world.network.sent[0].body == {"effectKey": world.key}
+
+
+async def test_on_lease_is_called_with_the_grant_only(world: AsyncWorld) -> None:
+    seen: list[LeaseResponse] = []
+    for _ in range(2):
+        await world.client.protect(world.key, act=world.act, on_lease=seen.append)
+    assert [lease.status for lease in seen] == ["granted"]
+    assert seen[0]["fenceToken"] == seen[0].fence_token == 1
+
+
+async def test_on_lease_that_raises_ends_the_call_before_the_act(world: AsyncWorld) -> None:
+    def refuse(_: LeaseResponse) -> None:
+        raise LookupError("not now")
+
+    with pytest.raises(LookupError, match="not now"):
+        await world.client.protect(world.key, act=world.act, on_lease=refuse)
+    assert not world.acts
+    assert world.network.operations() == ["lease"]
+
+
+# --- observe ---
+
+
+async def test_an_observed_effect_does_not_act_again(world: AsyncWorld) -> None:
+    await world.crash_after_act()
+    result = await world.client.protect(world.key, observe=world.find, act=world.act)
+    assert result == {"refund": "re_1"}
+    assert world.acts == [world.key]
+    effect = await world.effect()
+    assert (effect["status"], effect["source"], effect["fenceToken"]) == ("COMMITTED", "observed", 2)
+    assert await world.events() == ["LEASE_GRANTED", "LEASE_EXPIRED", "LEASE_GRANTED", "OBSERVE_HIT", "COMMITTED"]
+
+
+async def test_only_none_means_not_found(world: AsyncWorld) -> None:
+    for number, found in enumerate((False, 0, "", [], {})):
+        key = f"{world.key}-{number}"
+        assert await world.client.protect(key, observe=lambda found=found: found, act=world.act) == found
+    assert not world.acts
+
+
+async def test_a_miss_acts_and_is_reported(world: AsyncWorld) -> None:
+    await world.client.protect(world.key, observe=world.find, act=world.act)
+    assert world.network.operations() == ["lease", "report-observe", "commit"]
+    assert world.network.sent[1].body["hit"] is False
+    assert await world.events() == ["LEASE_GRANTED", "OBSERVE_MISS", "COMMITTED"]
+
+
+async def test_observe_runs_after_a_reset_too(world: AsyncWorld) -> None:
+    """A failure such as a timeout may well have happened after the effect did."""
+
+    async def act_then_lose_the_answer() -> None:
+        await world.act()
+        raise TimeoutError("no answer from the provider")
+
+    with pytest.raises(TimeoutError):
+        await world.client.protect(world.key, observe=world.find, act=act_then_lose_the_answer)
+    await world.reset()
+    assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+    assert world.acts == [world.key]
+
+
+async def test_observe_that_raises_ends_the_call_and_leaves_the_effect_to_expire(world: AsyncWorld) -> None:
+    async def observe() -> None:
+        raise ConnectionError("provider down")
+
+    with pytest.raises(ObserveFailedError, match="act did not run") as caught:
+        await world.client.protect(world.key, observe=observe, act=world.act)
+    assert isinstance(caught.value.observe_error, ConnectionError)
+    assert caught.value.__cause__ is caught.value.observe_error
+    assert caught.value.effect_key == world.key
+    assert not world.acts
+    assert world.network.operations() == ["lease"]
+    assert (await world.effect())["status"] == "RUNNING"
+
+
+@pytest.mark.parametrize("where", ["client", "call"])
+async def test_the_lenient_way_acts_although_observe_raised(
+    world: AsyncWorld, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def observe() -> None:
+        raise ConnectionError("provider down")
+
+    client = world.new_client(on_observe_error="act" if where == "client" else "raise")
+    override: Any = None if where == "client" else "act"
+    result = await client.protect(world.key, observe=observe, act=world.act, on_observe_error=override)
+    assert result == {"refund": "re_1"}
+    assert "ConnectionError" in caplog.text
+
+
+async def test_expired_without_observe_acts_after_one_warning_per_name(
+    world: AsyncWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        key = f"{world.key}-{number}"
+        await world.crash_after_act(key)
+        name = "stripe.refund" if number < 2 else "mail.send"
+        await world.client.protect(key, act=world.act, effect_name=name)
+    assert len(world.acts) == 6
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert "observe=" in warnings[0].getMessage()
+
+
+async def test_a_report_that_fails_does_not_disturb_the_effect(world: AsyncWorld) -> None:
+    world.network.faults["report-observe"] = ["lose the request"]
+    assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+    assert world.network.operations() == ["lease", "report-observe", "commit"]
+
+
+# --- failures ---
+
+
+async def test_what_act_raises_is_recorded_and_comes_out(world: AsyncWorld) -> None:
+    declined = ValueError("card declined")
+
+    async def act() -> None:
+        raise declined
+
+    with pytest.raises(ValueError, match="card declined") as caught:
+        await world.client.protect(world.key, act=act)
+    assert caught.value is declined
+    with pytest.raises(EffectPreviouslyFailedError, match="until an admin resets it") as again:
+        await world.client.protect(world.key, act=world.act)
+    assert again.value.effect_key == world.key
+    assert again.value.request_id
+    assert again.value.cached_error["name"] == "ValueError"
+    assert again.value.cached_error["message"] == "card declined"
+    assert "test_protect.py" in again.value.cached_error["stack"]
+    assert not world.acts
+
+
+async def test_a_reset_effect_runs_again(world: AsyncWorld) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await world.client.protect(world.key, act=lambda: 1 // 0)
+    await world.reset()
+    assert await world.client.protect(world.key, act=world.act) == {"refund": "re_1"}
+
+
+class Mute(Exception):
+    """An exception that can't be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+async def test_an_exception_that_cannot_be_shown_is_survived(world: AsyncWorld) -> None:
+    async def act() -> None:
+        raise Mute
+
+    with pytest.raises(Mute):
+        await world.client.protect(world.key, act=act)
+    with pytest.raises(EffectPreviouslyFailedError) as again:
+        await world.client.protect(world.key, act=world.act)
+    assert again.value.cached_error["message"] == "<Mute.__str__ raised RuntimeError>"
+
+
+async def test_a_huge_failure_is_cut_to_fit(world: AsyncWorld) -> None:
+    async def act() -> None:
+        raise ValueError("\U0001f4b6\udc80" * 100_000)
+
+    with pytest.raises(ValueError, match="\U0001f4b6"):
+        await world.client.protect(world.key, act=act)
+    assert (await world.effect())["status"] == "FAILED"
+
+
+async def test_a_base_exception_is_not_a_failure(world: AsyncWorld) -> None:
+    async def act() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        await world.client.protect(world.key, act=act)
+    assert world.network.operations() == ["lease"]
+    assert not world.runtime.planned(), "the renewal has stopped"
+    world.clock.advance(30_000)
+    assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+
+
+# --- conflicts ---
+
+
+async def test_a_conflict_waits_until_the_other_holder_is_done(world: AsyncWorld) -> None:
+    other = await world.client.request_lease("payments", {"effectKey": world.key})
+
+    async def commit_meanwhile() -> None:
+        await world.client.commit(
+            "payments",
+            {"effectKey": world.key, "fenceToken": other["fenceToken"], "leaseToken": other["leaseToken"], "result": 7},
+        )
+
+    world.runtime.call_later(2.0, commit_meanwhile)
+    assert await world.client.protect(world.key, act=world.act) == 7
+    assert not world.acts
+    assert world.runtime.slept == [1.0, 1.0], "Retry-After (1 s) is more than 0.5 s, and as much as the doubled delay"
+
+
+async def test_a_conflict_takes_over_when_the_lease_runs_out(world: AsyncWorld) -> None:
+    await world.client.request_lease("payments", {"effectKey": world.key, "leaseDurationMs": 5000})
+    assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+    assert world.runtime.slept == [1.0, 1.0, 2.0, 4.0]
+
+
+async def test_the_attempts_are_requests(world: AsyncWorld) -> None:
+    await world.client.request_lease("payments", {"effectKey": world.key, "leaseDurationMs": 120_000})
+    client = world.new_client(conflict_retry=ConflictRetryConfig(max_attempts=3, initial_delay_s=2.0, jitter=False))
+    with pytest.raises(LeaseConflictError, match="Try again later") as caught:
+        await client.protect(world.key, act=world.act)
+    assert world.network.operations().count("lease") == 1 + 3
+    assert world.runtime.slept == [2.0, 4.0]
+    assert caught.value.status_code == 409
+    assert caught.value.effect_key == world.key
+    assert caught.value.lease_expires_at
+    assert caught.value.request_id
+    assert len({sent.headers["idempotency-key"] for sent in world.network.sent[1:]}) == 1
+
+
+@pytest.mark.parametrize("how", ["throw", "disabled"])
+async def test_a_conflict_raises_at_once_where_that_is_asked_for(world: AsyncWorld, how: str) -> None:
+    await world.client.request_lease("payments", {"effectKey": world.key})
+    client = world.new_client(conflict_retry=ConflictRetryConfig(enabled=how != "disabled"))
+    with pytest.raises(LeaseConflictError):
+        await client.protect(world.key, act=world.act, on_conflict="throw" if how == "throw" else "retry")
+    assert world.network.operations() == ["lease", "lease"]
+    assert not world.runtime.slept
+
+
+# --- wrong arguments: nothing is sent ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameter"),
+    [
+        ({"effect_key": ""}, "effect_key"),
+        ({"effect_key": 7}, "effect_key"),
+        ({"effect_key": "k\udc80"}, "effect_key"),
+        ({"effect_key": "k" * 1025}, "effect_key"),
+        ({"key_suffix": ""}, "key_suffix"),
+        ({"act": None}, "act"),
+        ({"act": "refund"}, "act"),
+        ({"observe": "find"}, "observe"),
+        ({"on_lease": 1}, "on_lease"),
+        ({"on_conflict": "explode"}, "on_conflict"),
+        ({"on_observe_error": "ignore"}, "on_observe_error"),
+        ({"lease_duration_ms": 4_999}, "lease_duration_ms"),
+        ({"lease_duration_ms": 120_001}, "lease_duration_ms"),
+        ({"lease_duration_ms": 60_000.0}, "lease_duration_ms"),
+        ({"lease_duration_ms": True}, "lease_duration_ms"),
+        ({"effect_name": ""}, "effect_name"),
+        ({"agent_id": "a" * 257}, "agent_id"),
+        ({"input_json": {"n": float("nan")}}, "input_json.n"),
+        ({"input_json": "x" * 65_536}, "input_json"),
+    ],
+)
+async def test_a_wrong_argument_is_refused_before_anything_is_sent(
+    world: AsyncWorld, arguments: dict[str, Any], parameter: str
+) -> None:
+    call: dict[str, Any] = {"effect_key": world.key, "act": world.act, **arguments}
+    with pytest.raises(VerityValidationError) as caught:
+        await world.client.protect(call.pop("effect_key"), **call)
+    assert caught.value.parameter == parameter
+    assert parameter.partition(".")[0] in str(caught.value)
+    assert not world.network.sent
+
+
+@pytest.mark.parametrize("namespace", ["", ".", "..", "a/b", "a\\b", "a\nb", "n" * 129, 7])
+async def test_a_namespace_that_would_leave_its_path_is_refused(world: AsyncWorld, namespace: Any) -> None:
+    with pytest.raises(VerityConfigError) as caught:
+        await world.client.protect(world.key, act=world.act, namespace=namespace)
+    assert caught.value.parameter == "namespace"
+    assert not world.network.sent
+
+
+async def test_a_namespace_with_odd_characters_stays_one_segment(world: AsyncWorld) -> None:
+    for namespace in ("a b", "a%2Fb", "ä?x=1#y", "..."):
+        assert await world.client.protect(world.key, act=lambda n=namespace: n, namespace=namespace) == namespace
+
+
+async def test_without_any_namespace_it_says_so(world: AsyncWorld) -> None:
+    client = world.new_client(namespace=None)
+    with pytest.raises(VerityConfigError, match="namespace is missing"):
+        await client.protect(world.key, act=world.act)
+
+
+async def test_a_closed_client_refuses(world: AsyncWorld) -> None:
+    await world.client.close()
+    await world.client.close()
+    with pytest.raises(VerityConfigError, match="closed"):
+        await world.client.protect(world.key, act=world.act)
+    with pytest.raises(VerityConfigError, match="closed"):
+        await world.client.request_lease("payments", {"effectKey": world.key})
+    with pytest.raises(VerityConfigError, match="closed"):
+        await world.client.__aenter__()

@@ -1,0 +1,71 @@
+# Made from tests/_async/network.py by scripts/mirror.py. Do not edit.
+"""A network that loses what a test tells it to lose, in front of a real one."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+LOSE_REQUEST = "lose the request"
+LOSE_ANSWER = "lose the answer"
+
+
+@dataclass
+class Sent:
+    """One request as it left the client."""
+
+    operation: str
+    namespace: str
+    body: dict[str, Any]
+    headers: httpx.Headers
+
+
+@dataclass
+class Says:
+    """An answer that the ledger never gave."""
+
+    status: int
+    content: bytes = b""
+    headers: dict[str, str] | None = None
+
+
+Fault = str | Says | Callable[[], None]
+
+
+class SyncFaultyTransport(httpx.BaseTransport):
+    """Sends through a real transport, but for the faults that are planned for an operation, in their order."""
+
+    def __init__(self) -> None:
+        self._real = httpx.HTTPTransport()
+        self.sent: list[Sent] = []
+        self.faults: dict[str, list[Fault]] = defaultdict(list)
+
+    def operations(self) -> list[str]:
+        """The operations that were sent, in order."""
+        return [each.operation for each in self.sent]
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        content = request.read()
+        *_, namespace, operation = request.url.path.split("/")
+        self.sent.append(Sent(operation, namespace, json.loads(content), request.headers))
+        planned = self.faults[operation]
+        fault = planned.pop(0) if planned else None
+        if fault == LOSE_REQUEST:
+            raise httpx.ConnectError("refused", request=request)
+        if isinstance(fault, Says):
+            return httpx.Response(fault.status, content=fault.content, headers=fault.headers, request=request)
+        if callable(fault):
+            fault()
+        response = self._real.handle_request(request)
+        response.read()
+        if fault == LOSE_ANSWER:
+            raise httpx.ReadTimeout("lost", request=request)
+        return response
+
+    def close(self) -> None:
+        self._real.close()

@@ -1,0 +1,145 @@
+# Made from tests/_async/test_renewal.py by scripts/mirror.py. Do not edit.
+"""Leases are renewed in the background while observe, act and commit run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests._sync.network import LOSE_ANSWER, LOSE_REQUEST, Says
+from tests._sync.world import SyncWorld
+from verity import CommitUncertainError
+
+
+def renewals(world: SyncWorld) -> int:
+    return world.network.operations().count("renew")
+
+
+def test_a_long_act_keeps_its_lease(world: SyncWorld) -> None:
+    def act() -> dict[str, str]:
+        world.runtime.advance(100)
+        return world.act()
+
+    assert world.client.protect(world.key, act=act) == {"refund": "re_1"}
+    assert renewals(world) == 5, "every 19.5 s: 65 % of 30 s"
+    assert (world.effect())["fenceToken"] == 1
+
+
+def test_it_renews_at_the_fraction_counted_from_the_request(world: SyncWorld) -> None:
+    client = world.new_client(renew_at_fraction=0.5)
+    started_at = world.runtime.monotonic()
+    world.network.faults["lease"] = [lambda: world.clock.advance(3000)]
+    seen: list[float] = []
+
+    def act() -> None:
+        seen.extend(timer.at for timer in world.runtime.planned())
+
+    client.protect(world.key, act=act, lease_duration_ms=60_000)
+    assert seen == [started_at + 30]
+
+
+def test_the_extension_is_the_duration(world: SyncWorld) -> None:
+    def act() -> None:
+        world.runtime.advance(40)
+
+    world.client.protect(world.key, act=act, lease_duration_ms=60_000)
+    (renewal,) = [sent for sent in world.network.sent if sent.operation == "renew"]
+    assert renewal.body["extensionMs"] == 60_000
+    assert renewal.body["fenceToken"] == 1
+
+
+def test_it_goes_on_during_observe(world: SyncWorld) -> None:
+    def observe() -> None:
+        world.runtime.advance(25)
+
+    world.client.protect(world.key, observe=observe, act=world.act)
+    assert renewals(world) == 1
+
+
+def test_it_goes_on_during_the_commit(world: SyncWorld) -> None:
+    world.network.faults["commit"] = [Says(503, headers={"retry-after": "15"})] * 2
+    world.client.protect(world.key, act=world.act)
+    assert renewals(world) == 1
+
+
+def test_a_transient_failure_is_retried_sooner(world: SyncWorld) -> None:
+    world.network.faults["renew"] = [LOSE_REQUEST, LOSE_ANSWER]
+    at: list[float] = []
+
+    def act() -> None:
+        started_at = world.runtime.monotonic()
+        while renewals(world) < 3:
+            world.runtime.advance(0.5)
+            if len(at) < renewals(world):
+                at.append(world.runtime.monotonic() - started_at)
+
+    world.client.protect(world.key, act=act)
+    assert at == [19.5, 22.5, 25.0], "after 3 s (a tenth of the lease), then after a third of what is left"
+
+
+def test_a_lost_lease_is_logged_once_and_renewed_no_more(world: SyncWorld, caplog: pytest.LogCaptureFixture) -> None:
+    def act() -> dict[str, str]:
+        world.clock.advance(30_000)
+        world.client.request_lease("payments", {"effectKey": world.key})
+        world.runtime.advance(100)
+        return world.act()
+
+    with pytest.raises(CommitUncertainError):
+        world.client.protect(world.key, act=act)
+    assert renewals(world) == 1
+    assert caplog.text.count("was lost") == 1
+    assert world.key in caplog.text
+
+
+def test_a_lease_that_can_not_be_renewed_in_time_is_logged_once_and_tried_on(
+    world: SyncWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.network.faults["renew"] = [LOSE_REQUEST] * 12
+
+    def act() -> dict[str, str]:
+        world.runtime.advance(60)
+        return world.act()
+
+    assert world.client.protect(world.key, act=act) == {"refund": "re_1"}
+    assert renewals(world) > 12
+    assert caplog.text.count("may have run out") == 1
+
+
+def test_no_renewal_where_it_is_switched_off(world: SyncWorld) -> None:
+    def act() -> None:
+        assert not world.runtime.timers
+        world.runtime.advance(29)
+
+    world.new_client(auto_renew=False).protect(world.key, act=act)
+    assert not renewals(world)
+
+
+def test_it_stops_on_every_way_out(world: SyncWorld) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    def exit_now() -> None:
+        raise SystemExit
+
+    def refuse(_: object) -> None:
+        raise LookupError
+
+    world.client.protect(f"{world.key}-ok", act=world.act)
+    with pytest.raises(LookupError):
+        world.client.protect(f"{world.key}-fail", act=fail)
+    with pytest.raises(SystemExit):
+        world.client.protect(f"{world.key}-exit", act=exit_now)
+    with pytest.raises(LookupError):
+        world.client.protect(f"{world.key}-lease", act=world.act, on_lease=refuse)
+    world.network.faults["commit"] = [Says(400)]
+    with pytest.raises(CommitUncertainError):
+        world.client.protect(f"{world.key}-commit", act=world.act)
+    assert not world.runtime.planned()
+    world.runtime.advance(200)
+    assert not renewals(world)
+
+
+def test_a_cached_result_needs_no_renewal(world: SyncWorld) -> None:
+    world.client.protect(world.key, act=world.act)
+    planned = len(world.runtime.timers)
+    world.client.protect(world.key, act=world.act)
+    assert len(world.runtime.timers) == planned

@@ -78,7 +78,6 @@ def test_sigterm_finishes_the_commit_under_way(tmp_path: Path) -> None:
         writer.execute("ROLLBACK")
         response = commit.result(timeout=60)
         assert (response.status_code, response.json()["status"]) == (200, "accepted")
-        assert response.headers["connection"] == "close"
         assert server.wait() == 0
     assert committed_keys(tmp_path) == {"slow"}
 

@@ -132,7 +132,7 @@ def _check(schema: jsonschema_rs.Draft202012Validator, value: Any, where: str) -
     for error in schema.iter_errors(value):
         path = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
         message = error.message
-        if error.kind.name == "additionalProperties":  # the one message that quotes in spite of the mask
+        if error.schema_path[-1] == "additionalProperties":  # the one message that quotes in spite of the mask
             message = "has a member that this call does not take"
         yield {"path": where + path, "message": message}
 

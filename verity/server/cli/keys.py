@@ -20,16 +20,14 @@ _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_8
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 
 
-class _Duration(click.ParamType[int]):
-    """`90d`: a whole number and a unit; its value is in milliseconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = _DURATION.fullmatch(value)
-        if match is None:
-            self.fail("write a whole number and a unit (s, m, h, d or w), such as 90d.", param, ctx)
-        return int(match[1]) * _UNIT_MS[match[2]]
+def _read_duration(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """`90d`, a whole number and a unit, in milliseconds."""
+    if value is None:
+        return None
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise click.BadParameter("write a whole number and a unit (s, m, h, d or w), such as 90d.")
+    return int(match[1]) * _UNIT_MS[match[2]]
 
 
 @click.group()
@@ -54,7 +52,7 @@ def keys() -> None:
     metavar="NS",
     help="Bind the key to this namespace; may be given several times. Without it, the key reaches all.",
 )
-@click.option("--expires-in", type=_Duration(), metavar="DURATION", help="Such as 90d, 12h. Without it, never.")
+@click.option("--expires-in", callback=_read_duration, metavar="DURATION", help="Such as 90d, 12h. Without it, never.")
 @click.option("--name", help="What it is for, shown by `verity keys list`.")
 def create(
     database: str, environment: Any, role: Any, namespaces: tuple[str, ...], expires_in: int | None, name: str | None

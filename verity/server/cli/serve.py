@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any
@@ -87,4 +88,7 @@ async def _serve(ledger: Any, host: str, port: int, settings: Any) -> None:
 
     server = LedgerServer(create_app(SqliteStorage(ledger), settings), settings, announce)
     server.stop_on_signals()
+    # What is loaded now stays for good. Looking through it again and again would cost tail latency.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     await server.serve(sockets=[listener])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,10 @@ from verity import (
     VerityConfigError,
     VerityValidationError,
 )
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 async def test_it_acts_once_and_every_later_call_gets_the_result(world: AsyncWorld) -> None:
@@ -132,7 +137,7 @@ async def test_an_observed_effect_does_not_act_again(world: AsyncWorld) -> None:
 async def test_only_none_means_not_found(world: AsyncWorld) -> None:
     for number, found in enumerate((False, 0, "", [], {})):
         key = f"{world.key}-{number}"
-        assert await world.client.protect(key, observe=lambda found=found: found, act=world.act) == found
+        assert await world.client.protect(key, observe=partial(_same, found), act=world.act) == found
     assert not world.acts
 
 
@@ -286,7 +291,8 @@ async def test_a_conflict_waits_until_the_other_holder_is_done(world: AsyncWorld
         )
 
     world.runtime.call_later(2.0, commit_meanwhile)
-    assert await world.client.protect(world.key, act=world.act) == 7
+    result: Any = await world.client.protect(world.key, act=world.act)
+    assert result == 7
     assert not world.acts
     assert world.runtime.slept == [1.0, 1.0], "Retry-After (1 s) is more than 0.5 s, and as much as the doubled delay"
 
@@ -369,7 +375,7 @@ async def test_a_namespace_that_would_leave_its_path_is_refused(world: AsyncWorl
 
 async def test_a_namespace_with_odd_characters_stays_one_segment(world: AsyncWorld) -> None:
     for namespace in ("a b", "a%2Fb", "ä?x=1#y", "..."):
-        assert await world.client.protect(world.key, act=lambda n=namespace: n, namespace=namespace) == namespace
+        assert await world.client.protect(world.key, act=partial(_same, namespace), namespace=namespace) == namespace
 
 
 async def test_without_any_namespace_it_says_so(world: AsyncWorld) -> None:

@@ -117,7 +117,7 @@ def test_the_retry_settings_are_the_defaults(page: Page) -> None:
 
 def test_protect_and_the_workflow(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     stripe = Stripe()
-    monkeypatch.setitem(sys.modules, "stripe", stripe)  # type: ignore[arg-type]  # a module in all but type
+    monkeypatch.setitem(sys.modules, "stripe", stripe)
     page.space |= {"charge_id": "ch_1", "order_id": "order_48392"}
     page.run("protect")
     assert page.space["refund"] == {"id": "re_0", "charge": "ch_1", "amount": 4999, "reason": "requested_by_customer"}

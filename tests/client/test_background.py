@@ -1,0 +1,133 @@
+"""What runs in the background: no task until a renewal is due, one thread for all sync renewals, nothing afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from verity import SyncVerityClient, VerityClient
+from verity._concurrency import AsyncRuntime, SyncRuntime
+
+
+def _timer_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "verity-timers"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_no_task_unless_a_renewal_is_due() -> None:
+    counts: list[int] = []
+
+    async def act() -> None:
+        counts.append(len(asyncio.all_tasks()))
+
+    before = len(asyncio.all_tasks())
+    async with VerityClient("sqlite://", namespace="n") as client:
+        for number in range(3):
+            await client.protect(f"k{number}", act=act)
+    assert counts == [before] * 3
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_timer_fires_once_and_a_stopped_one_never() -> None:
+    runtime = AsyncRuntime()
+    fired: list[str] = []
+    done = anyio.Event()
+
+    async def fire(name: str) -> None:
+        fired.append(name)
+        if name == "last":
+            done.set()
+
+    def planned(name: str) -> Callable[[], Any]:
+        return lambda: fire(name)
+
+    runtime.call_later(0.0, planned("first"))
+    runtime.call_later(0.0, planned("stopped")).stop()
+    runtime.call_later(0.02, planned("last"))
+    await done.wait()
+    assert fired == ["first", "last"]
+
+
+async def test_a_stopped_timer_interrupts_what_it_started() -> None:
+    runtime = AsyncRuntime()
+    started, ended = anyio.Event(), anyio.Event()
+
+    async def hang() -> None:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    timer = runtime.call_later(0.0, hang)
+    await started.wait()
+    timer.stop()
+    timer.stop()
+    await ended.wait()
+
+
+async def test_a_background_call_that_fails_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise LookupError("in the background")
+
+    after = anyio.Event()
+
+    async def go_on() -> None:
+        after.set()
+
+    runtime = AsyncRuntime()
+    runtime.call_later(0.0, fail)
+    runtime.call_later(0.02, go_on)
+    await after.wait()
+    assert "in the background" in caplog.text
+
+
+def test_sync_timers_share_one_lazy_daemon_thread(caplog: pytest.LogCaptureFixture) -> None:
+    before = len(_timer_threads())
+    runtime = SyncRuntime()
+    assert len(_timer_threads()) == before
+    fired: list[str] = []
+    done = threading.Event()
+
+    def fail() -> None:
+        raise LookupError("in the background")
+
+    runtime.call_later(3600.0, lambda: fired.append("late"))
+    runtime.call_later(0.02, done.set)
+    runtime.call_later(0.0, lambda: fired.append("first"))
+    runtime.call_later(0.0, fail)
+    runtime.call_later(0.0, lambda: fired.append("stopped")).stop()
+    threads = _timer_threads()
+    assert len(threads) == before + 1
+    assert threads[-1].daemon
+    assert done.wait(30)
+    assert fired == ["first"]
+    assert "in the background" in caplog.text
+    runtime.close()
+    threads[-1].join(30)
+    assert len(_timer_threads()) == before
+
+
+def test_a_sync_client_has_one_thread_however_many_calls() -> None:
+    before = set(_timer_threads())
+    with SyncVerityClient("sqlite://", namespace="n") as client:
+        assert set(_timer_threads()) == before, "no thread before the first lease"
+        for number in range(20):
+            client.protect(f"k{number}", act=lambda: 1)
+        (thread,) = set(_timer_threads()) - before
+    thread.join(30)
+    assert not thread.is_alive(), "close() ends it"
+
+
+def test_ids_are_unique_and_the_clock_is_monotonic() -> None:
+    runtime = SyncRuntime()
+    assert len({runtime.new_id() for _ in range(1000)}) == 1000
+    assert abs(runtime.monotonic() - time.monotonic()) < 60
+    assert 0 <= runtime.random() < 1
+    runtime.sleep(0)

@@ -1,0 +1,394 @@
+"""What a cancellation does, on asyncio (`Task.cancel`, `timeout`, `wait_for`), in anyio's scopes, and on trio.
+
+Nothing is recorded of an act that was cancelled; a commit that has begun is finished first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from tests._async.network import AsyncFaultyTransport
+from tests.served import ServedLedger
+from verity import CommitUncertainError, SyncVerityClient, VerityClient
+
+ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[ServedLedger]:
+    with ServedLedger() as served:
+        yield served
+
+
+class GatedTransport(AsyncFaultyTransport):
+    """Holds an operation's answers back until the gate is opened; the ledger has acted by then."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__()
+        self._operation = operation
+        self.reached = anyio.Event()
+        self.gate = anyio.Event()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if request.url.path.endswith(self._operation):
+            self.reached.set()
+            await self.gate.wait()
+        return response
+
+
+def _client(ledger: ServedLedger, transport: httpx.AsyncBaseTransport) -> VerityClient:
+    return VerityClient(ledger.base_url, ledger.create_key(), "payments", transport=transport)
+
+
+async def _is_committed(ledger: ServedLedger, key: str) -> bool:
+    async with VerityClient(ledger.base_url, ledger.create_key(), "payments") as other:
+        return (await other.request_lease("payments", {"effectKey": key})).status == "cached_completed"
+
+
+# --- in a scope of anyio or trio ---
+
+
+async def test_a_scope_cancels_an_act_and_nothing_is_recorded(ledger: ServedLedger) -> None:
+    network = AsyncFaultyTransport()
+    async with _client(ledger, network) as client:
+        with anyio.CancelScope() as scope:
+
+            async def act() -> None:
+                scope.cancel()
+                await anyio.sleep_forever()
+
+            await client.protect("scope-act" + _backend(), act=act)
+        assert scope.cancelled_caught
+        assert network.operations() == ["lease"]
+    await network.aclose()
+
+
+async def test_a_scope_lets_a_commit_finish(ledger: ServedLedger) -> None:
+    key = "scope-commit" + _backend()
+    network = GatedTransport("commit")
+    results: list[Any] = []
+    async with _client(ledger, network) as client:
+        async with anyio.create_task_group() as group:
+
+            async def run() -> None:
+                results.append(await client.protect(key, act=lambda: 7))
+                await anyio.lowlevel.checkpoint()
+                results.append("went on")
+
+            group.start_soon(run)
+            await network.reached.wait()
+            group.cancel_scope.cancel()
+            network.gate.set()
+        assert results == [7], "the commit was finished, then the cancellation went on"
+    assert await _is_committed(ledger, key)
+    await network.aclose()
+
+
+# --- asyncio's own cancellation ---
+
+
+@ON_ASYNCIO
+async def test_a_task_that_is_cancelled_in_act_records_nothing(ledger: ServedLedger) -> None:
+    network = AsyncFaultyTransport()
+    started = asyncio.Event()
+
+    async def act() -> None:
+        started.set()
+        await asyncio.sleep(3600)
+
+    async with _client(ledger, network) as client:
+        for number, wrapped in enumerate((act, lambda: act())):  # noqa: PLW0108 - its type tells nothing
+            started.clear()
+            task = asyncio.create_task(client.protect(f"task-act-{number}", act=wrapped))
+            await started.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert network.operations() == ["lease", "lease"]
+    await network.aclose()
+
+
+@ON_ASYNCIO
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_task_that_is_cancelled_in_the_commit_finishes_it_first(ledger: ServedLedger, times: int) -> None:
+    key = f"task-commit-{times}"
+    network = GatedTransport("commit")
+    async with _client(ledger, network) as client:
+        task = asyncio.create_task(client.protect(key, act=lambda: 7))
+        await network.reached.wait()
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        assert not task.done()
+        network.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert network.operations() == ["lease", "commit"]
+    assert await _is_committed(ledger, key)
+    await network.aclose()
+
+
+@ON_ASYNCIO
+async def test_a_cancelled_commit_that_fails_is_uncertain_all_the_same(ledger: ServedLedger) -> None:
+    network = GatedTransport("commit")
+    async with _client(ledger, network) as client:
+
+        def cancel_and_lose() -> None:
+            task.cancel()
+            raise OSError("lost")
+
+        network.faults["commit"] = [cancel_and_lose] * 3
+        task = asyncio.create_task(client.protect("task-uncertain", act=lambda: 7))
+        with pytest.raises(CommitUncertainError) as caught:
+            await task
+        assert caught.value.result == 7
+    await network.aclose()
+
+
+@ON_ASYNCIO
+async def test_a_closing_loop_does_not_lose_a_commit(ledger: ServedLedger) -> None:
+    """`asyncio.run` cancels all tasks at its end, also the one that commits."""
+    key = "loop-end"
+    network = GatedTransport("commit")
+    client = _client(ledger, network)
+    others = asyncio.all_tasks()
+    task = asyncio.create_task(client.protect(key, act=lambda: 7))
+    await network.reached.wait()
+    for each in asyncio.all_tasks() - others:
+        each.cancel()
+    network.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert network.operations() == ["lease", "commit", "commit"]
+    await client.close()
+    assert await _is_committed(ledger, key)
+    await network.aclose()
+
+
+@ON_ASYNCIO
+async def test_wait_for_works_as_usual(ledger: ServedLedger) -> None:
+    async with VerityClient(ledger.base_url, ledger.create_key(), "payments") as client:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.protect("wait-for", act=partial(asyncio.sleep, 3600)), 0.05)
+        assert await client.protect("after-wait-for", act=lambda: 1) == 1
+
+
+# --- sync acts in worker threads ---
+
+
+@ON_ASYNCIO
+async def test_a_thread_cannot_be_cancelled_so_its_result_is_kept(ledger: ServedLedger) -> None:
+    key = "thread"
+    network = AsyncFaultyTransport()
+    started, may_end = threading.Event(), threading.Event()
+
+    def act() -> int:
+        started.set()
+        may_end.wait(30)
+        return 7
+
+    async with _client(ledger, network) as client:
+        task = asyncio.create_task(client.protect(key, act=act))
+        await asyncio.get_running_loop().run_in_executor(None, started.wait, 30)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert network.operations() == ["lease", "commit"]
+    assert await _is_committed(ledger, key)
+    await network.aclose()
+
+
+@ON_ASYNCIO
+async def test_a_coroutine_from_a_cancelled_thread_does_not_run(ledger: ServedLedger) -> None:
+    started, may_end = threading.Event(), threading.Event()
+    ran: list[int] = []
+
+    async def refund() -> None:
+        ran.append(1)
+
+    def act() -> Awaitable[None]:
+        started.set()
+        may_end.wait(30)
+        return refund()
+
+    network = AsyncFaultyTransport()
+    async with _client(ledger, network) as client:
+        task = asyncio.create_task(client.protect("thread-coroutine", act=act))
+        await asyncio.get_running_loop().run_in_executor(None, started.wait, 30)
+        task.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert network.operations() == ["lease"]
+    assert not ran
+    await network.aclose()
+
+
+@ON_ASYNCIO
+async def test_a_cancelled_observe_in_a_thread_does_not_act(ledger: ServedLedger) -> None:
+    started, may_end = threading.Event(), threading.Event()
+    acts: list[int] = []
+
+    def observe() -> None:
+        started.set()
+        may_end.wait(30)
+
+    network = AsyncFaultyTransport()
+    async with _client(ledger, network) as client:
+        task = asyncio.create_task(client.protect("thread-observe", observe=observe, act=lambda: acts.append(1)))
+        await asyncio.get_running_loop().run_in_executor(None, started.wait, 30)
+        task.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not acts
+    await network.aclose()
+
+
+async def test_a_sync_act_has_its_context_and_leaves_the_loop_free(ledger: ServedLedger) -> None:
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
+    user.set("anna")
+    loop_is_free, seen = threading.Event(), []
+
+    def act() -> str:
+        assert loop_is_free.wait(30), "the loop runs while act does"
+        seen.append(threading.current_thread())
+        return user.get()
+
+    async with (
+        VerityClient(ledger.base_url, ledger.create_key(), "payments") as client,
+        anyio.create_task_group() as group,
+    ):
+
+        async def run() -> None:
+            assert await client.protect("context" + _backend(), act=act) == "anna"
+
+        group.start_soon(run)
+        await anyio.lowlevel.checkpoint()
+        loop_is_free.set()
+    assert seen[0] is not threading.main_thread()
+
+
+# --- what is not a function ---
+
+
+async def test_a_coroutine_object_is_refused_before_any_call(ledger: ServedLedger) -> None:
+    async def act() -> None:
+        raise AssertionError("never runs")
+
+    network = AsyncFaultyTransport()
+    async with _client(ledger, network) as client:
+        for arguments in ({"act": act()}, {"act": act, "observe": act()}):
+            with pytest.raises(Exception, match="pass the function itself") as caught:
+                await client.protect("coroutine", **arguments)
+            assert type(caught.value).__name__ == "VerityValidationError"
+    assert not network.sent
+
+
+class AsyncCallable:
+    """An object that is called like a coroutine function."""
+
+    async def __call__(self) -> int:
+        return 7
+
+
+@pytest.mark.parametrize(
+    "act",
+    [AsyncCallable(), partial(AsyncCallable()), lambda: AsyncCallable()()],  # noqa: PLW0108 - its type tells nothing
+)
+async def test_whatever_gives_an_awaitable_is_awaited(ledger: ServedLedger, act: Callable[[], Any]) -> None:
+    async with VerityClient(ledger.base_url, ledger.create_key(), "payments") as client:
+        assert await client.protect(f"callable-{id(act)}" + _backend(), act=act) == 7
+
+
+# --- the sync client ---
+
+
+async def _refund() -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ({"act": _refund}, False),
+        ({"act": partial(_refund)}, False),
+        ({"act": AsyncCallable()}, False),
+        ({"act": lambda: 1, "observe": _refund}, False),
+        ({"act": lambda: _refund()}, True),  # noqa: PLW0108 - its type tells nothing
+        ({"act": lambda: 1, "observe": lambda: _refund()}, True),  # noqa: PLW0108
+        ({"act": lambda: 1, "on_lease": lambda _: _refund()}, True),
+    ],
+)
+def test_the_sync_client_takes_no_awaitables(ledger: ServedLedger, arguments: dict[str, Any], sent: bool) -> None:
+    key = f"sync-{id(arguments)}"
+    with SyncVerityClient(ledger.base_url, ledger.create_key(), "payments") as client:
+        with pytest.raises(Exception, match="use VerityClient") as caught:
+            client.protect(key, **arguments)
+        assert type(caught.value).__name__ == "VerityValidationError"
+        lease_again = partial(client.request_lease, "payments", {"effectKey": key})
+        if sent:
+            with pytest.raises(Exception, match="live"):
+                lease_again()  # nothing was recorded: the lease runs out by itself
+        else:
+            assert lease_again().prior_state == "none"
+
+
+def test_an_interrupt_in_the_commit_finishes_it_first(ledger: ServedLedger) -> None:
+    calls: list[str] = []
+
+    class Interrupting(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            calls.append(request.url.path.rsplit("/", 1)[-1])
+            if calls.count("commit") == 1:
+                calls.append("interrupted")
+                raise KeyboardInterrupt
+            return super().handle_request(request)
+
+    with Interrupting() as transport:
+        client = SyncVerityClient(ledger.base_url, ledger.create_key(), "payments", transport=transport)
+        with pytest.raises(KeyboardInterrupt):
+            client.protect("sync-interrupt", act=lambda: 7)
+        assert calls == ["lease", "commit", "interrupted", "commit"]
+        assert client.protect("sync-interrupt", act=lambda: 8) == 7
+        client.close()
+
+
+def test_an_interrupt_in_act_records_nothing(ledger: ServedLedger) -> None:
+    def act() -> None:
+        raise KeyboardInterrupt
+
+    with SyncVerityClient(ledger.base_url, ledger.create_key(), "payments") as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.protect("sync-act-interrupt", act=act)
+        with pytest.raises(Exception, match="live"):
+            client.protect("sync-act-interrupt", act=lambda: 1, on_conflict="throw")
+
+
+def _backend() -> str:
+    """A key of its own for each backend: the ledger is shared."""
+    return "-asyncio" if "asyncio" in sys.modules and _on_asyncio() else "-trio"
+
+
+def _on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

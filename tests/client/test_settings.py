@@ -1,0 +1,207 @@
+"""The constructors: defaults, fall-backs, and wrong values, named before anything is sent."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import verity
+from verity import ConflictRetryConfig, SyncVerityClient, VerityClient, VerityConfigError
+
+CLIENTS = [VerityClient, SyncVerityClient]
+URL = "https://ledger.example.com/v1"
+
+
+@pytest.fixture(params=CLIENTS, ids=["async", "sync"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameter", "said"),
+    [
+        ({"base_url": ""}, "base_url", "VERITY_BASE_URL"),
+        ({"base_url": "ledger.example.com/v1"}, "base_url", "absolute URL"),
+        ({"base_url": "ftp://x/v1"}, "base_url", "absolute URL"),
+        ({"base_url": "https:///v1"}, "base_url", "absolute URL"),
+        ({"base_url": "https://user:secret@x/v1"}, "base_url", "without credentials"),
+        ({"base_url": "https://x/v1?a=1"}, "base_url", "without"),
+        ({"base_url": 7}, "base_url", "a string"),
+        ({"base_url": "sqlite:/x.db"}, "base_url", "sqlite:///"),
+        ({"base_url": "sqlite:////no/such/dir/x.db"}, "base_url", "does not exist"),
+        ({"api_key": ""}, "api_key", "non-empty"),
+        ({"api_key": "vt_test_a b"}, "api_key", "visible ASCII"),
+        ({"api_key": "vt_test_a\n"}, "api_key", "visible ASCII"),
+        ({"api_key": 7}, "api_key", "visible ASCII"),
+        ({"namespace": ""}, "namespace", "empty"),
+        ({"namespace": ".."}, "namespace", "path"),
+        ({"namespace": "a/b"}, "namespace", "path"),
+        ({"agent_id": ""}, "agent_id", "empty"),
+        ({"auto_renew": "yes"}, "auto_renew", "True or False"),
+        ({"renew_at_fraction": 0.29}, "renew_at_fraction", "0.3 to 0.9"),
+        ({"renew_at_fraction": 0.91}, "renew_at_fraction", "0.3 to 0.9"),
+        ({"renew_at_fraction": float("nan")}, "renew_at_fraction", "0.3 to 0.9"),
+        ({"renew_at_fraction": "0.5"}, "renew_at_fraction", "0.3 to 0.9"),
+        ({"request_timeout_s": 0}, "request_timeout_s", "above 0"),
+        ({"request_timeout_s": True}, "request_timeout_s", "above 0"),
+        ({"conflict_retry": {"max_attempts": 3}}, "conflict_retry", "ConflictRetryConfig"),
+        ({"logger": "verity"}, "logger", "logging.Logger"),
+        ({"on_observe_error": "ignore"}, "on_observe_error", '"raise" or "act"'),
+        ({"transport": "x"}, "transport", "httpx."),
+        ({"http_client": "x"}, "http_client", "httpx."),
+    ],
+)
+def test_a_wrong_setting_is_named(kind: Any, arguments: dict[str, Any], parameter: str, said: str) -> None:
+    with pytest.raises(VerityConfigError) as caught:
+        kind(**{"base_url": URL, "api_key": "vt_test_x", **arguments})
+    assert caught.value.parameter == parameter
+    assert parameter in str(caught.value) or str(arguments[parameter]).startswith("sqlite")
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "vt_test_a" not in str(caught.value)
+
+
+def test_the_wrong_colour_of_httpx_is_refused() -> None:
+    with pytest.raises(VerityConfigError, match=r"must be an httpx\.AsyncClient, not Client"):
+        VerityClient(URL, "vt_test_x", http_client=httpx.Client())  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(VerityConfigError, match=r"must be an httpx\.BaseTransport, not AsyncHTTPTransport"):
+        SyncVerityClient(URL, "vt_test_x", transport=httpx.AsyncHTTPTransport())  # type: ignore[arg-type]
+
+
+def test_parts_that_exclude_each_other() -> None:
+    with httpx.Client() as http, pytest.raises(VerityConfigError, match="not both"):
+        SyncVerityClient(URL, "vt_test_x", http_client=http, transport=httpx.HTTPTransport())
+    with httpx.Client() as http, pytest.raises(VerityConfigError, match="sends no HTTP"):
+        SyncVerityClient("sqlite://", http_client=http)
+
+
+def test_a_missing_address_or_key_says_where_it_can_be_set(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VERITY_BASE_URL", raising=False)
+    monkeypatch.delenv("VERITY_API_KEY", raising=False)
+    with pytest.raises(VerityConfigError, match="VERITY_BASE_URL"):
+        kind(api_key="vt_test_x")
+    with pytest.raises(VerityConfigError, match="VERITY_API_KEY"):
+        kind(base_url=URL)
+
+
+def test_the_environment_is_the_fall_back(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERITY_BASE_URL", URL)
+    monkeypatch.setenv("VERITY_API_KEY", "vt_live_env")
+    client = kind()
+    assert client._settings.base_url == URL
+    assert client._settings.api_key == "vt_live_env"
+    assert kind(base_url="https://other/v1/")._settings.base_url == "https://other/v1"
+    assert kind(api_key="vt_live_own")._settings.api_key == "vt_live_own"
+
+
+def test_an_embedded_ledger_needs_no_key_and_takes_its_environment_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VERITY_API_KEY", raising=False)
+    with SyncVerityClient("sqlite://") as client:
+        assert client._settings.environment == "live"
+    with SyncVerityClient("sqlite://", "vt_test_x") as client:
+        assert client._settings.environment == "test"
+
+
+def test_environments_of_one_file_are_apart(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/v.db"
+    with SyncVerityClient(url, "vt_live_x", "n") as live, SyncVerityClient(url, "vt_test_x", "n") as test:
+        assert live.protect("k", act=lambda: "live") == "live"
+        assert test.protect("k", act=lambda: "test") == "test"
+
+
+def test_the_given_parts_are_used(kind: Any) -> None:
+    logger = logging.getLogger("mine")
+    retry = ConflictRetryConfig(max_attempts=1)
+    client = kind(URL, "vt_test_x", logger=logger, conflict_retry=retry, renew_at_fraction=0.9)
+    assert client._settings.logger is logger
+    assert client._settings.conflict_retry is retry
+    default = kind(URL, "vt_test_x")
+    assert default._settings.logger.name == "verity"
+    assert default._settings.conflict_retry == ConflictRetryConfig()
+
+
+def test_no_repr_shows_the_key(kind: Any) -> None:
+    client = kind(URL, "vt_test_secret", "payments")
+    for shown in (repr(client), repr(client._settings), repr(client._ledger._sender), repr(client._ledger._api)):
+        assert "vt_test_secret" not in shown
+
+
+def test_the_exports_are_sorted_and_real() -> None:
+    assert verity.__all__ == sorted(verity.__all__, key=lambda name: (name.startswith("__"), name))
+    for name in verity.__all__:
+        assert getattr(verity, name) is not None
+    assert dir(verity) == verity.__all__
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        verity.Nothing  # noqa: B018 - that is the point
+
+
+def _answer(request: httpx.Request) -> httpx.Response:
+    if request.url.path.endswith("/lease"):
+        return httpx.Response(200, json={"status": "granted", "fenceToken": 1, "leaseToken": "t"})
+    return httpx.Response(200, json={"status": "accepted"})
+
+
+def test_a_callers_own_parts_are_used_and_stay_open() -> None:
+    with httpx.Client(transport=httpx.MockTransport(_answer), headers={"X-Mine": "1"}) as http:
+        with SyncVerityClient(URL, "vt_test_x", "n", http_client=http) as client:
+            assert client.protect("k", act=lambda: 1) == 1
+        assert not http.is_closed
+    with SyncVerityClient(URL, "vt_test_x", "n", transport=httpx.MockTransport(_answer)) as client:
+        assert client.protect("k", act=lambda: 1) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_async_callers_own_client_is_used_and_stays_open() -> None:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(_answer)) as http:
+        client = VerityClient(URL, "vt_test_x", "n", http_client=http)
+        assert await client.protect("k", act=lambda: 1) == 1
+        await client.aclose()
+        await client.close()
+        assert not http.is_closed
+
+
+def test_every_request_has_its_headers_and_its_timeout() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return _answer(request)
+
+    with SyncVerityClient(
+        "https://ledger.example.com:8443/v1/",
+        "vt_test_x",
+        "n",
+        request_timeout_s=3,
+        transport=httpx.MockTransport(answer),
+    ) as client:
+        client.protect("k", act=lambda: 1)
+    for request in seen:
+        assert request.url.host == "ledger.example.com"
+        assert request.url.path.startswith("/v1/effects/n/")
+        assert request.headers["host"] == "ledger.example.com:8443"
+        assert request.headers["authorization"] == "Bearer vt_test_x"
+        assert request.headers["content-type"] == "application/json"
+        assert int(request.headers["content-length"]) == len(request.content)
+        assert request.headers["user-agent"] == f"verity-python/{verity.__version__}"
+        assert request.extensions["timeout"] == {"connect": 3, "read": 3, "write": 3, "pool": 3}
+
+
+def test_a_proxy_of_the_environment_is_used_unless_bypassed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verity._sync.sender import _proxy_for
+
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert _proxy_for(httpx.URL(URL)) is None
+    monkeypatch.setenv("https_proxy", "proxy.example.com:3128")
+    assert _proxy_for(httpx.URL(URL)) == "http://proxy.example.com:3128"
+    assert _proxy_for(httpx.URL("http://ledger.example.com")) is None
+    monkeypatch.setenv("all_proxy", "socks5://proxy:1080")
+    assert _proxy_for(httpx.URL("http://ledger.example.com")) == "socks5://proxy:1080"
+    monkeypatch.setenv("no_proxy", "ledger.example.com")
+    assert _proxy_for(httpx.URL(URL)) is None
+    SyncVerityClient("http://127.0.0.1:9/v1", "vt_test_x")

@@ -16,18 +16,18 @@ class Relay:
 
     Args:
         base_url: the ledger's.
-        hold: nothing is passed on to the ledger before so many connections have been opened.
 
     Attributes:
         base_url: what a client is given instead.
+        hold: nothing is passed on to the ledger before so many connections have been opened.
         opened: how many connections there were in all.
     """
 
-    def __init__(self, base_url: str, *, hold: int = 0) -> None:
+    def __init__(self, base_url: str) -> None:
         self._target = urlsplit(base_url)
         self.base_url = ""
         self.opened = 0
-        self._hold = hold
+        self.hold = 0
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self._sent: list[bytearray] = []
         self._ready = threading.Event()
@@ -74,7 +74,7 @@ class Relay:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open[writer] = asyncio.current_task()
         self.opened += 1
-        if self.opened >= self._hold:
+        if self.opened >= self.hold:
             self._all_opened.set()
         sent = bytearray()
         self._sent.append(sent)

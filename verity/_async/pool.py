@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import httpx
 
+from verity._async.connection import AsyncOneConnectionTransport
 from verity._concurrency import AsyncHome, AsyncSemaphore, forget_in_child
 
 MAX_CONNECTIONS = 100
@@ -30,26 +31,31 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
 
     def reset_after_fork(self) -> None:
         """Leave the parent's sockets alone: forget them without a word on the wire."""
-        self._home.abandon(self._idle)
+        # A transport of another kind that is in use may hold a lock of a thread that is not here: it is left open.
+        in_use = [each for each in self._in_use if isinstance(each, AsyncOneConnectionTransport)]
+        self._home.abandon([*self._idle, *in_use])
         self._start_anew()
 
     def _start_anew(self) -> None:
         # Last in, first out keeps few connections warm rather than many lukewarm.
         self._idle: list[httpx.AsyncBaseTransport] = []
+        self._in_use: set[httpx.AsyncBaseTransport] = set()
         self._places = AsyncSemaphore(self._max_connections)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send and receive; raises what the transport raises."""
         if await self._home.moved():
             self._start_anew()
-        places, idle = self._places, self._idle
+        places, idle, in_use = self._places, self._idle, self._in_use
         async with places:
             transport = idle.pop() if idle else self._make_transport()
+            in_use.add(transport)
             try:
                 response = await transport.handle_async_request(request)
                 await response.aread()
                 return response
             finally:
+                in_use.discard(transport)
                 if idle is self._idle:
                     idle.append(transport)
                 else:  # closed, or moved to another event loop meanwhile

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import httpx
 
 from verity._concurrency import SyncHome, SyncSemaphore, forget_in_child
+from verity._sync.connection import SyncOneConnectionTransport
 
 MAX_CONNECTIONS = 100
 
@@ -31,26 +32,31 @@ class SyncTransportPool(httpx.BaseTransport):
 
     def reset_after_fork(self) -> None:
         """Leave the parent's sockets alone: forget them without a word on the wire."""
-        self._home.abandon(self._idle)
+        # A transport of another kind that is in use may hold a lock of a thread that is not here: it is left open.
+        in_use = [each for each in self._in_use if isinstance(each, SyncOneConnectionTransport)]
+        self._home.abandon([*self._idle, *in_use])
         self._start_anew()
 
     def _start_anew(self) -> None:
         # Last in, first out keeps few connections warm rather than many lukewarm.
         self._idle: list[httpx.BaseTransport] = []
+        self._in_use: set[httpx.BaseTransport] = set()
         self._places = SyncSemaphore(self._max_connections)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send and receive; raises what the transport raises."""
         if self._home.moved():
             self._start_anew()
-        places, idle = self._places, self._idle
+        places, idle, in_use = self._places, self._idle, self._in_use
         with places:
             transport = idle.pop() if idle else self._make_transport()
+            in_use.add(transport)
             try:
                 response = transport.handle_request(request)
                 response.read()
                 return response
             finally:
+                in_use.discard(transport)
                 if idle is self._idle:
                     idle.append(transport)
                 else:  # closed, or moved to another event loop meanwhile

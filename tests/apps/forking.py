@@ -1,0 +1,284 @@
+"""A program that uses a client, forks, and uses it on: `python -m tests.apps.forking SCENARIO`.
+
+It appends what happens to the file RECORDS, as lines of JSON, for the test to judge. SIGALRM ends what hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient, VerityClient, VerityError
+
+CHILDREN = 8
+EFFECTS = 25
+SHARED_EFFECTS = 5
+BUSY_THREADS = 4
+BUSY_CHILDREN = 24
+_HANGS_AFTER_S = 100
+_RETRY = ConflictRetryConfig(max_attempts=10_000, initial_delay_s=0.01, max_delay_s=0.05)
+
+
+def record(kind: str, **what: Any) -> None:
+    file = os.open(os.environ["RECORDS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, json.dumps({"kind": kind, "pid": os.getpid(), **what}).encode() + b"\n")
+    os.close(file)
+
+
+def acting_on(key: str) -> Callable[[], str]:
+    def act() -> str:
+        record("act", key=key)
+        return uuid.uuid4().hex
+
+    return act
+
+
+def make_client() -> SyncVerityClient:
+    return SyncVerityClient(namespace="forks", conflict_retry=_RETRY)
+
+
+def protect(client: SyncVerityClient, key: str) -> None:
+    record("result", key=key, result=client.protect(key, act=acting_on(key)))
+
+
+def keys_of(name: str) -> list[str]:
+    return [f"effect {number} of {name}" for number in range(EFFECTS)] + [
+        f"effect {number} of all" for number in range(SHARED_EFFECTS)
+    ]
+
+
+def sockets() -> list[str]:
+    """The sockets that are open in this process, by their inodes."""
+    links = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            links.append(str(link.readlink()))
+        except FileNotFoundError:
+            continue  # the directory's own descriptor
+    return sorted(link for link in links if link.startswith("socket:"))
+
+
+def work(client: SyncVerityClient, name: str) -> None:
+    """What the parent and each child do at the same time."""
+    for key in keys_of(name):
+        protect(client, key)
+    fired = threading.Event()
+    client._runtime.call_later(0.0, fired.set)
+    record(
+        "process",
+        sockets=sockets(),
+        run_ids=[client.workflow("forks").case(name).run().run_id for _ in range(3)],
+        timer_fired=fired.wait(_HANGS_AFTER_S),
+        timer_threads=sum(thread.name == "verity-timers" for thread in threading.enumerate()),
+    )
+
+
+def in_child(run: Callable[[], None]) -> int:
+    """Fork; the child ends as any program does, with all that the interpreter checks then. Gives its pid."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(_HANGS_AFTER_S)
+        run()
+        sys.exit()
+    return pid
+
+
+def wait_for(pids: list[int]) -> None:
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    if any(codes):
+        sys.exit(f"children ended with {codes}")
+
+
+def raw() -> None:
+    """os.fork; parent and children begin when the pipe is closed."""
+    with make_client() as client:
+        protect(client, "before")
+        start, gate = os.pipe()
+
+        def child(name: str) -> None:
+            os.close(gate)
+            os.read(start, 1)
+            work(client, name)
+            client.close()
+
+        pids = [in_child(lambda number=number: child(f"child {number}")) for number in range(CHILDREN)]  # type: ignore[misc]
+        os.close(gate)
+        work(client, "parent")
+        wait_for(pids)
+        protect(client, "after")
+
+
+def with_multiprocessing() -> None:
+    """The start method "fork"; a barrier lets all begin at once."""
+    fork = multiprocessing.get_context("fork")
+    barrier = fork.Barrier(CHILDREN + 1)
+    with make_client() as client:
+        protect(client, "before")
+
+        def child(name: str) -> None:
+            signal.alarm(_HANGS_AFTER_S)
+            barrier.wait()
+            work(client, name)
+
+        processes = [fork.Process(target=child, args=(f"child {number}",)) for number in range(CHILDREN)]
+        for process in processes:
+            process.start()
+        barrier.wait()
+        work(client, "parent")
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            sys.exit(f"children ended with {[process.exitcode for process in processes]}")
+        protect(client, "after")
+
+
+def while_busy() -> None:
+    """Forks while other threads are anywhere in protect(): between two lines, on the wire, in a transaction."""
+    with make_client() as client:
+        warm, enough = threading.Barrier(BUSY_THREADS + 1), threading.Event()
+
+        def keep_busy(thread: int) -> None:
+            protect(client, f"effect 0 of thread {thread}")
+            warm.wait()
+            number = 0
+            while not enough.is_set():
+                number += 1
+                protect(client, f"effect {number} of thread {thread}")
+
+        threads = [threading.Thread(target=keep_busy, args=(number,)) for number in range(BUSY_THREADS)]
+        for thread in threads:
+            thread.start()
+        warm.wait()
+
+        def child(name: str) -> None:
+            for number in range(5):
+                protect(client, f"effect {number} of {name}")
+            record("process", sockets=sockets())
+
+        pids = [in_child(lambda number=number: child(f"child {number}")) for number in range(BUSY_CHILDREN)]  # type: ignore[misc]
+        wait_for(pids)
+        enough.set()
+        for thread in threads:
+            thread.join()
+        record("process", sockets=sockets())
+
+
+def while_waiting() -> None:
+    """Forks while another thread waits for the ledger's answer, which the relay holds back until the child connects."""
+    sent = threading.Event()
+
+    class Watch(logging.Handler):
+        def emit(self, logged: logging.LogRecord) -> None:
+            if logged.getMessage().startswith("receive_response_headers.started"):
+                sent.set()
+
+    logger = logging.getLogger("httpcore.http11")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(Watch())
+    with make_client() as client:
+        thread = threading.Thread(target=lambda: protect(client, "in the parent"))
+        thread.start()
+        sent.wait()
+
+        def child() -> None:
+            protect(client, "in the child")
+            record("process", sockets=sockets())
+
+        wait_for([in_child(child)])
+        thread.join()
+        record("process", sockets=sockets())
+
+
+def while_acting() -> None:
+    """Forks while another thread's act runs: its lease is the parent's alone."""
+    with make_client() as client:
+        acting, forked = threading.Event(), threading.Event()
+
+        def act() -> str:
+            record("act", key="slow")
+            acting.set()
+            forked.wait()
+            return "done by the parent"
+
+        thread = threading.Thread(target=lambda: record("result", key="slow", result=client.protect("slow", act=act)))
+        thread.start()
+        acting.wait()
+
+        def child() -> None:
+            try:
+                client.protect("slow", act=acting_on("slow"), on_conflict="throw")
+            except LeaseConflictError:
+                record("conflict")
+            record("process", timer_threads=sum(each.name == "verity-timers" for each in threading.enumerate()))
+
+        wait_for([in_child(child)])
+        forked.set()
+        thread.join()
+        protect(client, "slow")
+
+
+def in_memory() -> None:
+    """A ledger in memory stays with the parent."""
+    with SyncVerityClient("sqlite://", namespace="forks") as client:
+        protect(client, "before")
+
+        def child() -> None:
+            try:
+                protect(client, "in the child")
+            except VerityError as error:
+                record("error", type=type(error).__name__, message=str(error))
+
+        wait_for([in_child(child)])
+        protect(client, "before")
+        protect(client, "after")
+
+
+def async_client() -> None:
+    """The async client: used in a loop before the fork, in loops after it, and in a loop that runs during a fork."""
+    client = VerityClient(namespace="forks", conflict_retry=_RETRY)
+
+    async def protect_all(keys: list[str]) -> None:
+        for key in keys:
+            record("result", key=key, result=await client.protect(key, act=acting_on(key)))
+
+    async def in_a_loop(name: str) -> None:
+        await protect_all(keys_of(name))
+        record("process")
+        await client.close()
+
+    async def fork_in_a_loop() -> int:
+        await protect_all(["in the second loop"])
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(_HANGS_AFTER_S)
+            asyncio.run(in_a_loop("a loop's child"))
+            os._exit(0)  # without the end of the parent's loop
+        await in_a_loop("parent")
+        return pid
+
+    asyncio.run(protect_all(["before"]))
+    pids = [in_child(lambda number=number: asyncio.run(in_a_loop(f"child {number}"))) for number in range(CHILDREN)]  # type: ignore[misc]
+    wait_for([*pids, asyncio.run(fork_in_a_loop())])
+
+
+SCENARIOS = {
+    each.__name__: each
+    for each in (raw, with_multiprocessing, while_busy, while_waiting, while_acting, in_memory, async_client)
+}
+
+if __name__ == "__main__":
+    signal.alarm(_HANGS_AFTER_S)
+    # In development mode asyncio warns of slow steps, which a busy machine has; what is wrong, it logs as an error.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    SCENARIOS[sys.argv[1]]()

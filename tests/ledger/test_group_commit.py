@@ -1,0 +1,241 @@
+"""Group commit: what waits at the same moment goes to disk together, and nobody is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from tests.gather import async_gather, sync_gather
+from tests.ledger.calls import Caller
+from verity._ledger.calls import Answer, Request
+from verity._store.group import MAX_BATCH, LoopGroupCommit, ThreadGroupCommit
+from verity._store.sqlite import SqliteStore
+
+
+class GatedStore:
+    """A store that holds its first batch until the gate is opened, and counts."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.reached, self.gate = threading.Event(), threading.Event()
+        self.batches: list[int] = []
+        self._fails = fails
+
+    def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
+        self.batches.append(len(requests))
+        self.reached.set()
+        assert self.gate.wait(30)
+        if self._fails:
+            raise LookupError("storage")
+        return [Answer(200, request.body) for request in requests]
+
+
+def _request(number: int) -> Request:
+    return Request(Caller(None).scope, "lease_effect", body=str(number).encode())  # type: ignore[arg-type]  # no store
+
+
+def _numbers(outcomes: list[Any]) -> list[int]:
+    return [int(outcome.body) for outcome in outcomes]
+
+
+# --- threads ---
+
+
+def test_one_thread_alone_goes_at_once_in_its_own_thread() -> None:
+    store = GatedStore()
+    store.gate.set()
+    before = threading.active_count()
+    group = ThreadGroupCommit(store)
+    assert _numbers([group.answer(_request(n)) for n in range(3)]) == [0, 1, 2]
+    assert store.batches == [1, 1, 1]
+    assert threading.active_count() == before
+
+
+def _open_when_waiting(store: GatedStore, group: Any, count: int) -> None:
+    """Open the gate as soon as `count` operations wait behind the first batch."""
+    assert store.reached.wait(30)
+    while len(group._waiting) < count:
+        threading.Event().wait(0.001)
+    store.gate.set()
+
+
+def test_threads_that_wait_go_together() -> None:
+    store = GatedStore()
+    group = ThreadGroupCommit(store)
+    opener = threading.Thread(target=_open_when_waiting, args=[store, group, 31])
+    opener.start()
+    outcomes = sync_gather([lambda n=n: group.answer(_request(n)) for n in range(32)])
+    opener.join()
+    assert _numbers(outcomes) == list(range(32)), "each gets its own answer"
+    assert store.batches == [1, 31]
+
+
+def test_a_batch_is_limited() -> None:
+    store = GatedStore()
+    group = ThreadGroupCommit(store)
+    opener = threading.Thread(target=_open_when_waiting, args=[store, group, MAX_BATCH + 40])
+    opener.start()
+    outcomes = sync_gather([lambda n=n: group.answer(_request(n)) for n in range(MAX_BATCH + 41)])
+    opener.join()
+    assert _numbers(outcomes) == list(range(MAX_BATCH + 41))
+    assert store.batches == [1, MAX_BATCH, 40]
+
+
+def test_an_error_reaches_every_thread_and_the_next_one_leads() -> None:
+    store = GatedStore(fails=True)
+    group = ThreadGroupCommit(store)
+    opener = threading.Thread(target=_open_when_waiting, args=[store, group, 9])
+    opener.start()
+    outcomes = sync_gather([lambda n=n: group.answer(_request(n)) for n in range(10)])
+    opener.join()
+    assert [type(outcome) for outcome in outcomes] == [LookupError] * 10
+    store._fails = False
+    assert group.answer(_request(7)).body == b"7"
+
+
+def test_many_threads_one_key_one_grant(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "v.db"))
+    group, call = ThreadGroupCommit(store), Caller(store)
+    answers = sync_gather([lambda: group.answer(call.request("lease_effect", {"effectKey": "k"}))] * 32)
+    assert sorted(answer.status for answer in answers) == [200] + [409] * 31
+    store.close()
+
+
+def test_threads_share_transactions(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "v.db"))
+    group, call = ThreadGroupCommit(store), Caller(store)
+
+    def work(start: int) -> None:
+        for number in range(start, start + 25):
+            assert group.answer(call.request("lease_effect", {"effectKey": f"k{number}"})).status == 200
+
+    assert sync_gather([lambda n=n: work(n * 25) for n in range(16)]) == [None] * 16
+    assert call("get_stats")["byStatus"]["RUNNING"] == 400
+    assert store.transactions < 400, "operations were grouped"
+    store.close()
+
+
+# --- event loops ---
+
+
+async def test_tasks_that_wait_go_together() -> None:
+    store = GatedStore()
+    group = LoopGroupCommit(store)
+    opener = threading.Thread(target=_open_when_waiting, args=[store, group, 31])
+    opener.start()
+    outcomes = await async_gather([lambda n=n: group.answer(_request(n)) for n in range(32)])
+    assert _numbers(outcomes) == list(range(32))
+    assert sum(store.batches) == 32
+    assert len(store.batches) == 2
+    group.close()
+    opener.join()
+
+
+async def test_a_cancelled_task_does_not_disturb_the_others() -> None:
+    store = GatedStore()
+    group = LoopGroupCommit(store)
+    answers: dict[int, bytes] = {}
+    scopes = [anyio.CancelScope() for _ in range(6)]
+
+    async def ask(number: int) -> None:
+        with scopes[number]:
+            answers[number] = (await group.answer(_request(number))).body
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(6):
+            tasks.start_soon(ask, number)
+        await anyio.to_thread.run_sync(store.reached.wait, 30)
+        scopes[0].cancel()
+        scopes[3].cancel()
+        await anyio.lowlevel.checkpoint()
+        store.gate.set()
+    assert set(answers) == {1, 2, 4, 5}
+    assert all(body == str(number).encode() for number, body in answers.items())
+    assert sum(store.batches) == 6
+    group.close()
+
+
+async def test_an_error_reaches_every_task_and_the_writer_lives() -> None:
+    store = GatedStore(fails=True)
+    store.gate.set()
+    group = LoopGroupCommit(store)
+    outcomes = await async_gather([lambda n=n: group.answer(_request(n)) for n in range(5)])
+    assert [type(outcome) for outcome in outcomes] == [LookupError] * 5
+    store._fails = False
+    assert (await group.answer(_request(7))).body == b"7"
+    group.close()
+
+
+def test_it_serves_one_event_loop_after_the_other() -> None:
+    store = GatedStore()
+    store.gate.set()
+    group = LoopGroupCommit(store)
+
+    async def ask() -> bytes:
+        return (await group.answer(_request(3))).body
+
+    assert asyncio.run(ask()) == asyncio.run(ask()) == trio.run(ask) == b"3"
+    group.close()
+
+
+def test_a_loop_that_ended_before_its_answer_came_harms_nobody() -> None:
+    store = GatedStore()
+    group = LoopGroupCommit(store)
+
+    async def give_up() -> None:
+        task = asyncio.ensure_future(group.answer(_request(1)))
+        await asyncio.get_running_loop().run_in_executor(None, store.reached.wait, 30)
+        task.cancel()
+
+    async def give_up_on_trio() -> None:
+        with trio.move_on_after(0):
+            await group.answer(_request(2))
+
+    asyncio.run(give_up())
+    trio.run(give_up_on_trio)
+    store.gate.set()
+
+    async def ask() -> bytes:
+        return (await group.answer(_request(3))).body
+
+    assert asyncio.run(ask()) == b"3"
+    group.close()
+
+
+def test_close_ends_the_thread_and_a_later_call_starts_it_again() -> None:
+    store = GatedStore()
+    store.gate.set()
+    group = LoopGroupCommit(store)
+
+    async def ask() -> bytes:
+        return (await group.answer(_request(3))).body
+
+    assert asyncio.run(ask()) == b"3"
+    thread = group._thread
+    assert thread is not None
+    assert thread.daemon
+    group.close()
+    group.close()
+    assert not thread.is_alive()
+    assert asyncio.run(ask()) == b"3"
+    group.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_tasks_share_transactions(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "v.db"))
+    group, call = LoopGroupCommit(store), Caller(store)
+    outcomes = await async_gather(
+        [lambda n=n: group.answer(call.request("lease_effect", {"effectKey": f"k{n}"})) for n in range(400)]
+    )
+    assert {json.loads(outcome.body)["status"] for outcome in outcomes} == {"granted"}
+    assert store.transactions < 50
+    group.close()
+    store.close()

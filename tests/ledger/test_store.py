@@ -1,0 +1,376 @@
+"""What every store must do: run on each kind of store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from tests.ledger.calls import Caller
+from tests.served import TestClock
+from verity import VerityConfigError
+from verity._ledger.effect import Effect, agrees_with_its_events
+from verity._store.connection import SCHEMA_VERSION, connect, read_path
+from verity._store.names import COLUMNS
+from verity._store.reads import read_events
+from verity._store.registry import open_ledger
+from verity._store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def clock() -> TestClock:
+    return TestClock()
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: TestClock) -> Iterator[SqliteStore]:
+    store = SqliteStore(str(tmp_path / "v.db") if request.param == "file" else None, clock=clock)
+    yield store
+    _check_all_rows(store)
+    store.close()
+
+
+@pytest.fixture
+def call(store: SqliteStore) -> Caller:
+    return Caller(store)
+
+
+def _check_all_rows(store: SqliteStore) -> None:
+    """After every test: each row says what its events say."""
+    connection = store._connected()
+    for row in connection.execute(f"SELECT {COLUMNS} FROM effects").fetchall():
+        effect = Effect._make(row)
+        events = read_events(connection, effect.id, 0, 1000)
+        assert [sequence for sequence, _ in events] == list(range(1, len(events) + 1))
+        assert agrees_with_its_events(effect, [event for _, event in events])
+
+
+def test_the_life_of_an_effect(call: Caller, clock: TestClock) -> None:
+    lease = call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000, "agentId": "a"})
+    assert (lease["status"], lease["fenceToken"], lease["priorState"]) == ("granted", 1, "none")
+    assert lease["leaseExpiresAt"] == "2026-02-02T02:40:05.000Z"
+    assert call.refused("lease_effect", {"effectKey": "k"}) == (409, "lease_conflict")
+    assert call.ask("lease_effect", {"effectKey": "k"}).headers["retry-after"] == "1"
+    assert call("renew_effect", call.tokens(lease))["status"] == "renewed"
+    assert call("report_observe", {**call.tokens(lease), "hit": False, "durationMs": 3})["status"] == "reported"
+    clock.advance(5000)
+    second = call("lease_effect", {"effectKey": "k"})
+    assert (second["fenceToken"], second["priorState"]) == (2, "expired")
+    assert second["leaseToken"] != lease["leaseToken"]
+    assert call.refused("commit_effect", {**call.tokens(lease), "result": 1}) == (409, "stale_fence")
+    body = {**call.tokens(second), "result": {"id": 1}, "source": "acted"}
+    assert call("commit_effect", body)["status"] == "accepted"
+    assert call("commit_effect", body)["status"] == "already_committed"
+    cached = call("lease_effect", {"effectKey": "k"})
+    assert (cached["status"], cached["cachedResult"], cached["leaseToken"]) == ("cached_completed", {"id": 1}, None)
+    assert call.refused("fail_effect", {**call.tokens(second), "error": 1}) == (409, "effect_finished")
+
+
+def test_failing_resetting_resolving(call: Caller, clock: TestClock) -> None:
+    lease = call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000})
+    assert call.refused("reset_effect", {"effectKey": "k"}) == (409, "lease_conflict")
+    assert call("fail_effect", {**call.tokens(lease), "error": None})["status"] == "recorded"
+    failed = call("lease_effect", {"effectKey": "k"})
+    assert (failed["status"], failed["cachedError"]) == ("cached_failed", None)
+    assert call("reset_effect", {"effectKey": "k", "reason": "again"})["status"] == "reset"
+    again = call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000})
+    assert (again["priorState"], again["fenceToken"]) == ("reset", 2)
+    clock.advance(5000)
+    assert call.refused("reset_effect", {"effectKey": "k"}) == (409, "not_failed")
+    assert call("resolve_effect", {"effectKey": "k", "result": 7, "reason": "found"})["fenceToken"] == 3
+    assert call("lease_effect", {"effectKey": "k"})["cachedResult"] == 7
+    events = call("list_effect_events", effectKey="k")["items"]
+    assert [event["type"] for event in events] == ["LEASE_GRANTED", "FAILED", "RESET", "LEASE_GRANTED", "RESOLVED"]
+    assert events[2]["detail"] == {"actor": "tester", "reason": "again"}
+
+
+@pytest.mark.parametrize("text", ["1.10", "1e400", '"\\u00e9"', "[ 1, 2 ]", "null", "12345678901234567890"])
+def test_a_payload_comes_back_as_the_text_that_was_sent(store: SqliteStore, call: Caller, text: str) -> None:
+    lease = call("lease_effect", {"effectKey": "k"})
+    request = call.request("commit_effect")
+    body = json.dumps({**call.tokens(lease), "result": "RESULT"}).replace('"RESULT"', text)
+    (answer,) = store.answer_batch([type(request)(request.scope, "commit_effect", "payments", body.encode())])
+    assert answer.status == 200
+    assert f'"cachedResult":{text}}}' in call.ask("lease_effect", {"effectKey": "k"}).body.decode()
+    assert f'"result":{text}}}' in call.ask("get_effect", effectKey="k").body.decode()
+
+
+def test_an_idempotency_key_repeats_the_grant(call: Caller) -> None:
+    first = call("lease_effect", {"effectKey": "k"}, key="one")
+    assert call("lease_effect", {"effectKey": "k"}, key="one") == first
+    assert call.ask("lease_effect", {"effectKey": "k"}, key="two").status == 409
+    assert call.ask("lease_effect", {"effectKey": "k"}).status == 409
+
+
+def test_one_bad_call_leaves_the_rest_of_its_batch_alone(store: SqliteStore, call: Caller) -> None:
+    big = {"effectKey": "big", "inputJson": "x" * 65_535}
+    requests = [
+        call.request("lease_effect", {"effectKey": "a"}),
+        call.request("lease_effect", {}),
+        call.request("lease_effect", big),
+        call.request("commit_effect", {"effectKey": "b", "fenceToken": 1, "leaseToken": "x", "result": 1}),
+        call.request("lease_effect", {"effectKey": "a"}),
+        call.request("lease_effect", {"effectKey": "c"}),
+        call.request("get_effect", effectKey="c"),
+    ]
+    before = store.transactions
+    answers = store.answer_batch(requests)
+    assert [answer.status for answer in answers] == [200, 400, 413, 404, 409, 200, 200]
+    assert store.transactions == before + 1
+    assert json.loads(answers[1].body)["error"]["details"][0]["path"] == "/effectKey"
+
+
+def test_scopes_are_apart(store: SqliteStore) -> None:
+    test, live = Caller(store, "test"), Caller(store, "live")
+    bound, other = Caller(store, "test", ["payments"]), Caller(store, "test", ["mail"], namespace="mail")
+    test.commit("k", "of test")
+    live.commit("k", "of live")
+    other.commit("k", "of mail")
+    assert test("lease_effect", {"effectKey": "k"})["cachedResult"] == "of test"
+    assert live("lease_effect", {"effectKey": "k"})["cachedResult"] == "of live"
+    assert bound("lease_effect", {"effectKey": "k"})["cachedResult"] == "of test"
+    stranger = Caller(store, "test", ["mail"])
+    body = {"effectKey": "k", "fenceToken": 1, "leaseToken": "x", "result": 1, "error": 1, "hit": True}
+    for operation in ("lease", "commit", "fail", "renew", "reset", "resolve"):
+        assert stranger.refused(f"{operation}_effect", body) == (403, "forbidden")
+    assert stranger.refused("report_observe", body) == (403, "forbidden")
+    assert stranger.refused("get_effect", effectKey="k") == (403, "forbidden")
+    assert stranger.refused("list_effects", namespace="payments") == (403, "forbidden")
+    assert [item["namespace"] for item in stranger("list_effects")["items"]] == ["mail"]
+    assert [item["namespace"] for item in stranger("list_namespaces")["items"]] == ["mail"]
+    assert stranger("get_stats")["byStatus"]["COMMITTED"] == 1
+    effect_id = test("get_effect", effectKey="k")["effectId"]
+    assert bound("get_effect_by_id", effectId=effect_id)["result"] == "of test"
+    assert stranger.refused("get_effect_by_id", effectId=effect_id) == (404, "effect_not_found")
+    assert live.refused("get_effect_by_id", effectId=effect_id) == (404, "effect_not_found")
+
+
+def test_the_lists(call: Caller, clock: TestClock) -> None:
+    for number in range(5):
+        place = {"workflowName": "flow", "caseId": f"c{number % 2}", "runId": f"r{number}"}
+        lease = call("lease_effect", {"effectKey": f"order_{number}", "agentId": f"a{number % 2}", **place})
+        if number == 0:
+            call("fail_effect", {**call.tokens(lease), "error": "x"})
+        if number == 1:
+            call("commit_effect", {**call.tokens(lease), "result": "x"})
+        clock.advance(10_000)
+    keys = ["order_4", "order_3", "order_2", "order_1", "order_0"]
+
+    def listed(**query: str) -> list[str]:
+        return [item["effectKey"] for item in call("list_effects", **query)["items"]]
+
+    assert listed() == keys
+    assert listed(status="FAILED") == ["order_0"]
+    assert listed(status="COMMITTED") == ["order_1"]
+    assert listed(status="EXPIRED") == ["order_2"]
+    assert listed(status="RUNNING") == ["order_4", "order_3"]
+    assert listed(status="IDLE") == []
+    assert listed(search="der_3") == ["order_3"]
+    assert listed(search="%") == []
+    assert listed(agentId="a1") == ["order_3", "order_1"]
+    assert listed(workflowName="flow", caseId="c1", runId="r3") == ["order_3"]
+    assert listed(namespace="mail") == []
+    assert listed(since="2026-02-02T02:40:20Z") == ["order_4", "order_3", "order_2"]
+    assert listed(until="2026-02-02T03:40:20+01:00") == ["order_1", "order_0"]
+    seen, cursor = [], {}
+    while True:
+        page = call("list_effects", limit="2", **cursor)
+        seen += [item["effectKey"] for item in page["items"]]
+        if "nextCursor" not in page:
+            break
+        cursor = {"cursor": page["nextCursor"]}
+    assert seen == keys
+    assert [item["caseId"] for item in call("list_cases", workflowName="flow")["items"]] == ["c0", "c1"]
+    assert [item["effects"] for item in call("list_cases", workflowName="flow")["items"]] == [3, 2]
+    assert len(call("list_runs", workflowName="flow", caseId="c0")["items"]) == 3
+    (workflow,) = call("list_workflows")["items"]
+    assert (workflow["workflowName"], workflow["effects"]) == ("flow", 5)
+    first = call("list_runs", workflowName="flow", caseId="c0", limit="2")
+    rest = call("list_runs", workflowName="flow", caseId="c0", limit="2", cursor=first["nextCursor"])
+    assert (len(first["items"]), len(rest["items"])) == (2, 1)
+    stats = call("get_stats")
+    assert stats["byStatus"] == {"IDLE": 0, "RUNNING": 2, "EXPIRED": 1, "COMMITTED": 1, "FAILED": 1}
+    assert stats["events"]["LEASE_GRANTED"] == 5
+    assert stats["oldestExpiredAt"] == "2026-02-02T02:40:50.000Z"
+    trail = call("list_effect_events", effectKey="order_0", limit="1")
+    assert [item["type"] for item in trail["items"]] == ["LEASE_GRANTED"]
+    assert [
+        item["type"] for item in call("list_effect_events", effectKey="order_0", cursor=trail["nextCursor"])["items"]
+    ] == ["FAILED"]
+
+
+@pytest.mark.parametrize(
+    "query", [{"limit": "x"}, {"cursor": "-1"}, {"cursor": "٣"}, {"since": "yesterday"}, {"until": ""}]
+)
+def test_a_wrong_filter_is_told(call: Caller, query: dict[str, str]) -> None:
+    assert call.refused("list_effects", **query) == (400, "invalid_request")
+
+
+def test_what_is_not_there(call: Caller) -> None:
+    assert call.refused("get_effect", effectKey="k") == (404, "effect_not_found")
+    assert call.refused("list_effect_events", effectKey="k") == (404, "effect_not_found")
+    assert call.refused("get_effect_by_id", effectId="nonsense") == (404, "effect_not_found")
+    assert call.refused("reset_effect", {"effectKey": "k"}) == (404, "effect_not_found")
+
+
+def test_ids_are_in_the_order_of_creation(call: Caller, clock: TestClock) -> None:
+    ids = []
+    for number in range(20):
+        ids.append(call("lease_effect", {"effectKey": f"k{number}"})["effectId"])
+        clock.advance(number % 3)
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 20
+
+
+def test_a_clock_that_goes_back_does_not_bring_a_lease_back(call: Caller, clock: TestClock) -> None:
+    call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000})
+    clock.advance(5000)
+    call("lease_effect", {"effectKey": "other"})
+    clock.advance(-4000)
+    assert call("lease_effect", {"effectKey": "k"})["priorState"] == "expired"
+
+
+# --- the database itself keeps the rules ---
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE effects SET status = 'RUNNING', result_text = NULL",
+        "UPDATE effects SET result_text = '8'",
+        "UPDATE effects SET fence = 9",
+        "UPDATE effects SET source = 'observed'",
+        "UPDATE effects SET fence = 0",
+        "UPDATE effects SET status = 'LOST'",
+        "INSERT INTO events SELECT effect, sequence, type, at, fence, agent_id, run_id, detail FROM events",
+    ],
+)
+def test_the_database_refuses_what_the_table_would_never_do(store: SqliteStore, call: Caller, change: str) -> None:
+    call.commit("k", 7)
+    with pytest.raises(apsw.ConstraintError):
+        store._connected().execute(change)
+    assert call("lease_effect", {"effectKey": "k"})["cachedResult"] == 7
+
+
+def test_the_fence_never_goes_down_in_the_database(store: SqliteStore, call: Caller, clock: TestClock) -> None:
+    for _ in range(2):
+        call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000})
+        clock.advance(5000)
+    with pytest.raises(apsw.ConstraintError, match="never goes down"):
+        store._connected().execute("UPDATE effects SET fence = 1")
+
+
+# --- storage that fails ---
+
+
+def test_a_locked_file_is_503_for_all_and_success_for_none(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "v.db"))
+    call = Caller(store)
+    call.commit("before")
+    blocker = apsw.Connection(str(tmp_path / "v.db"))
+    blocker.execute("BEGIN IMMEDIATE")
+    store._connected().set_busy_timeout(1)
+    answers = store.answer_batch([call.request("lease_effect", {"effectKey": f"k{n}"}) for n in range(3)])
+    assert [answer.status for answer in answers] == [503] * 3
+    assert answers[0].headers["retry-after"] == "1"
+    assert json.loads(answers[0].body)["error"]["code"] == "unavailable"
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert call("lease_effect", {"effectKey": "k0"})["fenceToken"] == 1
+    store.close()
+
+
+def test_a_full_disk_is_503_and_the_store_recovers(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "v.db"))
+    call = Caller(store)
+    call.commit("before")
+    connection = store._connected()
+    pages: Any = connection.execute("PRAGMA page_count").get
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    statuses = {call.ask("lease_effect", {"effectKey": f"k{n}", "inputJson": "x" * 60_000}).status for n in range(3)}
+    assert statuses == {503}
+    connection.execute("PRAGMA max_page_count = 1000000")
+    assert call("lease_effect", {"effectKey": "k0"})["status"] == "granted"
+    assert call("lease_effect", {"effectKey": "before"})["status"] == "cached_completed"
+    store.close()
+
+
+def test_a_bug_in_one_operation_rolls_the_batch_back(store: SqliteStore, call: Caller) -> None:
+    broken = call.request("no_such_operation")
+    with pytest.raises(KeyError):
+        store.answer_batch([call.request("lease_effect", {"effectKey": "k"}), broken])
+    assert call.refused("get_effect", effectKey="k") == (404, "effect_not_found")
+
+
+# --- opening ---
+
+
+def test_what_was_answered_is_there_after_reopening(tmp_path: Path) -> None:
+    path = str(tmp_path / "v.db")
+    store = SqliteStore(path)
+    Caller(store).commit("k", 7)
+    store.close()
+    store.close()
+    assert Caller(store)("lease_effect", {"effectKey": "k"})["cachedResult"] == 7
+    store.close()
+    again = SqliteStore(path)
+    assert Caller(again)("lease_effect", {"effectKey": "k"})["cachedResult"] == 7
+    again.close()
+
+
+def test_every_commit_is_synced(tmp_path: Path) -> None:
+    connection = connect(str(tmp_path / "v.db"))
+    assert connection.execute("PRAGMA journal_mode").get == "wal"
+    assert connection.execute("PRAGMA synchronous").get == 2, "FULL"
+    connection.close()
+    assert apsw.sqlite_lib_version() >= "3.51.3"
+
+
+def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is a letter, not a database" * 100)
+    foreign = apsw.Connection(str(tmp_path / "foreign.db"))
+    foreign.execute("CREATE TABLE letters (id)")
+    foreign.close()
+    newer = connect(str(tmp_path / "newer.db"))
+    newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    newer.close()
+    (tmp_path / "directory.db").mkdir()
+    for name, said in {
+        "text.db": "cannot be opened as a database",
+        "foreign.db": "something else",
+        "newer.db": "newer Verity",
+        "directory.db": "is a directory",
+        "no/such/v.db": "does not exist",
+    }.items():
+        with pytest.raises(VerityConfigError, match=said) as caught:
+            open_ledger(f"sqlite:///{tmp_path}/{name}")
+        assert caught.value.parameter == "base_url"
+        assert name.partition("/")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:", "sqlite:/v.db", "sqlite:v.db", "sqlite:///", "sqlite:///v.db?mode=ro", "sqlite://host/v.db"]
+)
+def test_a_wrong_url_says_how_it_is_written(url: str) -> None:
+    with pytest.raises(VerityConfigError, match=r"sqlite:///relative\.db"):
+        read_path(url)
+
+
+def test_a_file_is_opened_once_in_a_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/v.db"
+    one, two = open_ledger(url), open_ledger(url)
+    assert one is two
+    one.close()
+    assert Caller(two.store)("lease_effect", {"effectKey": "k"})
+    two.close()
+    three = open_ledger(url)
+    assert three is not one
+    three.close()
+    memory = open_ledger("sqlite://"), open_ledger("sqlite://")
+    assert memory[0] is not memory[1]
+    for ledger in memory:
+        ledger.close()

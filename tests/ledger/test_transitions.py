@@ -1,0 +1,251 @@
+"""Every cell of the table, written out once more by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from verity._ledger.effect import (
+    Effect,
+    Event,
+    EventType,
+    Payload,
+    State,
+    agrees_with_its_events,
+    fold,
+    format_effect_id,
+    parse_effect_id,
+)
+from verity._ledger.transitions import (
+    TABLE,
+    Command,
+    Commit,
+    Context,
+    Decision,
+    Fail,
+    Lease,
+    Renew,
+    ReportObserve,
+    Reset,
+    Resolve,
+    apply,
+)
+
+NOW = 1_000_000
+RESULT = Payload('{"id":1}', "sha-result")
+OTHER = Payload('{"id":2}', "sha-other")
+ERROR = Payload('"declined"', "sha-error")
+
+
+class Story:
+    """Brings an effect into a state by real commands."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.effect: Effect | None = None
+        self.events: list[Event] = []
+        self.tokens = 0
+
+    def send(self, command: Command) -> Decision:
+        self.tokens += 1
+        decision = apply(self.effect, command, Context("n", "k", self.now, lambda: 7, lambda: f"t{self.tokens}"))
+        if decision.events:
+            self.effect = decision.effect
+            self.events += decision.events
+            assert self.effect is not None
+            assert agrees_with_its_events(self.effect, self.events)
+        return decision
+
+    def pair(self) -> tuple[int, str]:
+        assert self.effect is not None
+        return self.effect.fence, self.effect.lease_token or "none"
+
+
+def in_state(state: State) -> Story:
+    story = Story()
+    if state is not State.NONE:
+        story.send(Lease(30_000, "request-1", agent_id="a", run_id="r"))
+    if state is State.EXPIRED:
+        story.now += 30_000
+    if state is State.COMMITTED:
+        story.send(Commit(*story.pair(), RESULT))
+    if state in (State.FAILED, State.IDLE):
+        story.send(Fail(*story.pair(), ERROR))
+    if state is State.IDLE:
+        story.send(Reset("admin", "again"))
+    assert (story.effect.state(story.now) if story.effect else State.NONE) is state
+    return story
+
+
+ALL = tuple(State)
+# command -> what it answers in NONE, IDLE, RUNNING, EXPIRED, COMMITTED, FAILED (the order of State); ! is a refusal.
+EXPECTED = {
+    Lease: "granted granted !lease_conflict granted cached_completed cached_failed",
+    Commit: "!effect_not_found !stale_fence accepted accepted already_committed !effect_finished",
+    Fail: "!effect_not_found !stale_fence recorded recorded !effect_finished already_failed",
+    Renew: "!effect_not_found !stale_fence renewed renewed !effect_finished !effect_finished",
+    ReportObserve: "!effect_not_found !stale_fence reported reported reported reported",
+    Reset: "!effect_not_found already_reset !lease_conflict !not_failed !effect_finished reset",
+    Resolve: "!effect_not_found !not_failed !lease_conflict resolved already_committed resolved",
+}
+NEXT = {
+    "granted": "RUNNING",
+    "accepted": "COMMITTED",
+    "recorded": "FAILED",
+    "reset": "IDLE",
+    "resolved": "COMMITTED",
+}
+
+
+def _command(kind: type[Command], story: Story) -> Command:
+    pair = story.pair() if story.effect else (1, "t")
+    commands: dict[type[Command], Command] = {
+        Lease: Lease(30_000, "request-2"),
+        Commit: Commit(*pair, RESULT),
+        Fail: Fail(*pair, ERROR),
+        Renew: Renew(*pair, 60_000),
+        ReportObserve: ReportObserve(*pair, True, 5),
+        Reset: Reset("admin", None),
+        Resolve: Resolve(RESULT, "admin", None),
+    }
+    return commands[kind]
+
+
+@pytest.mark.parametrize("kind", list(EXPECTED), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("state", ALL, ids=lambda state: state.name)
+def test_a_cell(kind: type[Command], state: State) -> None:
+    word = EXPECTED[kind].split()[ALL.index(state)]
+    story = in_state(state)
+    before, events = story.effect, len(story.events)
+    decision = story.send(_command(kind, story))
+    assert ("!" * decision.reply.refused) + decision.reply.word == word
+    if word.startswith(("!", "already", "cached")):
+        assert decision.effect == before
+        assert not decision.events
+        return
+    assert len(story.events) > events
+    after = decision.effect
+    assert after is not None
+    assert after.status == NEXT.get(word, before.status if before else "")
+    rises = word in ("granted", "resolved")
+    assert after.fence == (before.fence if before else 0) + rises
+    assert after.created_at == (before.created_at if before else story.now)
+
+
+def test_the_table_has_every_cell() -> None:
+    assert set(TABLE) == set(EXPECTED)
+    for row in TABLE.values():
+        assert set(row) == set(State)
+
+
+@pytest.mark.parametrize("kind", [Commit, Fail, Renew, ReportObserve], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("state", ALL[1:], ids=lambda state: state.name)
+@pytest.mark.parametrize("wrong", ["fence", "token", "both"])
+def test_a_wrong_pair_is_stale_whatever_the_state(kind: type[Command], state: State, wrong: str) -> None:
+    story = in_state(state)
+    fence, token = story.pair()
+    command = _command(kind, story)._replace(  # type: ignore[union-attr, call-arg]  # these four have tokens
+        fence=fence + 1 if wrong != "token" else fence, lease_token="x" if wrong != "fence" else token
+    )
+    decision = story.send(command)
+    assert (decision.reply.word, decision.reply.refused) == ("stale_fence", True)
+    assert not decision.events
+
+
+def test_the_same_request_gets_the_same_grant() -> None:
+    story = in_state(State.RUNNING)
+    first = story.effect
+    story.now += 1_000
+    again = story.send(Lease(60_000, "request-1"))
+    assert again.reply.word == "granted"
+    assert again.effect == first
+    assert not again.events
+
+
+def test_the_same_request_after_its_lease_ran_out_gets_its_grant_with_a_new_expiry() -> None:
+    story = in_state(State.EXPIRED)
+    first = story.effect
+    assert first is not None
+    again = story.send(Lease(60_000, "request-1"))
+    assert again.effect == first._replace(lease_expires_at=story.now + 30_000, event_count=2, updated_at=story.now)
+    assert [event.type for event in again.events] == [EventType.LEASE_RENEWED]
+
+
+def test_requests_without_a_key_are_never_the_same() -> None:
+    story = Story()
+    story.send(Lease())
+    assert story.send(Lease()).reply.word == "lease_conflict"
+
+
+def test_a_take_over_tells_whose_lease_ran_out() -> None:
+    story = in_state(State.EXPIRED)
+    decision = story.send(Lease(5_000, "request-2", agent_id="b"))
+    expired, granted = decision.events
+    assert (expired.type, expired.fence, expired.agent_id) == (EventType.LEASE_EXPIRED, 1, "a")
+    assert (granted.type, granted.fence, granted.agent_id) == (EventType.LEASE_GRANTED, 2, "b")
+    assert granted.detail["priorState"] == "expired"
+
+
+def test_a_zombie_is_refused_after_a_take_over_a_reset_and_a_resolve() -> None:
+    for state, then in ((State.EXPIRED, Lease()), (State.FAILED, Reset()), (State.EXPIRED, Resolve(RESULT))):
+        story = in_state(state)
+        old = story.pair()
+        story.send(then)
+        assert story.send(Commit(*old, OTHER)).reply.word == "stale_fence"
+
+
+def test_a_renewal_never_shortens() -> None:
+    story = in_state(State.RUNNING)
+    assert story.effect is not None
+    before = story.effect.lease_expires_at
+    story.send(Renew(*story.pair(), 5_000))
+    assert story.effect.lease_expires_at == before
+
+
+def test_resolving_once_more_with_another_result_is_refused() -> None:
+    story = in_state(State.FAILED)
+    story.send(Resolve(RESULT, "admin"))
+    assert story.send(Resolve(RESULT)).reply.word == "already_committed"
+    assert story.send(Resolve(OTHER)).reply.word == "effect_finished"
+    assert story.effect is not None
+    assert (story.effect.result_text, story.effect.source) == (RESULT.text, "resolved")
+
+
+def test_the_fold_notices_a_row_that_lies() -> None:
+    story = in_state(State.COMMITTED)
+    assert story.effect is not None
+    for lie in (
+        story.effect._replace(fence=2),
+        story.effect._replace(status="FAILED"),
+        story.effect._replace(result_sha256="x"),
+        story.effect._replace(event_count=3),
+        story.effect._replace(lease_expires_at=1),
+    ):
+        assert not agrees_with_its_events(lie, story.events)
+    assert fold([]).status == "IDLE"
+
+
+def test_no_repr_shows_a_payload_or_a_token() -> None:
+    story = in_state(State.COMMITTED)
+    assert "id" not in repr(RESULT)
+    assert repr(story.effect) == "<Effect eff_0000000000000007 COMMITTED fence=1>"
+
+
+@pytest.mark.parametrize("number", [0, 7, 2**63 - 1])
+def test_an_id_reads_back(number: int) -> None:
+    assert parse_effect_id(format_effect_id(number)) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "eff_",
+        "eff_7",
+        "eff_000000000000000G",
+        "EFF_0000000000000007",
+        "eff_ffffffffffffffff",
+        "eff_+00000000000007",
+    ],
+)
+def test_what_is_no_id_is_none(text: str) -> None:
+    assert parse_effect_id(text) is None

@@ -173,6 +173,34 @@ def while_busy() -> None:
         record("process", sockets=sockets())
 
 
+def while_opening() -> None:
+    """Forks while other threads open and close ledgers; the children open some, too."""
+    enough = threading.Event()
+    warm = threading.Barrier(BUSY_THREADS + 1)
+
+    def use_a_ledger_of(name: str) -> None:
+        with SyncVerityClient(f"{os.environ['VERITY_BASE_URL']}.{name}", namespace="forks") as client:
+            protect(client, name)
+
+    def keep_opening(thread: int) -> None:
+        number = 0
+        while not enough.is_set():
+            number += 1
+            use_a_ledger_of(f"{number}_of_thread_{thread}")
+            if number == 1:
+                warm.wait()
+
+    threads = [threading.Thread(target=keep_opening, args=(number,)) for number in range(BUSY_THREADS)]
+    for thread in threads:
+        thread.start()
+    warm.wait()
+    pids = [in_child(lambda number=number: use_a_ledger_of(f"child_{number}")) for number in range(BUSY_CHILDREN)]  # type: ignore[misc]
+    wait_for(pids)
+    enough.set()
+    for thread in threads:
+        thread.join()
+
+
 def while_waiting() -> None:
     """Forks while another thread waits for the ledger's answer, which the relay holds back until the child connects."""
     sent = threading.Event()
@@ -274,7 +302,16 @@ def async_client() -> None:
 
 SCENARIOS = {
     each.__name__: each
-    for each in (raw, with_multiprocessing, while_busy, while_waiting, while_acting, in_memory, async_client)
+    for each in (
+        raw,
+        with_multiprocessing,
+        while_busy,
+        while_opening,
+        while_waiting,
+        while_acting,
+        in_memory,
+        async_client,
+    )
 }
 
 if __name__ == "__main__":

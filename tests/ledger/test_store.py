@@ -176,7 +176,8 @@ def test_the_lists(call: Caller, clock: TestClock) -> None:
     assert listed(namespace="mail") == []
     assert listed(since="2026-02-02T02:40:20Z") == ["order_4", "order_3", "order_2"]
     assert listed(until="2026-02-02T03:40:20+01:00") == ["order_1", "order_0"]
-    seen, cursor = [], {}
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
     while True:
         page = call("list_effects", limit="2", **cursor)
         seen += [item["effectKey"] for item in page["items"]]

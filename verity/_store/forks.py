@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -22,16 +24,24 @@ class Forkable(Protocol):
 
 _watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _crossing: list[Forkable] = []
-_one_at_a_time = threading.Lock()
+_no_fork = threading.RLock()
+
+
+@contextmanager
+def held_off() -> Iterator[None]:
+    """No fork happens meanwhile: for what a fork must find either not begun or done, such as opening a file."""
+    with _no_fork:
+        yield
 
 
 def watch(thing: Forkable) -> None:
     """Have the three methods called around every fork of this process."""
-    _watched.add(thing)
+    with held_off():
+        _watched.add(thing)
 
 
 def _before() -> None:
-    _one_at_a_time.acquire()
+    _no_fork.acquire()
     _crossing[:] = list(_watched)
     for thing in _crossing:
         thing.before_fork()
@@ -41,12 +51,12 @@ def _after_in_parent() -> None:
     for thing in reversed(_crossing):
         thing.after_fork_in_parent()
     _crossing.clear()
-    _one_at_a_time.release()
+    _no_fork.release()
 
 
 def _after_in_child() -> None:
-    global _one_at_a_time  # noqa: PLW0603 - a lock of the parent's threads is of no use here
-    _one_at_a_time = threading.Lock()
+    global _no_fork  # noqa: PLW0603 - a lock of the parent's threads is of no use here
+    _no_fork = threading.RLock()
     for thing in reversed(_crossing):
         thing.after_fork_in_child()
     _crossing.clear()

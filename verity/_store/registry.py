@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
+from verity._store import forks
 from verity._store.connection import read_path
 from verity._store.group import LoopGroupCommit, ThreadGroupCommit
 from verity._store.sqlite import SqliteStore, now_ms
@@ -22,7 +22,7 @@ class OpenLedger:
 
     def close(self) -> None:
         """Let go; the last one closes the file."""
-        with _lock:
+        with forks.held_off():
             self.users -= 1
             if self.users > 0:
                 return
@@ -32,7 +32,7 @@ class OpenLedger:
         self.store.close()
 
 
-_lock = threading.RLock()
+# Changed only while forks are held off, which makes it safe among threads, too.
 _open: dict[str, OpenLedger] = {}
 
 
@@ -47,9 +47,9 @@ def open_ledger(url: str, *, clock: Callable[[], int] | None = None) -> OpenLedg
         VerityConfigError: the URL or the file can't be used.
     """
     path = read_path(url)
-    if path is None or clock is not None:
-        return OpenLedger(SqliteStore(path, clock=clock or now_ms))
-    with _lock:
+    with forks.held_off():
+        if path is None or clock is not None:
+            return OpenLedger(SqliteStore(path, clock=clock or now_ms))
         ledger = _open.get(path)
         if ledger is None:
             ledger = _open[path] = OpenLedger(SqliteStore(path))

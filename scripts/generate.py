@@ -40,8 +40,8 @@ def missing_pins() -> list[str]:
     return wrong
 
 
-def generate(target: Path) -> None:
-    """Write the package to `target`, which is removed first: --overwrite would leave strays."""
+def generate(target: Path, source: Path = SPEC) -> None:
+    """Write the package made from `source` to `target`, which is removed first: --overwrite would leave strays."""
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.yaml"
@@ -50,7 +50,7 @@ def generate(target: Path) -> None:
             "openapi-python-client",
             "generate",
             "--fail-on-warning",
-            *("--path", str(SPEC), "--config", str(config), "--meta", "none", "--output-path", str(target)),
+            *("--path", str(source), "--config", str(config), "--meta", "none", "--output-path", str(target)),
             *("--custom-template-path", str(ROOT / "scripts" / "templates")),
         )
     modules = sorted(target.rglob("*.py"))
@@ -61,7 +61,7 @@ def generate(target: Path) -> None:
         # Models hold payloads and lease tokens, which attrs would show in every repr.
         text = module.read_text(encoding="utf-8").replace("@_attrs_define\n", "@_attrs_define(repr=False)\n")
         module.write_text(HEADER + text, encoding="utf-8")
-    spec = yaml.safe_load(SPEC.read_text(encoding="utf-8"))
+    spec = yaml.safe_load(source.read_text(encoding="utf-8"))
     (target / "openapi.json").write_text(json.dumps(spec, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (target / "py.typed").touch()
 
@@ -72,13 +72,13 @@ def _run(*command: str) -> None:
         raise SystemExit(f"generate: {command[0]} failed:\n{done.stdout}{done.stderr}")
 
 
-def differences(made: Path) -> list[str]:
-    """What differs between the package in the tree and the one that was just made: bytes, and the set of files."""
-    there, new = _files(TARGET), _files(made)
-    found = [f"not made from openapi.yaml: {path}" for path in sorted(there - new)]
-    found += [f"missing: {path}" for path in sorted(new - there)]
+def compare(old: Path, new: Path) -> list[str]:
+    """What is new, gone or different in the second of two packages: bytes, and the set of files."""
+    there, made = _files(old), _files(new)
+    found = [f"new: {path}" for path in sorted(made - there)]
+    found += [f"gone: {path}" for path in sorted(there - made)]
     found += [
-        f"differs: {path}" for path in sorted(there & new) if (TARGET / path).read_bytes() != (made / path).read_bytes()
+        f"differs: {path}" for path in sorted(there & made) if (old / path).read_bytes() != (new / path).read_bytes()
     ]
     return found
 
@@ -103,8 +103,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / TARGET.name
         generate(made)
-        found = differences(made)
-    print("\n".join(found) or "generate: generated/verity_api is what openapi.yaml makes")
+        found = compare(TARGET, made)
+    print("\n".join([*found, "generate: run python -m scripts.generate"] if found else ["generate: up to date"]))
     return 1 if found else 0
 
 

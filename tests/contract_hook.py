@@ -26,7 +26,7 @@ def check(response: httpx.Response) -> None:
     assert response.headers["content-type"] == "application/json"
     assert re.fullmatch(r"[!-~]{1,128}", response.headers["x-request-id"])
     if response.status_code >= 400:
-        _validate("#/components/schemas/Problem", body)
+        validate("#/components/schemas/Problem", body)
         assert body["requestId"] == response.headers["x-request-id"]
         known = SPEC["components"]["schemas"]["ProblemError"]["properties"]["code"]["x-known-values"]
         assert body["error"]["code"] in known
@@ -38,8 +38,8 @@ def check(response: httpx.Response) -> None:
     reference = f"#/paths/{_template(path[3:]).replace('/', '~1')}/{response.request.method.lower()}/responses/{status}"
     if "$ref" in answers[status]:
         reference = answers[status]["$ref"]
-    about = _resolve(reference)
-    _validate(f"{reference}/content/application~1json/schema", body)
+    about = resolve(reference)
+    validate(f"{reference}/content/application~1json/schema", body)
     for name in about.get("headers", {}):
         assert name in response.headers, f"{name} is missing"
 
@@ -54,18 +54,18 @@ def _operation(method: str, path: str) -> Any:
     return SPEC["paths"][_template(path)][method.lower()]
 
 
-def _resolve(reference: str) -> Any:
+def resolve(reference: str) -> Any:
     node: Any = SPEC
     for part in reference.removeprefix("#/").split("/"):
         node = node[part.replace("~1", "/").replace("~0", "~")]
     return node
 
 
-def _validate(reference: str, body: Any) -> None:
+def validate(reference: str, body: Any) -> None:
     _validator(reference).validate(body)
 
 
 @cache
 def _validator(reference: str) -> jsonschema_rs.Draft202012Validator:
-    schema = _resolve(reference)
+    schema = resolve(reference)
     return jsonschema_rs.Draft202012Validator({**schema, "components": SPEC["components"]})

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import httpx
-from attrs import define
+from attrs import define, field
 
 
 class Unset:
@@ -63,8 +63,8 @@ class Response(Generic[T]):
     """An answer. `parsed` is None for anything but a success that follows the API's description."""
 
     status_code: int
-    content: bytes
-    headers: Mapping[str, str]
+    content: bytes = field(repr=False)  # payloads and lease tokens
+    headers: Mapping[str, str] = field(repr=False)
     parsed: T | None
 
 

@@ -1,0 +1,161 @@
+# Made from tests/_async/test_cassettes.py by scripts/mirror.py. Do not edit.
+"""The client against what a real ledger answered once: it sends the same, and makes the same of the answers.
+
+The transport is the client's own, so these tests also prove that vcrpy sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests._sync.virtual import SyncVirtualRuntime
+from tests.recording import BASE_URL, RECORDING, cassette
+from tests.served import ServedLedger, TestClock
+from verity import (
+    CommitRequestBody,
+    CommitUncertainError,
+    EffectPreviouslyFailedError,
+    FailRequestBody,
+    LeaseConflictError,
+    RenewRequestBody,
+    ReportObserveBody,
+    SyncVerityClient,
+    VerityApiError,
+)
+
+REFUND = {"refund_id": "re_1", "note": "返金"}
+
+
+class Played:
+    """A client that talks to the cassette, and its time."""
+
+    def __init__(self, client: SyncVerityClient, clock: TestClock, runtime: SyncVirtualRuntime) -> None:
+        self.client, self.clock, self.runtime = client, clock, runtime
+        self.acts = 0
+
+    def act(self) -> dict[str, str]:
+        self.acts += 1
+        return REFUND
+
+    def decline(self) -> None:
+        raise LookupError("card expired")
+
+
+@pytest.fixture
+def played(request: pytest.FixtureRequest) -> Iterator[Played]:
+    clock = TestClock()
+    runtime = SyncVirtualRuntime(clock)
+    with ExitStack() as stack:
+        base_url, api_key = BASE_URL, "vt_test_any"
+        if RECORDING:
+            served = stack.enter_context(ServedLedger(clock=clock))
+            base_url, api_key = served.base_url, served.create_key()
+        tape = stack.enter_context(cassette(request.node.originalname.removeprefix("test_")))
+        with SyncVerityClient(base_url, api_key, "payments", _runtime=runtime) as client:
+            yield Played(client, clock, runtime)
+        assert RECORDING or tape.all_played, "the client sent less than it did"
+
+
+def test_protect_acts_once(played: Played) -> None:
+    for _ in range(2):
+        result = played.client.protect(
+            "refund:1", act=played.act, effect_name="stripe.refund", agent_id="worker-7", input_json={"order": 1}
+        )
+        assert result == REFUND
+    assert played.acts == 1
+
+
+def test_protect_after_a_crash(played: Played) -> None:
+    def find() -> dict[str, str] | None:
+        return REFUND
+
+    played.client.request_lease("payments", {"effectKey": "refund:1", "leaseDurationMs": 5000})
+    played.clock.advance(5000)
+    leases: list[Any] = []
+    assert played.client.protect("refund:1", observe=find, act=played.act, on_lease=leases.append) == REFUND
+    assert [lease.prior_state for lease in leases] == ["expired"]
+    assert played.acts == 0
+
+
+def test_protect_waits_for_another_holder(played: Played) -> None:
+    lease = played.client.request_lease("payments", {"effectKey": "refund:1"})
+    tokens: Any = {"effect_key": "refund:1", "fence_token": 1, "lease_token": lease.lease_token}
+
+    def commit() -> None:
+        played.client.commit("payments", CommitRequestBody(**tokens, result=REFUND))
+
+    played.runtime.call_later(1.5, commit)
+    assert played.client.protect("refund:1", act=played.act) == REFUND
+    assert played.acts == 0
+    assert len(played.runtime.slept) > 1
+
+
+def test_protect_gives_up_on_another_holder(played: Played) -> None:
+    played.client.request_lease("payments", {"effectKey": "refund:1"})
+    with pytest.raises(LeaseConflictError) as caught:
+        played.client.protect("refund:1", act=played.act, on_conflict="throw")
+    assert (caught.value.status_code, caught.value.code) == (409, "lease_conflict")
+    assert caught.value.request_id == "req_1" or RECORDING
+
+
+def test_protect_of_what_failed(played: Played) -> None:
+    with pytest.raises(LookupError):
+        played.client.protect("refund:1", act=played.decline)
+    with pytest.raises(EffectPreviouslyFailedError) as caught:
+        played.client.protect("refund:1", act=played.act)
+    assert caught.value.cached_error["message"] == "card expired"
+    assert played.acts == 0
+
+
+def test_protect_overtaken(played: Played) -> None:
+    def act_for_too_long() -> str:
+        played.clock.advance(5000)
+        played.client.request_lease("payments", {"effectKey": "refund:1"})
+        return "done"
+
+    with pytest.raises(CommitUncertainError) as caught:
+        played.client.protect("refund:1", act=act_for_too_long, lease_duration_ms=5000)
+    assert isinstance(caught.value.commit_error, VerityApiError)
+    assert caught.value.commit_error.code == "stale_fence"
+
+
+def test_workflow(played: Played) -> None:
+    run = played.client.workflow("refund_flow").case("order_123").run(run_id="run_1", agent_id="worker-7")
+    assert run.protect("validate_order", act=played.act) == REFUND
+    assert run.protect("process_refund", act=played.act, key_suffix="2") == REFUND
+    assert played.acts == 2
+
+
+def test_low_level_calls(played: Played) -> None:
+    client = played.client
+    lease = client.request_lease("mail", {"effectKey": "mail:1", "inputJson": None})
+    tokens: Any = {"effect_key": "mail:1", "fence_token": lease["fenceToken"], "lease_token": lease["leaseToken"]}
+    observed = ReportObserveBody(**tokens, hit=False, duration_ms=7)
+    assert (client.report_observe("mail", observed)).status == "reported"
+    assert (client.renew("mail", RenewRequestBody(**tokens, extension_ms=60_000))).status == "renewed"
+    commit = CommitRequestBody(**tokens, result=None, source="acted")
+    assert (client.commit("mail", commit)).status == "accepted"
+    assert (client.commit("mail", commit)).status == "already_committed"
+    with pytest.raises(VerityApiError) as caught:
+        client.fail("mail", FailRequestBody(**tokens, error={"message": "late"}))
+    assert (caught.value.status_code, caught.value.code) == (409, "effect_finished")
+    cached = client.request_lease("mail", {"effectKey": "mail:1"})
+    assert (cached.status, cached.cached_result, cached.lease_token) == ("cached_completed", None, None)
+
+
+def test_low_level_refusals(played: Played) -> None:
+    tokens: Any = {"effect_key": "mail:1", "fence_token": 1, "lease_token": "lease-token-0"}
+    with pytest.raises(VerityApiError) as caught:
+        played.client.commit("mail", CommitRequestBody(**tokens, result=1))
+    assert (caught.value.status_code, caught.value.code) == (404, "effect_not_found")
+    lease = played.client.request_lease("mail", {"effectKey": "mail:1"})
+    tokens["lease_token"] = lease["leaseToken"]
+    assert (played.client.fail("mail", FailRequestBody(**tokens, error="bounced"))).status == "recorded"
+    assert (played.client.fail("mail", FailRequestBody(**tokens, error="bounced"))).status == "already_failed"
+    with pytest.raises(VerityApiError) as caught:
+        played.client.commit("mail", CommitRequestBody(**tokens, result=1))
+    assert (caught.value.status_code, caught.value.code) == (409, "effect_finished")

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from verity_api import AuthenticatedClient
-from verity_api import models
+from verity_api import AuthenticatedClient, models
 from verity_api.api.effects import commit_effect, fail_effect, lease_effect, renew_effect, report_observe
 
 from tests import contract_hook

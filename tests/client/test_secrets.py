@@ -80,7 +80,9 @@ def test_nothing_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
             ]
             seen.show(*bodies, *leases, client.request_lease("payments", {"effectKey": "done"}))
             seen.raising(VerityError, lambda: client.protect("held", act=lambda: result))
-            seen.raising(VerityError, lambda: client.commit("payments", CommitRequestBody("held", 9, "old token", result)))
+            seen.raising(
+                VerityError, lambda: client.commit("payments", CommitRequestBody("held", 9, "old token", result))
+            )
             seen.raising(LookupError, lambda: client.protect("fails", act=_raise))
             seen.raising(VerityError, lambda: client.protect("fails", act=lambda: result))
             seen.raising(VerityError, lambda: client.protect("odd", act=lambda: {"card": {PAYLOAD}}))

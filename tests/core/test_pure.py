@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import sys
 from datetime import datetime, timezone
 from typing import Any
 
@@ -109,6 +111,35 @@ def test_any_value_is_encoded_or_refused_clearly(value: Any) -> None:
     else:
         assert len(text.encode()) <= MAX_PAYLOAD_BYTES
         json.loads(text)
+
+
+def test_a_value_met_at_the_end_of_the_stack_is_refused() -> None:
+    value: Any = []
+    for _ in range(150):
+        value = [value]
+
+    def at_depth(levels: int) -> str:
+        return encode(value, "result") if levels == 0 else at_depth(levels - 1)
+
+    depth = len(inspect.stack(0))
+    with pytest.raises(VerityValidationError, match="nested deeper than 200 levels or contains itself"):
+        at_depth(sys.getrecursionlimit() - depth - 100)
+    assert len(encode(value, "result")) == 302
+
+
+def test_a_number_with_more_digits_than_python_writes_is_refused() -> None:
+    with pytest.raises(VerityValidationError, match=r"result could not be read as JSON \(ValueError\)"):
+        encode(10**5000, "result")
+
+
+def test_a_long_way_to_a_mistake_is_cut() -> None:
+    value: Any = {1}
+    for _ in range(50):
+        value = {"a_rather_long_name": value}
+    with pytest.raises(VerityValidationError) as caught:
+        encode(value, "result")
+    assert caught.value.parameter is not None
+    assert len(caught.value.parameter) == 201
 
 
 def test_the_place_of_a_mistake_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +376,35 @@ def test_a_file_is_opened_once_in_a_process(tmp_path: Path) -> None:
     assert memory[0] is not memory[1]
     for ledger in memory:
         ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "path"),
+    [
+        ("lease_effect", {}, "/effectKey"),
+        ("lease_effect", {"effectKey": ""}, "/effectKey"),
+        ("lease_effect", {"effectKey": 7}, "/effectKey"),
+        ("lease_effect", {"effectKey": "k", "leaseDurationMs": True}, "/leaseDurationMs"),
+        ("commit_effect", {"effectKey": "k", "leaseToken": "t", "result": 1}, "/fenceToken"),
+        ("commit_effect", {"effectKey": "k", "fenceToken": 1, "leaseToken": "t"}, "/result"),
+        ("fail_effect", {"effectKey": "k", "fenceToken": 1, "leaseToken": "t"}, "/error"),
+        ("resolve_effect", {"effectKey": "k"}, "/result"),
+    ],
+)
+def test_a_store_that_is_asked_directly_takes_nothing_for_granted(
+    operation: str, body: dict[str, Any], path: str, call: Caller
+) -> None:
+    answer = call.ask(operation, body)
+    problem = json.loads(answer.body)["error"]
+    assert (answer.status, problem["code"], problem["details"][0]["path"]) == (400, "invalid_request", path)
+
+
+def test_a_body_that_is_not_json_is_refused(call: Caller) -> None:
+    (answer,) = call.store.answer_batch([replace(call.request("lease_effect", {}), body=b"{")])
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, "invalid_request")
+
+
+def test_a_request_and_an_answer_show_no_body(call: Caller) -> None:
+    request = call.request("lease_effect", {"effectKey": "secret"})
+    answer = call.ask("lease_effect", {"effectKey": "secret"})
+    assert (repr(request), repr(answer)) == ("<Request lease_effect req_1>", "<Answer 200>")

@@ -16,6 +16,7 @@ import pytest
 from tests import contract_hook
 from tests.contract_hook import SPEC
 from tests.served import ServedLedger, TestClock
+from verity._store.purging import Purge
 
 EXAMPLES = {name: example["value"] for name, example in SPEC["components"]["examples"].items()}
 NOON = int(datetime.fromisoformat("2026-01-31T12:00:00+00:00").timestamp() * 1000)
@@ -98,6 +99,12 @@ class Story:
         self._tokens = theirs
         return self.send("CommitRequestRefund")
 
+    def purged(self) -> Any:
+        self.committed()
+        self._clock.now_ms = int(datetime.fromisoformat("2026-05-01T12:00:00+00:00").timestamp() * 1000)
+        self._served.ledger.store.purge(Purge("test", before=self._clock.now_ms))
+        return self.send("LeaseRequestRefund")
+
     def oversized(self) -> Any:
         self.lease()
         return self.send("CommitRequestRefund", result="x" * 65_536)
@@ -130,6 +137,7 @@ REPLIES: dict[str, Callable[[Story], Any]] = {
     "ProblemNotFound": lambda story: story.get("/effects/payments/effect", effectKey=KEY),
     "ProblemLeaseConflict": Story.conflicting,
     "ProblemStaleFence": Story.overtaken,
+    "ProblemPurged": Story.purged,
     "ProblemPayloadTooLarge": Story.oversized,
 }
 
@@ -141,6 +149,7 @@ REQUESTS: dict[str, Callable[[Story], Any]] = {
     "RenewRequestRefund": Story.renewed,
     "ReportObserveRequestMiss": Story.observed,
     "ResetRequestDeclined": REPLIES["ResetReplyReset"],
+    "ResetRequestRetry": lambda story: (story.lease(), story.send("ResetRequestRetry"))[1],
     "ResolveRequestFound": REPLIES["ResolveReplyResolved"],
 }
 

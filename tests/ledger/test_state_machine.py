@@ -50,6 +50,7 @@ class Life(RuleBasedStateMachine):
         self.duration = 0
         self.request_key: str | None = None
         self.result: str | None = None
+        self.told = ""
 
     def send(self, command: Command) -> Decision:
         """Apply a command to the real table."""
@@ -97,7 +98,7 @@ class Life(RuleBasedStateMachine):
         else:
             assert reply.word == "granted"
             assert self.effect is not None
-            prior = {"NONE": "none", "IDLE": "reset", "RUNNING": "expired"}[self.state]
+            prior = {"NONE": "none", "IDLE": self.told, "RUNNING": "expired"}[self.state]
             assert self.effect.prior_state == prior
             assert self.effect.fence == self.fence + 1
             self.state, self.fence, self.token = "RUNNING", self.fence + 1, self.effect.lease_token
@@ -165,23 +166,21 @@ class Life(RuleBasedStateMachine):
             assert decision.reply.word == "reported"
             assert decision.events[0].type is (EventType.OBSERVE_HIT if hit else EventType.OBSERVE_MISS)
 
-    @rule()
-    def reset(self) -> None:
-        reply = self.send(Reset("admin", "because")).reply
-        if self.state == "FAILED":
+    @rule(mode=st.sampled_from(["verify", "retry"]), force=st.booleans())
+    def reset(self, mode: str, force: bool) -> None:
+        reply = self.send(Reset("admin", "because", mode, force)).reply
+        told = {"verify": "expired", "retry": "reset"}[mode]
+        if self.state == "IDLE":
+            assert reply.word == ("already_reset" if told == self.told else "reset")
+            self.told = told
+        elif self.state == "FAILED" or (self.state == "RUNNING" and (force or not self.live())):
             assert reply.word == "reset"
-            self.state, self.token, self.request_key = "IDLE", None, None
+            self.fence += self.state == "RUNNING"
+            self.state, self.token, self.request_key, self.told = "IDLE", None, None, told
         else:
-            running = "lease_conflict" if self.live() else "not_failed"
-            assert (
-                reply.word
-                == {
-                    "NONE": "effect_not_found",
-                    "IDLE": "already_reset",
-                    "RUNNING": running,
-                    "COMMITTED": "effect_finished",
-                }[self.state]
-            )
+            words = {"NONE": "effect_not_found", "RUNNING": "lease_conflict", "COMMITTED": "effect_finished"}
+            assert reply.word == words[self.state]
+            assert reply.refused
 
     @rule(result=PAYLOADS)
     def resolve(self, result: Payload) -> None:

@@ -17,9 +17,10 @@ from verity import VerityConfigError
 from verity._ledger.effect import Effect, agrees_with_its_events
 from verity._store.connection import SCHEMA_VERSION, connect, read_path
 from verity._store.names import COLUMNS
-from verity._store.reads import read_events
+from verity._store.purging import BATCH, Purge
+from verity._store.reads import read_events, select_events
 from verity._store.registry import open_ledger
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite import DIALECT, SqliteStore
 
 
 @pytest.fixture
@@ -43,9 +44,9 @@ def call(store: SqliteStore) -> Caller:
 def _check_all_rows(store: SqliteStore) -> None:
     """After every test: each row says what its events say."""
     connection = store._connected()
-    for row in connection.execute(f"SELECT {COLUMNS} FROM effects").fetchall():
+    for row in connection.execute(f"SELECT {COLUMNS} FROM effects WHERE purged_at IS NULL").fetchall():
         effect = Effect._make(row)
-        events = read_events(connection, effect.id, 0, 1000)
+        events = read_events(connection.execute(*select_events(DIALECT, "", effect, 0, 1000)).fetchall())
         assert [sequence for sequence, _ in events] == list(range(1, len(events) + 1))
         assert agrees_with_its_events(effect, [event for _, event in events])
 
@@ -77,16 +78,64 @@ def test_failing_resetting_resolving(call: Caller, clock: TestClock) -> None:
     assert call("fail_effect", {**call.tokens(lease), "error": None})["status"] == "recorded"
     failed = call("lease_effect", {"effectKey": "k"})
     assert (failed["status"], failed["cachedError"]) == ("cached_failed", None)
-    assert call("reset_effect", {"effectKey": "k", "reason": "again"})["status"] == "reset"
+    assert call("reset_effect", {"effectKey": "k", "reason": "again", "mode": "retry"})["status"] == "reset"
+    assert call.refused("resolve_effect", {"effectKey": "k", "result": 1}) == (409, "not_failed")
     again = call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000})
     assert (again["priorState"], again["fenceToken"]) == ("reset", 2)
     clock.advance(5000)
-    assert call.refused("reset_effect", {"effectKey": "k"}) == (409, "not_failed")
     assert call("resolve_effect", {"effectKey": "k", "result": 7, "reason": "found"})["fenceToken"] == 3
     assert call("lease_effect", {"effectKey": "k"})["cachedResult"] == 7
     events = call("list_effect_events", effectKey="k")["items"]
     assert [event["type"] for event in events] == ["LEASE_GRANTED", "FAILED", "RESET", "LEASE_GRANTED", "RESOLVED"]
-    assert events[2]["detail"] == {"actor": "tester", "reason": "again"}
+    assert events[2]["detail"] == {"actor": "tester", "reason": "again", "mode": "retry"}
+
+
+def test_a_lease_is_taken_away_by_force_alone(call: Caller) -> None:
+    lease = call("lease_effect", {"effectKey": "k"})
+    assert call.refused("reset_effect", {"effectKey": "k", "force": False}) == (409, "lease_conflict")
+    assert call("reset_effect", {"effectKey": "k", "force": True})["fenceToken"] == 2
+    assert call.refused("commit_effect", {**call.tokens(lease), "result": 1}) == (409, "stale_fence")
+    again = call("lease_effect", {"effectKey": "k"})
+    assert (again["priorState"], again["fenceToken"]) == ("expired", 3)
+    assert call.refused("reset_effect", {"effectKey": "k", "mode": "perhaps"}) == (400, "invalid_request")
+
+
+def test_what_is_purged_keeps_its_key_from_being_acted_on(store: SqliteStore, call: Caller, clock: TestClock) -> None:
+    call.commit("old", {"big": "x" * 1000})
+    failed = call("lease_effect", {"effectKey": "failed", "inputJson": "secret"})
+    late = {**call.tokens(failed), "error": "declined"}
+    call("fail_effect", late)
+    call("lease_effect", {"effectKey": "running"})
+    clock.advance(1000)
+    call.commit("new")
+    purge = store.purge(Purge("test", before=clock.now_ms))
+    assert (purge.purged, purge.done) == (2, True)
+    assert store.purge(Purge("test", before=clock.now_ms)).purged == 0
+    assert store.purge(Purge("live", before=clock.now_ms + 1)).purged == 0
+    for key in ("old", "failed"):
+        for operation, body in (("lease", {}), ("reset", {"force": True}), ("resolve", {"result": 1})):
+            assert call.refused(f"{operation}_effect", {"effectKey": key, **body}) == (410, "effect_purged")
+        assert call("list_effect_events", effectKey=key)["items"] == []
+        shown = call("get_effect", effectKey=key)
+        assert shown["purgedAt"] == "2026-02-02T02:40:01.000Z"
+        assert not {"result", "error", "inputJson"} & set(shown)
+    assert call("fail_effect", late)["status"] == "already_failed"
+    assert call("lease_effect", {"effectKey": "new"})["cachedResult"] == "done"
+    assert call.refused("lease_effect", {"effectKey": "running"}) == (409, "lease_conflict")
+
+
+def test_a_purge_goes_in_batches_and_can_be_taken_up_again(store: SqliteStore, call: Caller, clock: TestClock) -> None:
+    for number in range(BATCH + 1):
+        call.commit(f"k{number}")
+    clock.advance(1)
+    first = store.purge(Purge("test", before=clock.now_ms, namespace="payments"))
+    assert (first.purged, first.done) == (BATCH, False)
+    rest = store.purge(first)
+    assert (rest.purged, rest.done) == (BATCH + 1, True)
+    call.namespace = "elsewhere"
+    call.commit("k")
+    clock.advance(1)
+    assert store.purge(Purge("test", before=clock.now_ms, namespace="payments")).purged == 0
 
 
 @pytest.mark.parametrize("text", ["1.10", "1e400", '"\\u00e9"', "[ 1, 2 ]", "null", "12345678901234567890"])

@@ -84,7 +84,7 @@ EXPECTED = {
     Fail: "!effect_not_found !stale_fence recorded recorded !effect_finished already_failed",
     Renew: "!effect_not_found !stale_fence renewed renewed !effect_finished !effect_finished",
     ReportObserve: "!effect_not_found !stale_fence reported reported reported reported",
-    Reset: "!effect_not_found already_reset !lease_conflict !not_failed !effect_finished reset",
+    Reset: "!effect_not_found already_reset !lease_conflict reset !effect_finished reset",
     Resolve: "!effect_not_found !not_failed !lease_conflict resolved already_committed resolved",
 }
 NEXT = {
@@ -126,7 +126,7 @@ def test_a_cell(kind: type[Command], state: State) -> None:
     after = decision.effect
     assert after is not None
     assert after.status == NEXT.get(word, before.status if before else "")
-    rises = word in ("granted", "resolved")
+    rises = word in ("granted", "resolved") or (word == "reset" and state is State.EXPIRED)
     assert after.fence == (before.fence if before else 0) + rises
     assert after.created_at == (before.created_at if before else story.now)
 
@@ -191,6 +191,48 @@ def test_a_zombie_is_refused_after_a_take_over_a_reset_and_a_resolve() -> None:
         old = story.pair()
         story.send(then)
         assert story.send(Commit(*old, OTHER)).reply.word == "stale_fence"
+
+
+@pytest.mark.parametrize(("mode", "prior"), [("verify", "expired"), ("retry", "reset")])
+@pytest.mark.parametrize("state", [State.FAILED, State.EXPIRED, State.RUNNING], ids=lambda state: state.name)
+def test_a_reset_decides_what_the_next_holder_is_told(state: State, mode: str, prior: str) -> None:
+    story = in_state(state)
+    old = story.pair()
+    assert story.send(Reset("admin", "why", mode, force=True)).reply.word == "reset"
+    assert story.events[-1].detail == {
+        "actor": "admin",
+        "reason": "why",
+        "mode": mode,
+        "forced": state is State.RUNNING or None,
+    }
+    assert story.send(Commit(*old, OTHER)).reply.word == "stale_fence"
+    granted = story.send(Lease())
+    assert granted.effect is not None
+    assert granted.effect.prior_state == prior
+    assert granted.effect.fence == old[0] + (1 if state is State.FAILED else 2)
+    assert [event.type for event in granted.events] == [EventType.LEASE_GRANTED]
+
+
+def test_a_reset_can_be_given_another_mode_before_the_next_grant() -> None:
+    story = in_state(State.IDLE)
+    assert story.send(Reset(mode="verify")).reply.word == "already_reset"
+    assert story.send(Reset(mode="retry")).reply.word == "reset"
+    assert story.send(Reset(mode="retry")).reply.word == "already_reset"
+    assert story.effect is not None
+    assert (story.effect.prior_state, story.effect.fence) == ("reset", 1)
+
+
+@pytest.mark.parametrize("state", [State.COMMITTED, State.FAILED], ids=lambda state: state.name)
+def test_a_purged_effect_is_never_granted_and_never_changes(state: State) -> None:
+    story = in_state(state)
+    assert story.effect is not None
+    story.effect = story.effect._replace(result_text=None, error_text=None, input_text=None, purged_at=story.now)
+    for command in (Lease(), Reset(), Reset(force=True, mode="retry"), Resolve(RESULT)):
+        decision = story.send(command)
+        assert (decision.reply.word, decision.reply.refused, decision.events) == ("effect_purged", True, ())
+    again = story.send(Commit(*story.pair(), RESULT))
+    assert again.reply.word == ("already_committed" if state is State.COMMITTED else "effect_finished")
+    assert not again.events
 
 
 def test_a_renewal_never_shortens() -> None:

@@ -37,7 +37,7 @@ def test_fail_reset_and_the_next_grant(agent: httpx.Client, admin: httpx.Client,
     assert failed.json()["status"] == "recorded"
     lease = {"effectKey": grant["effectKey"]}
     assert agent.post("/effects/payments/lease", json=lease).json()["cachedError"] == {"message": "declined"}
-    assert admin.post("/effects/payments/reset", json={**lease, "reason": "new card"}).json()["status"] == "reset"
+    assert admin.post("/effects/payments/reset", json={**lease, "mode": "retry"}).json()["status"] == "reset"
     granted = agent.post("/effects/payments/lease", json=lease).json()
     assert (granted["status"], granted["priorState"], granted["fenceToken"]) == ("granted", "reset", 2)
     stale = agent.post("/effects/payments/commit", json={**grant, "result": 1})

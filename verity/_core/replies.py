@@ -28,6 +28,7 @@ _ADVICE = {
     "stale_fence": "Another holder was granted the effect since; look it up before acting on it again.",
     "effect_finished": "The effect is already finished; request a lease to read its outcome.",
     "effect_not_found": "Check the namespace, the effect key and the key's environment (live or test).",
+    "effect_purged": "It was decided long ago; look its outcome up in the outside world. Never act on this key again.",
     "unauthenticated": "Check the API key.",
     "forbidden": "The API key's role or its namespaces do not allow this.",
     "payload_too_large": "Send a smaller payload: at most 64 KB of compact JSON each.",

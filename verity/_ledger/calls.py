@@ -35,6 +35,8 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     request_id: str = ""
+    trace_parent: str | None = None
+    """The W3C trace context of a lease request, kept with the effect."""
 
     def __repr__(self) -> str:
         return f"<Request {self.operation} {self.request_id}>"
@@ -47,6 +49,9 @@ class Answer:
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    outcome: tuple[str, str] = ("", "")
+    """What an effect call came to, for whoever counts: the reply's word or error code, and what is specific to it (a
+    grant's prior state, a result's source)."""
 
     def __repr__(self) -> str:
         return f"<Answer {self.status}>"

@@ -69,6 +69,7 @@ class Effect(NamedTuple):
     workflow_name: str | None
     case_id: str | None
     run_id: str | None
+    trace_parent: str | None
     input_text: str | None
     input_sha256: str | None
     result_text: str | None
@@ -79,6 +80,8 @@ class Effect(NamedTuple):
     event_count: int
     created_at: int
     updated_at: int
+    purged_at: int | None
+    """When its payloads and events were dropped. What is left keeps the key from being acted on again."""
 
     def __repr__(self) -> str:
         return f"<Effect {self.effect_id} {self.status} fence={self.fence}>"
@@ -156,7 +159,7 @@ def fold(events: Iterable[Event]) -> Folded:
         elif event.type is EventType.FAILED:
             now = now._replace(status=Status.FAILED.value, error_sha256=detail["errorSha256"], source=detail["source"])
         elif event.type is EventType.RESET:
-            now = now._replace(status=Status.IDLE.value, error_sha256=None, source=None)
+            now = now._replace(status=Status.IDLE.value, fence=event.fence, error_sha256=None, source=None)
     return now
 
 

@@ -8,14 +8,17 @@ Why nothing acts twice:
 2. Commit, fail and renew are a compare-and-set on that pair, not on the clock. A holder whose lease ran out may still
    commit while nobody else was granted: its work is done and true. Once somebody else was, its pair is old, and it is
    told `stale_fence`. That check comes before any other, so that a zombie learns nothing but that it is one.
-3. COMMITTED never changes. FAILED changes by reset and resolve alone, and both make the old pair worthless: reset
-   forgets the token, resolve raises the fence as well.
+3. COMMITTED never changes. FAILED changes by reset and resolve alone. Both make the old pair worthless, since they
+   forget the token; where the outcome was unknown (RUNNING, EXPIRED), and on every resolve, they raise the fence, too.
 4. A clock that is wrong can only grant too early or too late; it can't make two pairs current.
 5. The same commit or fail, sent again with the same pair, is answered without a change. What it carries then is not
    compared: the first one won.
 
 A repeated lease request (same Idempotency-Key) whose lease has run out meanwhile gets its grant again with a new
 expiry, as if it had renewed: nobody else was granted, and its sender can't have acted, since it never had the answer.
+
+A purged effect has lost its payloads and its trail, and nothing else: whoever asks for it is told `effect_purged`, and
+never granted. The same commit or fail, sent again, is still answered.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ class Lease(NamedTuple):
     case_id: str | None = None
     run_id: str | None = None
     input: Payload | None = None
+    trace_parent: str | None = None
 
 
 class Commit(NamedTuple):
@@ -79,10 +83,13 @@ class ReportObserve(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """FAILED -> IDLE, by an admin."""
+    """FAILED or EXPIRED -> IDLE, by an admin; with `force` from under a live lease, too."""
 
     actor: str | None = None
     reason: str | None = None
+    mode: str = "verify"
+    """`verify`: the next holder observes first (priorState `expired`). `retry`: it need not (priorState `reset`)."""
+    force: bool = False
 
 
 class Resolve(NamedTuple):
@@ -133,6 +140,8 @@ def apply(effect: Effect | None, command: Command, context: Context) -> Decision
         and (command.fence, command.lease_token) != (effect.fence, effect.lease_token)
     ):
         return _refuse(effect, "stale_fence")
+    if effect is not None and effect.purged_at is not None and isinstance(command, (Lease, Reset, Resolve)):
+        return _refuse(effect, "effect_purged")
     return TABLE[type(command)][state](effect, command, context)
 
 
@@ -165,7 +174,7 @@ def _grant(prior_state: str) -> Rule:
             {"priorState": prior_state, "leaseDurationMs": command.lease_duration_ms, "leaseExpiresAt": expires_at},
         )
         events: tuple[Event, ...] = (granted,)
-        if effect is not None and prior_state == "expired":
+        if effect is not None and effect.status == Status.RUNNING:
             events = (Event(EventType.LEASE_EXPIRED, now, effect.fence, effect.agent_id, effect.run_id), granted)
         after = Effect(
             id=context.new_id() if effect is None else effect.id,
@@ -183,6 +192,7 @@ def _grant(prior_state: str) -> Rule:
             workflow_name=command.workflow_name,
             case_id=command.case_id,
             run_id=command.run_id,
+            trace_parent=command.trace_parent,
             input_text=command.input.text if command.input else None,
             input_sha256=command.input.sha256 if command.input else None,
             result_text=None,
@@ -193,10 +203,15 @@ def _grant(prior_state: str) -> Rule:
             event_count=(0 if effect is None else effect.event_count) + len(events),
             created_at=now if effect is None else effect.created_at,
             updated_at=now,
+            purged_at=None,
         )
         return Decision(after, events, Reply("granted"))
 
     return rule
+
+
+def _grant_after_reset(effect: Effect, command: Lease, context: Context) -> Decision:
+    return _grant(effect.prior_state)(effect, command, context)
 
 
 def _repeat_or_conflict(effect: Effect, command: Lease, _context: Context) -> Decision:
@@ -277,19 +292,41 @@ def _report(effect: Effect, command: ReportObserve, context: Context) -> Decisio
 # --- reset, resolve ---
 
 
+_PRIOR_STATES = {"verify": "expired", "retry": "reset"}
+
+
 def _reset(effect: Effect, command: Reset, context: Context) -> Decision:
-    event = Event(EventType.RESET, context.now, effect.fence, detail={"actor": command.actor, "reason": command.reason})
+    # Where a holder may still be at it, its pair must not only be forgotten but be seen to be old.
+    fence = effect.fence + (effect.status == Status.RUNNING)
+    detail = {
+        "actor": command.actor,
+        "reason": command.reason,
+        "mode": command.mode,
+        "forced": True if effect.state(context.now) is State.RUNNING else None,
+    }
     after = effect._replace(
         status=Status.IDLE.value,
+        fence=fence,
         lease_token=None,
         idempotency_key=None,
+        prior_state=_PRIOR_STATES[command.mode],
         error_text=None,
         error_sha256=None,
         source=None,
         event_count=effect.event_count + 1,
         updated_at=context.now,
     )
-    return Decision(after, (event,), Reply("reset"))
+    return Decision(after, (Event(EventType.RESET, context.now, fence, detail=detail),), Reply("reset"))
+
+
+def _reset_again(effect: Effect, command: Reset, context: Context) -> Decision:
+    if effect.prior_state == _PRIOR_STATES[command.mode]:
+        return Decision(effect, (), Reply("already_reset"))
+    return _reset(effect, command, context)
+
+
+def _reset_if_forced(effect: Effect, command: Reset, context: Context) -> Decision:
+    return _reset(effect, command, context) if command.force else _refuse(effect, "lease_conflict")
 
 
 def _resolve(effect: Effect, command: Resolve, context: Context) -> Decision:
@@ -329,7 +366,7 @@ _not_failed = _refusal("not_failed")
 TABLE: dict[type[Command], dict[State, Rule]] = {
     Lease: {
         State.NONE: _grant("none"),
-        State.IDLE: _grant("reset"),
+        State.IDLE: _grant_after_reset,
         State.RUNNING: _repeat_or_conflict,
         State.EXPIRED: _repeat_or_take_over,
         State.COMMITTED: _unchanged("cached_completed"),
@@ -369,9 +406,9 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
     },
     Reset: {
         State.NONE: _not_found,
-        State.IDLE: _unchanged("already_reset"),
-        State.RUNNING: _conflict,
-        State.EXPIRED: _not_failed,
+        State.IDLE: _reset_again,
+        State.RUNNING: _reset_if_forced,
+        State.EXPIRED: _reset,
         State.COMMITTED: _finished,
         State.FAILED: _reset,
     },

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from verity._ledger import transitions
-from verity._ledger.calls import Answer, Request
+from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.effect import Effect, Event, Payload, State
 from verity._ledger.json_text import Member, NotJson, Raw, dump_fields, read_members, to_payload
 from verity._ledger.transitions import Command, Decision
@@ -27,6 +27,41 @@ class Refused(Exception):
         self.message = message
         self.details = details
         self.retry_after_s = retry_after_s
+
+
+def read_namespace(request: Request) -> str | None:
+    """The namespace that a call names. The one place where a key's binding to namespaces is enforced: no store gets at
+    a namespace in another way, and what names none is confined by the query's own conditions.
+
+    Raises:
+        Refused: 403, the key is not bound to it.
+    """
+    namespace = request.namespace if request.namespace is not None else request.query.get("namespace")
+    allowed = request.scope.namespaces
+    if namespace is not None and allowed is not None and namespace not in allowed:
+        raise Refused(403, "forbidden", "This API key is not bound to this namespace.")
+    return namespace
+
+
+class Call(NamedTuple):
+    """An effect call, read: what it is about, and what it asks for."""
+
+    request: Request
+    environment: Environment
+    namespace: str
+    key: str
+    command: Command
+
+
+def read_call(request: Request) -> Call:
+    """Read an effect call, inside its scope.
+
+    Raises:
+        Refused: 400, 403 or 413.
+    """
+    namespace = read_namespace(request) or ""
+    key, command = read_command(request)
+    return Call(request, request.scope.environment, namespace, key, command)
 
 
 def read_command(request: Request) -> tuple[str, Command]:
@@ -103,6 +138,7 @@ def _lease(members: Members, request: Request) -> Command:
         case_id=_get(members, "caseId", str),
         run_id=_get(members, "runId", str),
         input=_payload(members, "inputJson"),
+        trace_parent=request.trace_parent,
     )
 
 
@@ -133,7 +169,12 @@ def _report(members: Members, _request: Request) -> Command:
 
 
 def _reset(members: Members, request: Request) -> Command:
-    return transitions.Reset(request.scope.actor, _get(members, "reason", str))
+    mode = _get(members, "mode", str) or "verify"
+    if mode not in ("verify", "retry"):
+        raise KeyError("mode")
+    return transitions.Reset(
+        request.scope.actor, _get(members, "reason", str), mode, bool(_get(members, "force", bool))
+    )
 
 
 def _resolve(members: Members, request: Request) -> Command:
@@ -164,14 +205,10 @@ _MESSAGES = {
 
 
 def answer_decision(request: Request, decision: Decision, key: str, now: int) -> Answer:
-    """The answer to an effect call.
-
-    Raises:
-        Refused: the table refused the command.
-    """
+    """The answer to an effect call, also to one that the table refused."""
     effect, reply = decision.effect, decision.reply
     if reply.refused or effect is None:
-        raise _refusal(reply.word, effect, key, now)
+        return answer_problem(_refusal(reply.word, effect, key, now), request.request_id)
     fields: dict[str, Any] = {"status": reply.word, "effectId": effect.effect_id}
     operation = request.operation
     if operation == "lease_effect":
@@ -183,7 +220,8 @@ def answer_decision(request: Request, decision: Decision, key: str, now: int) ->
     messages = _MESSAGES.get(operation)
     if messages:
         fields["message"] = messages[reply.word]
-    return Answer(200, dump_fields(fields))
+    detail = effect.prior_state if reply.word == "granted" else effect.source or ""
+    return Answer(200, dump_fields(fields), outcome=(reply.word, detail))
 
 
 def _lease_fields(effect: Effect, word: str) -> dict[str, Any]:
@@ -213,6 +251,13 @@ def _refusal(code: str, effect: Effect | None, key: str, now: int) -> Refused:
             # Holders are usually done long before their lease runs out, so waiters are asked to come back soon.
             retry_after_s=1,
         )
+    if code == "effect_purged":
+        return Refused(
+            410,
+            code,
+            f"The {name} is {effect.status}, and what it came to was purged; it is never granted again.",
+            details={"status": effect.status, "purgedAt": format_time(effect.purged_at or now)},
+        )
     messages = {
         "stale_fence": f"This lease on {name} is not the current one: it was granted again, reset or resolved since.",
         "effect_finished": f"The {name} is {effect.status} already, which this call cannot change.",
@@ -227,7 +272,8 @@ def answer_problem(refused: Refused, request_id: str) -> Answer:
     if refused.details is not None:
         error["details"] = refused.details
     headers = {} if refused.retry_after_s is None else {"retry-after": str(refused.retry_after_s)}
-    return Answer(refused.status, dump_fields({"error": error, "requestId": request_id}), headers)
+    body = dump_fields({"error": error, "requestId": request_id})
+    return Answer(refused.status, body, headers, outcome=(refused.code, ""))
 
 
 def effect_fields(effect: Effect, now: int) -> dict[str, Any]:
@@ -246,9 +292,11 @@ def effect_fields(effect: Effect, now: int) -> dict[str, Any]:
         "workflowName": effect.workflow_name,
         "caseId": effect.case_id,
         "runId": effect.run_id,
+        "traceParent": effect.trace_parent,
         "source": effect.source,
         "createdAt": format_time(effect.created_at),
         "updatedAt": format_time(effect.updated_at),
+        "purgedAt": None if effect.purged_at is None else format_time(effect.purged_at),
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     payloads = {"inputJson": effect.input_text, "result": effect.result_text, "error": effect.error_text}

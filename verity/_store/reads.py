@@ -1,21 +1,42 @@
-"""The reads: lists, single effects, audit trails and counts, always inside the caller's scope."""
+"""The reads: lists, single effects, audit trails and counts, always inside the caller's scope.
+
+Each is written once for all stores: a generator that yields queries and is sent their rows, so that a store whose
+driver blocks and one whose driver awaits run the same code. Where two databases differ, a `Dialect` says how.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from datetime import datetime, timezone
-from typing import Any
-
-import apsw
+from typing import Any, NamedTuple
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.effect import Effect, Event, EventType, parse_effect_id
 from verity._ledger.json_text import dump_fields
-from verity._ledger.wire import Refused, effect_fields, event_fields, format_time
+from verity._ledger.wire import Refused, effect_fields, event_fields, format_time, read_namespace
 from verity._store.names import COLUMNS, hash_key
 
-Read = Callable[[apsw.Connection, Request, int], Answer]
+
+class Query(NamedTuple):
+    """One SELECT; each value stands for a `?`."""
+
+    sql: str
+    values: Sequence[Any]
+
+
+class Dialect(NamedTuple):
+    """How a database says what others say differently."""
+
+    contains: str
+    """A condition: the column {0} contains the text ?."""
+    event_owner: dict[str, str]
+    """The columns of `events` that name an event's effect, and those of `effects` that they hold."""
+
+
+Rows = list[Any]
+Reading = Generator[Query, Rows, Answer]
+Read = Callable[[Request, int, Dialect], Reading]
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
@@ -35,13 +56,11 @@ class Where:
         scope = request.scope
         self.conditions = ["environment = ?"]
         self.values: list[Any] = [scope.environment]
-        if scope.namespaces is not None:
-            self.add_one_of("namespace", sorted(scope.namespaces))
-        namespace = request.namespace or request.query.get("namespace")
+        namespace = read_namespace(request)
         if namespace is not None:
-            if scope.namespaces is not None and namespace not in scope.namespaces:
-                raise Refused(403, "forbidden", "This API key is not bound to this namespace.")
             self.add("namespace = ?", namespace)
+        elif scope.namespaces is not None:
+            self.add_one_of("namespace", sorted(scope.namespaces))
 
     def add(self, condition: str, *values: Any) -> None:
         self.conditions.append(condition)
@@ -54,7 +73,7 @@ class Where:
         return " AND ".join(self.conditions)
 
 
-def list_effects(connection: apsw.Connection, request: Request, now: int) -> Answer:
+def list_effects(request: Request, now: int, dialect: Dialect) -> Reading:
     """Newest first; the cursor is the last id that was seen."""
     query, where = request.query, Where(request)
     for name, column in _EQUAL_FILTERS.items():
@@ -63,7 +82,7 @@ def list_effects(connection: apsw.Connection, request: Request, now: int) -> Ans
     if "status" in query:
         _add_status(where, query["status"], now)
     if "search" in query:
-        where.add("instr(effect_key, ?) > 0", query["search"])
+        where.add(dialect.contains.format("effect_key"), query["search"])
     if "since" in query:
         where.add("created_at >= ?", _read_time("since", query["since"]))
     if "until" in query:
@@ -71,75 +90,83 @@ def list_effects(connection: apsw.Connection, request: Request, now: int) -> Ans
     if "cursor" in query:
         where.add("id < ?", _read_number("cursor", query["cursor"]))
     limit = _limit(query)
-    rows = connection.execute(
+    rows = yield Query(
         f"SELECT {COLUMNS} FROM effects WHERE {where} ORDER BY id DESC LIMIT ?", (*where.values, limit + 1)
-    ).fetchall()
+    )
     effects = [Effect._make(row) for row in rows[:limit]]
     return _page([effect_fields(effect, now) for effect in effects], effects[-1].id if len(rows) > limit else None)
 
 
-def get_effect(connection: apsw.Connection, request: Request, now: int) -> Answer:
+def get_effect(request: Request, now: int, _dialect: Dialect) -> Reading:
     """One effect by its key."""
-    return Answer(200, dump_fields(effect_fields(_find(connection, request), now)))
+    effect = yield from _find(request)
+    return Answer(200, dump_fields(effect_fields(effect, now)))
 
 
-def get_effect_by_id(connection: apsw.Connection, request: Request, now: int) -> Answer:
+def get_effect_by_id(request: Request, now: int, _dialect: Dialect) -> Reading:
     """One effect by its id."""
     where = Where(request)
     where.add("id = ?", parse_effect_id(request.query.get("effectId", "")))
-    row = connection.execute(f"SELECT {COLUMNS} FROM effects WHERE {where}", where.values).fetchone()
-    if row is None:
+    rows = yield Query(f"SELECT {COLUMNS} FROM effects WHERE {where}", where.values)
+    if not rows:
         raise Refused(404, "effect_not_found", "There is no effect with this id.")
-    return Answer(200, dump_fields(effect_fields(Effect._make(row), now)))
+    return Answer(200, dump_fields(effect_fields(Effect._make(rows[0]), now)))
 
 
-def list_effect_events(connection: apsw.Connection, request: Request, _now: int) -> Answer:
+def list_effect_events(request: Request, _now: int, dialect: Dialect) -> Reading:
     """The audit trail, oldest first."""
-    effect = _find(connection, request)
+    effect = yield from _find(request)
     limit = _limit(request.query)
     after = _read_number("cursor", request.query.get("cursor", "0"))
-    rows = read_events(connection, effect.id, after, limit + 1)
-    items = [event_fields(sequence, event) for sequence, event in rows[:limit]]
-    return _page(items, rows[limit - 1][0] if len(rows) > limit else None)
+    rows = yield select_events(dialect, request.scope.environment, effect, after, limit + 1)
+    events = read_events(rows)
+    items = [event_fields(sequence, event) for sequence, event in events[:limit]]
+    return _page(items, events[limit - 1][0] if len(events) > limit else None)
 
 
-def read_events(connection: apsw.Connection, effect: int, after: int, limit: int) -> list[tuple[int, Event]]:
-    """Events of an effect with a sequence above `after`, oldest first."""
-    rows = connection.execute(
+def select_events(dialect: Dialect, environment: str, effect: Effect, after: int, limit: int) -> Query:
+    """The events of an effect with a sequence above `after`, oldest first; `read_events` reads the rows."""
+    values = {"environment": environment, "namespace": effect.namespace, "id": effect.id}
+    return Query(
         "SELECT sequence, type, at, fence, agent_id, run_id, detail FROM events"
-        " WHERE effect = ? AND sequence > ? ORDER BY sequence LIMIT ?",
-        (effect, after, limit),
+        f" WHERE {' AND '.join(f'{column} = ?' for column in dialect.event_owner)}"
+        " AND sequence > ? ORDER BY sequence LIMIT ?",
+        (*(values[held] for held in dialect.event_owner.values()), after, limit),
     )
+
+
+def read_events(rows: Rows) -> list[tuple[int, Event]]:
+    """Each event with its sequence."""
     return [
         (sequence, Event(EventType(kind), at, fence, agent_id, run_id, json.loads(detail)))
         for sequence, kind, at, fence, agent_id, run_id, detail in rows
     ]
 
 
-def list_namespaces(connection: apsw.Connection, request: Request, _now: int) -> Answer:
+def list_namespaces(request: Request, _now: int, _dialect: Dialect) -> Reading:
     """Each namespace with its number of effects."""
-    return _groups(connection, request, ["namespace"], [])
+    return (yield from _groups(request, ["namespace"], []))
 
 
-def list_workflows(connection: apsw.Connection, request: Request, _now: int) -> Answer:
+def list_workflows(request: Request, _now: int, _dialect: Dialect) -> Reading:
     """Each workflow with its numbers."""
-    return _groups(connection, request, ["workflow_name"], [])
+    return (yield from _groups(request, ["workflow_name"], []))
 
 
-def list_cases(connection: apsw.Connection, request: Request, _now: int) -> Answer:
+def list_cases(request: Request, _now: int, _dialect: Dialect) -> Reading:
     """Each case of a workflow with its numbers."""
-    return _groups(connection, request, ["workflow_name", "case_id"], ["workflowName"])
+    return (yield from _groups(request, ["workflow_name", "case_id"], ["workflowName"]))
 
 
-def list_runs(connection: apsw.Connection, request: Request, _now: int) -> Answer:
+def list_runs(request: Request, _now: int, _dialect: Dialect) -> Reading:
     """Each run of a case with its numbers."""
-    return _groups(connection, request, ["workflow_name", "case_id", "run_id"], ["workflowName", "caseId"])
+    return (yield from _groups(request, ["workflow_name", "case_id", "run_id"], ["workflowName", "caseId"]))
 
 
 _NAMES = {"namespace": "namespace", "workflow_name": "workflowName", "case_id": "caseId", "run_id": "runId"}
 
 
-def _groups(connection: apsw.Connection, request: Request, columns: list[str], filters: list[str]) -> Answer:
+def _groups(request: Request, columns: list[str], filters: list[str]) -> Reading:
     where = Where(request)
     for column in columns:
         where.add(f"{column} IS NOT NULL")
@@ -149,11 +176,11 @@ def _groups(connection: apsw.Connection, request: Request, columns: list[str], f
     listed = ", ".join(columns)
     limit = _limit(request.query)
     offset = _read_number("cursor", request.query.get("cursor", "0"))
-    rows: list[Any] = connection.execute(
+    rows = yield Query(
         f"SELECT {listed}, count(*), min(created_at), max(updated_at) FROM effects WHERE {where}"
         f" GROUP BY {listed} ORDER BY {listed} LIMIT ? OFFSET ?",
         (*where.values, limit + 1, offset),
-    ).fetchall()
+    )
     items = [
         {
             **{_NAMES[column]: value for column, value in zip(columns, row, strict=False)},
@@ -166,50 +193,51 @@ def _groups(connection: apsw.Connection, request: Request, columns: list[str], f
     return _page(items, offset + limit if len(rows) > limit else None)
 
 
-def get_stats(connection: apsw.Connection, request: Request, now: int) -> Answer:
+def get_stats(request: Request, now: int, dialect: Dialect) -> Reading:
     """Counts by state, what happened since a moment (the last hour by default), and the oldest expired lease."""
     since = _read_time("since", request.query["since"]) if "since" in request.query else now - 3_600_000
     where = Where(request)
-    by_status: dict[str, int] = _counts(
-        connection.execute(
-            f"SELECT CASE WHEN status = 'RUNNING' AND lease_expires_at <= ? THEN 'EXPIRED' ELSE status END AS state,"
-            f" count(*) FROM effects WHERE {where} GROUP BY state",
-            (now, *where.values),
-        ).fetchall()
+    by_status: dict[str, int] = dict(
+        (
+            yield Query(
+                "SELECT CASE WHEN status = 'RUNNING' AND lease_expires_at <= ? THEN 'EXPIRED' ELSE status END AS state,"
+                f" count(*) FROM effects WHERE {where} GROUP BY state",
+                (now, *where.values),
+            )
+        )
     )
-    recent: dict[str, int] = _counts(
-        connection.execute(
-            f"SELECT type, count(*) FROM events WHERE at >= ? AND effect IN (SELECT id FROM effects WHERE {where})"
-            " GROUP BY type",
-            (since, *where.values),
-        ).fetchall()
+    recent: dict[str, int] = dict(
+        (
+            yield Query(
+                f"SELECT type, count(*) FROM events WHERE at >= ? AND ({', '.join(dialect.event_owner)})"
+                f" IN (SELECT {', '.join(dialect.event_owner.values())} FROM effects WHERE {where})"
+                " GROUP BY type",
+                (since, *where.values),
+            )
+        )
     )
-    oldest = connection.execute(
+    oldest = yield Query(
         f"SELECT min(lease_expires_at) FROM effects WHERE {where} AND status = 'RUNNING' AND lease_expires_at <= ?",
         (*where.values, now),
-    ).get
+    )
     fields: dict[str, Any] = {
         "byStatus": {state: by_status.get(state, 0) for state in ("IDLE", "RUNNING", "EXPIRED", "COMMITTED", "FAILED")},
         "since": format_time(since),
         "events": {kind.value: recent.get(kind.value, 0) for kind in EventType},
     }
-    if oldest is not None:
-        fields["oldestExpiredAt"] = format_time(oldest)
+    if oldest[0][0] is not None:
+        fields["oldestExpiredAt"] = format_time(oldest[0][0])
     return Answer(200, dump_fields(fields))
 
 
-def _counts(rows: list[Any]) -> dict[str, int]:
-    return dict(rows)
-
-
-def _find(connection: apsw.Connection, request: Request) -> Effect:
+def _find(request: Request) -> Generator[Query, Rows, Effect]:
     key = request.query.get("effectKey", "")
     where = Where(request)
     where.add("key_hash = ?", hash_key(request.scope.environment, request.namespace or "", key))
-    row = connection.execute(f"SELECT {COLUMNS} FROM effects WHERE {where}", where.values).fetchone()
-    if row is None:
+    rows = yield Query(f"SELECT {COLUMNS} FROM effects WHERE {where}", where.values)
+    if not rows:
         raise Refused(404, "effect_not_found", f"There is no effect {key!r} in this namespace.")
-    return Effect._make(row)
+    return Effect._make(rows[0])
 
 
 def _add_status(where: Where, status: str, now: int) -> None:

@@ -18,18 +18,13 @@ import apsw
 from verity._ledger.calls import Answer, Request
 from verity._ledger.effect import Effect, Event
 from verity._ledger.transitions import Context, apply
-from verity._ledger.wire import (
-    EFFECT_OPERATIONS,
-    Refused,
-    answer_decision,
-    answer_problem,
-    read_command,
-)
+from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
 from verity._store.connection import connect
 from verity._store.names import COLUMNS, hash_key
-from verity._store.reads import READS
+from verity._store.purging import PURGED, Purge
+from verity._store.reads import READS, Dialect, Query, Rows
 from verity.errors import VerityConfigError
 
 _logger = logging.getLogger("verity.ledger")
@@ -43,6 +38,7 @@ _UPDATE = f"UPDATE effects SET {', '.join(f'{name} = ?' for name in _CHANGING)} 
 _INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _RETRY_AFTER_S = 1
 _ID_RANDOM_BITS = 21
+DIALECT = Dialect(contains="instr({0}, ?) > 0", event_owner={"effect": "id"})
 
 
 def now_ms() -> int:
@@ -123,6 +119,18 @@ class SqliteStore:
         with self._lock:
             return api_keys.revoke(self._connected(), key_id, now)
 
+    def purge(self, purge: Purge) -> Purge:
+        """Carry out one batch of a purge; returns what is left to do."""
+        with self._lock:
+            connection = self._connected()
+            with connection:
+                now = self._now()
+                rows: Rows = connection.execute(*purge.select()).fetchall()
+                for (effect,) in rows:
+                    connection.execute("DELETE FROM events WHERE effect = ?", (effect,))
+                    connection.execute(f"UPDATE effects SET {PURGED} WHERE id = ?", (now, effect))
+            return purge.after([effect for (effect,) in rows])
+
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""
         with self._lock:
@@ -185,34 +193,41 @@ class SqliteStore:
 
     def _answer(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
         try:
-            allowed = request.scope.namespaces
-            if allowed is not None and request.namespace is not None and request.namespace not in allowed:
-                raise Refused(403, "forbidden", "This API key is not bound to this namespace.")
             if request.operation in EFFECT_OPERATIONS:
                 return self._change(connection, request, now)
-            return READS[request.operation](connection, request, now)
+            return self._read(connection, request, now)
         except Refused as refused:
             return answer_problem(refused, request.request_id)
 
     def _change(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
-        key, command = read_command(request)
-        namespace = request.namespace or ""
-        environment = request.scope.environment
-        key_hash = hash_key(environment, namespace, key)
+        call = read_call(request)
+        key_hash = hash_key(call.environment, call.namespace, call.key)
         row = connection.execute(_SELECT, (key_hash,)).fetchone()
         before = None if row is None else Effect._make(row)
-        context = Context(namespace, key, now, lambda: _new_id(connection, now), self._new_token)
-        decision = apply(before, command, context)
+        context = Context(call.namespace, call.key, now, lambda: _new_id(connection, now), self._new_token)
+        decision = apply(before, call.command, context)
         after = decision.effect
         if decision.events and after is not None:
             if before is None:
-                connection.execute(_INSERT, (environment, key_hash, *after))
+                connection.execute(_INSERT, (call.environment, key_hash, *after))
             else:
                 connection.execute(_UPDATE, (*after[3:], after.id))
             first = after.event_count - len(decision.events) + 1
             for sequence, event in enumerate(decision.events, first):
                 connection.execute(_INSERT_EVENT, _event_row(after.id, sequence, event))
-        return answer_decision(request, decision, key, now)
+        return answer_decision(request, decision, call.key, now)
+
+    @staticmethod
+    def _read(connection: apsw.Connection, request: Request, now: int) -> Answer:
+        reading = READS[request.operation](request, now, DIALECT)
+        rows: Rows | None = None
+        while True:
+            try:
+                query: Query = next(reading) if rows is None else reading.send(rows)
+            except StopIteration as done:
+                answer: Answer = done.value
+                return answer
+            rows = connection.execute(query.sql, tuple(query.values)).fetchall()
 
 
 def _new_id(connection: apsw.Connection, now: int) -> int:

@@ -31,7 +31,9 @@ class Effect:
         workflow_name (str | Unset):
         case_id (str | Unset):
         run_id (str | Unset):
+        trace_parent (str | Unset): The W3C trace context of the lease request.
         source (str | Unset): Now `acted`, `observed` or `resolved`.
+        purged_at (str | Unset): When its payloads and its audit trail were dropped.
         input_json (Any | Unset):
         result (Any | Unset):
         error (Any | Unset):
@@ -52,7 +54,9 @@ class Effect:
     workflow_name: str | Unset = UNSET
     case_id: str | Unset = UNSET
     run_id: str | Unset = UNSET
+    trace_parent: str | Unset = UNSET
     source: str | Unset = UNSET
+    purged_at: str | Unset = UNSET
     input_json: Any | Unset = UNSET
     result: Any | Unset = UNSET
     error: Any | Unset = UNSET
@@ -89,7 +93,11 @@ class Effect:
 
         run_id = self.run_id
 
+        trace_parent = self.trace_parent
+
         source = self.source
+
+        purged_at = self.purged_at
 
         input_json = self.input_json
 
@@ -126,8 +134,12 @@ class Effect:
             field_dict["caseId"] = case_id
         if run_id is not UNSET:
             field_dict["runId"] = run_id
+        if trace_parent is not UNSET:
+            field_dict["traceParent"] = trace_parent
         if source is not UNSET:
             field_dict["source"] = source
+        if purged_at is not UNSET:
+            field_dict["purgedAt"] = purged_at
         if input_json is not UNSET:
             field_dict["inputJson"] = input_json
         if result is not UNSET:
@@ -170,7 +182,11 @@ class Effect:
 
         run_id = d.pop("runId", UNSET)
 
+        trace_parent = d.pop("traceParent", UNSET)
+
         source = d.pop("source", UNSET)
+
+        purged_at = d.pop("purgedAt", UNSET)
 
         input_json = d.pop("inputJson", UNSET)
 
@@ -194,7 +210,9 @@ class Effect:
             workflow_name=workflow_name,
             case_id=case_id,
             run_id=run_id,
+            trace_parent=trace_parent,
             source=source,
+            purged_at=purged_at,
             input_json=input_json,
             result=result,
             error=error,

@@ -19,7 +19,8 @@ class ProblemError:
         code (str):
         message (str):
         details (Any | Unset): For `invalid_request` a list of `{path, message}`; for `lease_conflict` an object with
-            `leaseExpiresAt`.
+            `leaseExpiresAt`; for
+            `effect_purged` one with `status` and `purgedAt`.
     """
 
     code: str

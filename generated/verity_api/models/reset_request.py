@@ -17,15 +17,23 @@ class ResetRequest:
     """
     Attributes:
         effect_key (str): Names one effect for ever, within its namespace.
+        mode (str | Unset): `verify` (the default): the next holder observes before it acts. `retry`: it acts at once.
+        force (bool | Unset): Take the effect away from a holder whose lease is live.
         reason (str | Unset): Why, for the audit trail.
     """
 
     effect_key: str
+    mode: str | Unset = UNSET
+    force: bool | Unset = UNSET
     reason: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         effect_key = self.effect_key
+
+        mode = self.mode
+
+        force = self.force
 
         reason = self.reason
 
@@ -36,6 +44,10 @@ class ResetRequest:
                 "effectKey": effect_key,
             }
         )
+        if mode is not UNSET:
+            field_dict["mode"] = mode
+        if force is not UNSET:
+            field_dict["force"] = force
         if reason is not UNSET:
             field_dict["reason"] = reason
 
@@ -46,10 +58,16 @@ class ResetRequest:
         d = dict(src_dict)
         effect_key = d.pop("effectKey")
 
+        mode = d.pop("mode", UNSET)
+
+        force = d.pop("force", UNSET)
+
         reason = d.pop("reason", UNSET)
 
         reset_request = cls(
             effect_key=effect_key,
+            mode=mode,
+            force=force,
             reason=reason,
         )
 

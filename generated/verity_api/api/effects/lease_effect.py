@@ -16,6 +16,7 @@ def _get_kwargs(
     body: LeaseRequest,
     idempotency_key: str | Unset = UNSET,
     prefer: str | Unset = UNSET,
+    traceparent: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     if not isinstance(idempotency_key, Unset):
@@ -23,6 +24,9 @@ def _get_kwargs(
 
     if not isinstance(prefer, Unset):
         headers["Prefer"] = prefer
+
+    if not isinstance(traceparent, Unset):
+        headers["traceparent"] = traceparent
 
     _kwargs: dict[str, Any] = {
         "method": "post",
@@ -68,6 +72,7 @@ def sync_response(
     body: LeaseRequest,
     idempotency_key: str | Unset = UNSET,
     prefer: str | Unset = UNSET,
+    traceparent: str | Unset = UNSET,
 ) -> httpx.Response:
     """Ask for a lease on an effect: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
@@ -76,6 +81,7 @@ def sync_response(
             body=body,
             idempotency_key=idempotency_key,
             prefer=prefer,
+            traceparent=traceparent,
         )
     )
 
@@ -87,6 +93,7 @@ async def asyncio_response(
     body: LeaseRequest,
     idempotency_key: str | Unset = UNSET,
     prefer: str | Unset = UNSET,
+    traceparent: str | Unset = UNSET,
 ) -> httpx.Response:
     """Ask for a lease on an effect: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
@@ -95,6 +102,7 @@ async def asyncio_response(
             body=body,
             idempotency_key=idempotency_key,
             prefer=prefer,
+            traceparent=traceparent,
         )
     )
 
@@ -106,6 +114,7 @@ def sync_detailed(
     body: LeaseRequest,
     idempotency_key: str | Unset = UNSET,
     prefer: str | Unset = UNSET,
+    traceparent: str | Unset = UNSET,
 ) -> Response[LeaseReply]:
     """Ask for a lease on an effect
 
@@ -115,6 +124,7 @@ def sync_detailed(
         namespace (str):
         idempotency_key (str | Unset):
         prefer (str | Unset):
+        traceparent (str | Unset):
         body (LeaseRequest):
 
     Returns:
@@ -128,6 +138,7 @@ def sync_detailed(
             body=body,
             idempotency_key=idempotency_key,
             prefer=prefer,
+            traceparent=traceparent,
         )
     )
 
@@ -139,6 +150,7 @@ def sync(
     body: LeaseRequest,
     idempotency_key: str | Unset = UNSET,
     prefer: str | Unset = UNSET,
+    traceparent: str | Unset = UNSET,
 ) -> LeaseReply | None:
     """Ask for a lease on an effect
 
@@ -148,6 +160,7 @@ def sync(
         namespace (str):
         idempotency_key (str | Unset):
         prefer (str | Unset):
+        traceparent (str | Unset):
         body (LeaseRequest):
 
     Returns:
@@ -160,6 +173,7 @@ def sync(
         body=body,
         idempotency_key=idempotency_key,
         prefer=prefer,
+        traceparent=traceparent,
     ).parsed
 
 
@@ -170,6 +184,7 @@ async def asyncio_detailed(
     body: LeaseRequest,
     idempotency_key: str | Unset = UNSET,
     prefer: str | Unset = UNSET,
+    traceparent: str | Unset = UNSET,
 ) -> Response[LeaseReply]:
     """Ask for a lease on an effect
 
@@ -179,6 +194,7 @@ async def asyncio_detailed(
         namespace (str):
         idempotency_key (str | Unset):
         prefer (str | Unset):
+        traceparent (str | Unset):
         body (LeaseRequest):
 
     Returns:
@@ -192,6 +208,7 @@ async def asyncio_detailed(
             body=body,
             idempotency_key=idempotency_key,
             prefer=prefer,
+            traceparent=traceparent,
         )
     )
 
@@ -203,6 +220,7 @@ async def asyncio(
     body: LeaseRequest,
     idempotency_key: str | Unset = UNSET,
     prefer: str | Unset = UNSET,
+    traceparent: str | Unset = UNSET,
 ) -> LeaseReply | None:
     """Ask for a lease on an effect
 
@@ -212,6 +230,7 @@ async def asyncio(
         namespace (str):
         idempotency_key (str | Unset):
         prefer (str | Unset):
+        traceparent (str | Unset):
         body (LeaseRequest):
 
     Returns:
@@ -225,5 +244,6 @@ async def asyncio(
             body=body,
             idempotency_key=idempotency_key,
             prefer=prefer,
+            traceparent=traceparent,
         )
     ).parsed

@@ -120,16 +120,21 @@ class SqliteStore:
             return api_keys.revoke(self._connected(), key_id, now)
 
     def purge(self, purge: Purge) -> Purge:
-        """Carry out one batch of a purge; returns what is left to do."""
+        """Carry out one batch of a purge, durably; returns what is left to do. Raises apsw.Error as the above do."""
         with self._lock:
             connection = self._connected()
-            with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
                 now = self._now()
                 rows: Rows = connection.execute(*purge.select()).fetchall()
-                for (effect,) in rows:
-                    connection.execute("DELETE FROM events WHERE effect = ?", (effect,))
-                    connection.execute(f"UPDATE effects SET {PURGED} WHERE id = ?", (now, effect))
-            return purge.after([effect for (effect,) in rows])
+                for row in rows:
+                    connection.execute("DELETE FROM events WHERE effect = ?", row)
+                    connection.execute(f"UPDATE effects SET {PURGED} WHERE id = ?", (now, *row))
+                connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back(connection)
+                raise
+            return purge.after([row[0] for row in rows])
 
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""

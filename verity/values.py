@@ -83,9 +83,9 @@ class ReportObserveBody(RequestBody):
     duration_ms: int | None = None
 
 
-class Response(Mapping[str, Any]):
-    """An answer of the ledger: a read-only mapping with the wire's camelCase names, also those newer than this
-    client, and the known ones as attributes. An absent field reads as None through its attribute.
+class Record(Mapping[str, Any]):
+    """What a ledger said: a read-only mapping with the wire's camelCase names, also those newer than this client, and
+    the known ones as attributes. An absent field reads as None through its attribute. Payloads stay out of the repr.
     """
 
     __slots__ = ("_fields", "request_id")
@@ -115,6 +115,12 @@ class Response(Mapping[str, Any]):
 
     def __reduce__(self) -> Any:
         return type(self), (dict(self._fields), self.request_id)
+
+
+class Response(Record):
+    """The answer to a call on an effect."""
+
+    __slots__ = ()
 
     @property
     def status(self) -> str:

@@ -16,7 +16,7 @@ LOSE_ANSWER = "lose the answer"
 
 @dataclass
 class Sent:
-    """One request as it left the client."""
+    """One request as it left the client. A read has no body: its query stands here."""
 
     operation: str
     namespace: str
@@ -51,7 +51,8 @@ class AsyncFaultyTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         content = await request.aread()
         *_, namespace, operation = request.url.path.split("/")
-        self.sent.append(Sent(operation, namespace, json.loads(content), request.headers))
+        body = json.loads(content) if content else dict(request.url.params)
+        self.sent.append(Sent(operation, namespace, body, request.headers))
         planned = self.faults[operation]
         fault = planned.pop(0) if planned else None
         if fault == LOSE_REQUEST:

@@ -92,6 +92,10 @@ def test_nothing_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
             seen.raising(VerityError, lambda: client.protect("uncertain", act=lambda: result))
             clock.advance(30_000)
             client.protect("held", act=lambda: result)
+            effects = client.effects
+            assert any(effect.result == result for effect in effects.list())
+            seen.show(effects, *effects.list(), *effects.list().pages(), effects.get("done"), *effects.events("done"))
+            seen.raising(VerityError, lambda: effects.resolve("fails", result))
             for made in leases:
                 seen.secrets.append(made.lease_token)
         network.close()

@@ -10,6 +10,8 @@ import click
 import yaml
 
 import verity
+from verity import records
+from verity._sync.effects import SyncEffects
 from verity.server.cli.group import cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,21 @@ def test_every_parameter_of_protect_is_explained() -> None:
     for name in inspect.signature(verity.SyncVerityClient.protect).parameters:
         if name not in ("self", "effect_key"):
             assert re.search(rf"\b{name}\b", DOCS["settings.md"]), name
+
+
+def test_every_call_of_effects_and_its_parameters_are_explained() -> None:
+    page = DOCS["administration.md"]
+    for name, method in inspect.getmembers(SyncEffects, inspect.isfunction):
+        if not name.startswith("_"):
+            assert f"| `{name}(" in page, name
+            for parameter in inspect.signature(method).parameters:
+                assert parameter == "self" or re.search(rf"\b{parameter}\b", page), f"{name}: {parameter}"
+
+
+def test_every_value_of_the_reads_is_explained() -> None:
+    for name in records.__dict__:
+        if name in verity.__all__:
+            assert f"`{name}`" in DOCS["administration.md"], name
 
 
 def test_every_public_name_has_a_docstring_or_is_the_version() -> None:

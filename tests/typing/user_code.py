@@ -10,8 +10,11 @@ from verity import (
     CommitRequestBody,
     CommitUncertainError,
     ConflictRetryConfig,
+    EffectEvent,
+    EffectRecord,
     LeaseRequestBody,
     LeaseResponse,
+    Page,
     SyncVerityClient,
     VerityClient,
 )
@@ -66,6 +69,17 @@ def sync_colour(verity: SyncVerityClient) -> None:
     assert_type(run.protect("step", act=make_refund_sync), Refund)
 
 
+async def reads(verity: VerityClient, sync: SyncVerityClient) -> None:
+    async for effect in verity.effects.list(status="EXPIRED"):
+        assert_type(effect, EffectRecord)
+        assert_type(effect.effect_key, str | None)
+    async for page in verity.effects.events("k").pages():
+        assert_type(page, Page[EffectEvent])
+    assert_type(await verity.effects.get("k"), EffectRecord)
+    assert_type(list(sync.effects.list()), list[EffectRecord])
+    assert_type([event.type for page in sync.effects.events("k").pages() for event in page], list[str])
+
+
 def settings() -> VerityClient:
     return VerityClient(
         base_url="https://api.useverity.io/v1",
@@ -83,4 +97,5 @@ async def wrong(verity: VerityClient, sync: SyncVerityClient) -> None:
     await verity.protect("k", act=make_refund())  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await verity.protect("k")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     await verity.protect("k", act=make_refund, on_conflict="explode")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    verity.effects.list(status="LOST")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     sync.protect("k", act=make_refund_sync, lease_duration_ms="60s")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

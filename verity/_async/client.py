@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import httpx
 
@@ -38,6 +39,9 @@ from verity.values import (
     ReportObserveBody,
     ReportObserveResponse,
 )
+
+if TYPE_CHECKING:
+    from verity._async.effects import AsyncEffects
 
 T = TypeVar("T")
 Observe = AsyncAct[object]
@@ -231,6 +235,13 @@ class VerityClient:
             key_suffix=key_suffix,
             on_observe_error=on_observe_error,
         )
+
+    @cached_property
+    def effects(self) -> AsyncEffects:
+        """What the ledger has, and what an admin does about it: `list`, `get`, `events`, `reset`, `resolve`, …"""
+        from verity._async.effects import AsyncEffects  # programs that only protect do not pay for it
+
+        return AsyncEffects(self._ledger, self._settings.namespace, self._check_open)
 
     def workflow(self, name: str) -> AsyncWorkflow:
         """Start a chain `workflow(name).case(id).run()`; a run's `protect()` knows where its effects belong."""

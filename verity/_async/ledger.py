@@ -16,9 +16,9 @@ from verity._concurrency import AsyncRuntime, AsyncThunk
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import is_transient, read_reply, read_request_id
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
-from verity.values import CommitResponse, FailResponse, LeaseResponse, RenewResponse, ReportObserveResponse, Response
+from verity.values import CommitResponse, FailResponse, LeaseResponse, Record, RenewResponse, ReportObserveResponse
 
-R = TypeVar("R", bound=Response)
+R = TypeVar("R", bound=Record)
 Wire = dict[str, Any]
 Send = AsyncThunk[httpx.Response]
 
@@ -35,35 +35,38 @@ class AsyncLedger:
         self._runtime = runtime
         self._base_url = base_url
         self._max_delay_s = max_delay_s
-        self._api = _api_over(sender, base_url)
+        self.api = _api_over(sender, base_url)
 
     async def lease(self, namespace: str, body: Wire, *, idempotency_key: str) -> LeaseResponse:
         """Ask for a lease; the idempotency key makes a repeated request get the same grant."""
         request = LeaseRequest.from_dict(body)
-        return await self._call(
+        return await self.call(
             LeaseResponse,
             "lease",
-            body,
+            body["effectKey"],
             lambda: lease_effect.asyncio_response(
-                namespace, client=self._api, body=request, idempotency_key=idempotency_key
+                namespace, client=self.api, body=request, idempotency_key=idempotency_key
             ),
         )
 
     async def commit(self, namespace: str, body: Wire) -> CommitResponse:
         """Record a result."""
         request = CommitRequest.from_dict(body)
-        return await self._call(
+        return await self.call(
             CommitResponse,
             "commit",
-            body,
-            lambda: commit_effect.asyncio_response(namespace, client=self._api, body=request),
+            body["effectKey"],
+            lambda: commit_effect.asyncio_response(namespace, client=self.api, body=request),
         )
 
     async def fail(self, namespace: str, body: Wire) -> FailResponse:
         """Record a failure."""
         request = FailRequest.from_dict(body)
-        return await self._call(
-            FailResponse, "fail", body, lambda: fail_effect.asyncio_response(namespace, client=self._api, body=request)
+        return await self.call(
+            FailResponse,
+            "fail",
+            body["effectKey"],
+            lambda: fail_effect.asyncio_response(namespace, client=self.api, body=request),
         )
 
     async def renew(
@@ -72,10 +75,10 @@ class AsyncLedger:
         """Extend a lease."""
         request = RenewRequest.from_dict(body)
         api = self._api_with(timeout_s)
-        return await self._call(
+        return await self.call(
             RenewResponse,
             "renew",
-            body,
+            body["effectKey"],
             lambda: renew_effect.asyncio_response(namespace, client=api, body=request),
             attempts,
         )
@@ -86,10 +89,10 @@ class AsyncLedger:
         """Tell the audit trail what `observe` found; changes no state."""
         request = ReportObserveRequest.from_dict(body)
         api = self._api_with(timeout_s)
-        return await self._call(
+        return await self.call(
             ReportObserveResponse,
             "report-observe",
-            body,
+            body["effectKey"],
             lambda: report_observe.asyncio_response(namespace, client=api, body=request),
             attempts,
         )
@@ -98,11 +101,13 @@ class AsyncLedger:
         """Close what this ledger opened."""
         await self._sender.aclose()
 
-    async def _call(self, kind: type[R], operation: str, body: Wire, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
+    async def call(
+        self, kind: type[R], operation: str, effect_key: str | None, send: Send, attempts: int = SEND_ATTEMPTS
+    ) -> R:
         """Send until the answer is definite, at most `attempts` times."""
         for attempt in range(1, attempts + 1):
             try:
-                return await self._send(kind, operation, body["effectKey"], send)
+                return await self._send(kind, operation, effect_key, send)
             except VerityError as error:
                 if attempt == attempts or not is_transient(error):
                     raise
@@ -111,7 +116,7 @@ class AsyncLedger:
             await self._runtime.sleep(delay_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _send(self, kind: type[R], operation: str, effect_key: str, send: Send) -> R:
+    async def _send(self, kind: type[R], operation: str, effect_key: str | None, send: Send) -> R:
         try:
             response = await send()
         except VerityError:
@@ -119,8 +124,9 @@ class AsyncLedger:
         except Exception as error:
             # The one border for foreign errors: a transport, a proxy or a caller's own httpx client may raise
             # anything here, and whatever it is, nobody knows what became of the request.
+            about = f" of effect {effect_key!r}" if effect_key else ""
             raise VerityConnectionError(
-                f"{operation} of effect {effect_key!r} got no answer from {self._base_url} ({type(error).__name__}): "
+                f"{operation}{about} got no answer from {self._base_url} ({type(error).__name__}): "
                 "whether the ledger carried it out is unknown.",
                 effect_key=effect_key,
             ) from error
@@ -128,7 +134,7 @@ class AsyncLedger:
         return kind(fields, read_request_id(response.headers))
 
     def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
-        return self._api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)
+        return self.api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)
 
 
 def _api_over(sender: Any, base_url: str) -> AuthenticatedClient:

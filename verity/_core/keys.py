@@ -24,9 +24,10 @@ def check_optional_label(
     value: object,
     *,
     error: type[VerityConfigError | VerityValidationError] = VerityValidationError,
+    max_chars: int = MAX_LABEL_CHARS,
 ) -> str | None:
     """Check a human-readable name such as `agent_id`; None means absent."""
-    return None if value is None else _check_text(name, value, MAX_LABEL_CHARS, error)
+    return None if value is None else _check_text(name, value, max_chars, error)
 
 
 def check_namespace(namespace: object) -> str:

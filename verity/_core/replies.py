@@ -19,6 +19,7 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429})
 GRANTED = "granted"
 CACHED_COMPLETED = "cached_completed"
 CACHED_FAILED = "cached_failed"
+LISTS = frozenset({"list", "events", "namespaces", "workflows", "cases", "runs"})
 
 _MAX_MESSAGE_CHARS = 300
 _API_KEY = re.compile(r"vt_(live|test)_[A-Za-z0-9_\-]+")
@@ -31,8 +32,11 @@ _ADVICE = {
     "effect_purged": "It was decided long ago; look its outcome up in the outside world. Never act on this key again.",
     "unauthenticated": "Check the API key.",
     "forbidden": "The API key's role or its namespaces do not allow this.",
+    "effect_purged": "What it came to was dropped; it stays decided and is never acted again.",
+    "not_failed": "Only a failed or expired effect can be reset or resolved; look at its status.",
     "payload_too_large": "Send a smaller payload: at most 64 KB of compact JSON each.",
 }
+_LIVE = "Wait until it is released or has run out; only a reset with force=True takes it away from its holder."
 
 
 def is_transient(error: VerityError) -> bool:
@@ -58,7 +62,7 @@ def read_reply(
     """The JSON object of a successful answer.
 
     Raises:
-        LeaseConflictError: 409 to a lease request.
+        LeaseConflictError: 409 to a lease request, and to an admin's call where the lease is live.
         VerityApiError: any other answer that is not a success, or a success that cannot be understood:
             nothing is taken for confirmed on the word of a page that a proxy made up.
     """
@@ -88,9 +92,18 @@ def _is_understood(operation: str, body: dict[str, Any]) -> bool:
             fence = body.get("fenceToken")
             return isinstance(fence, int) and not isinstance(fence, bool) and isinstance(body.get("leaseToken"), str)
         return (status == CACHED_COMPLETED and "cachedResult" in body) or status == CACHED_FAILED
-    if operation in ("commit", "fail", "renew"):
+    if operation in ("commit", "fail", "renew", "reset", "resolve"):
         # Success is said by the 2xx; a status word that is newer than this client is still a success.
         return isinstance(status, str)
+    if operation in LISTS:
+        items, cursor = body.get("items"), body.get("nextCursor")
+        return (
+            isinstance(items, list)
+            and all(isinstance(item, dict) for item in items)
+            and (cursor is None or isinstance(cursor, str))
+        )
+    if operation in ("get", "get_by_id"):
+        return isinstance(status, str) and isinstance(body.get("effectKey"), str)
     return True
 
 
@@ -112,10 +125,11 @@ def _read_problem(
     }
     said = f"{code or 'error'}: {message}" if message else code or "no details"
     about = f" of effect {effect_key!r}" if effect_key else ""
-    if status == 409 and operation == "lease":
+    if status == 409 and (operation == "lease" or (operation in ("reset", "resolve") and code == "lease_conflict")):
         expires = details.get("leaseExpiresAt") if isinstance(details, dict) else None
+        advice = "Try again later." if operation == "lease" else _LIVE
         error: VerityApiError = LeaseConflictError(
-            f"Another holder's lease on effect {effect_key!r} is live (HTTP 409, {said}). Try again later.",
+            f"Another holder's lease on effect {effect_key!r} is live (HTTP 409, {said}). {advice}",
             lease_expires_at=expires if isinstance(expires, str) else None,
             **context,
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -39,6 +40,9 @@ from verity.values import (
     ReportObserveBody,
     ReportObserveResponse,
 )
+
+if TYPE_CHECKING:
+    from verity._sync.effects import SyncEffects
 
 T = TypeVar("T")
 Observe = SyncAct[object]
@@ -189,6 +193,13 @@ class SyncVerityClient:
             key_suffix=key_suffix,
             on_observe_error=on_observe_error,
         )
+
+    @cached_property
+    def effects(self) -> SyncEffects:
+        """What the ledger has, and what an admin does about it: `list`, `get`, `events`, `reset`, `resolve`, …"""
+        from verity._sync.effects import SyncEffects  # programs that only protect do not pay for it
+
+        return SyncEffects(self._ledger, self._settings.namespace, self._check_open)
 
     def workflow(self, name: str) -> SyncWorkflow:
         """Start a chain `workflow(name).case(id).run()`; a run's `protect()` knows where its effects belong."""

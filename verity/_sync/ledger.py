@@ -17,9 +17,9 @@ from verity._concurrency import SyncRuntime, SyncThunk
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import is_transient, read_reply, read_request_id
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
-from verity.values import CommitResponse, FailResponse, LeaseResponse, RenewResponse, ReportObserveResponse, Response
+from verity.values import CommitResponse, FailResponse, LeaseResponse, Record, RenewResponse, ReportObserveResponse
 
-R = TypeVar("R", bound=Response)
+R = TypeVar("R", bound=Record)
 Wire = dict[str, Any]
 Send = SyncThunk[httpx.Response]
 
@@ -36,35 +36,38 @@ class SyncLedger:
         self._runtime = runtime
         self._base_url = base_url
         self._max_delay_s = max_delay_s
-        self._api = _api_over(sender, base_url)
+        self.api = _api_over(sender, base_url)
 
     def lease(self, namespace: str, body: Wire, *, idempotency_key: str) -> LeaseResponse:
         """Ask for a lease; the idempotency key makes a repeated request get the same grant."""
         request = LeaseRequest.from_dict(body)
-        return self._call(
+        return self.call(
             LeaseResponse,
             "lease",
-            body,
+            body["effectKey"],
             lambda: lease_effect.sync_response(
-                namespace, client=self._api, body=request, idempotency_key=idempotency_key
+                namespace, client=self.api, body=request, idempotency_key=idempotency_key
             ),
         )
 
     def commit(self, namespace: str, body: Wire) -> CommitResponse:
         """Record a result."""
         request = CommitRequest.from_dict(body)
-        return self._call(
+        return self.call(
             CommitResponse,
             "commit",
-            body,
-            lambda: commit_effect.sync_response(namespace, client=self._api, body=request),
+            body["effectKey"],
+            lambda: commit_effect.sync_response(namespace, client=self.api, body=request),
         )
 
     def fail(self, namespace: str, body: Wire) -> FailResponse:
         """Record a failure."""
         request = FailRequest.from_dict(body)
-        return self._call(
-            FailResponse, "fail", body, lambda: fail_effect.sync_response(namespace, client=self._api, body=request)
+        return self.call(
+            FailResponse,
+            "fail",
+            body["effectKey"],
+            lambda: fail_effect.sync_response(namespace, client=self.api, body=request),
         )
 
     def renew(
@@ -73,10 +76,10 @@ class SyncLedger:
         """Extend a lease."""
         request = RenewRequest.from_dict(body)
         api = self._api_with(timeout_s)
-        return self._call(
+        return self.call(
             RenewResponse,
             "renew",
-            body,
+            body["effectKey"],
             lambda: renew_effect.sync_response(namespace, client=api, body=request),
             attempts,
         )
@@ -87,10 +90,10 @@ class SyncLedger:
         """Tell the audit trail what `observe` found; changes no state."""
         request = ReportObserveRequest.from_dict(body)
         api = self._api_with(timeout_s)
-        return self._call(
+        return self.call(
             ReportObserveResponse,
             "report-observe",
-            body,
+            body["effectKey"],
             lambda: report_observe.sync_response(namespace, client=api, body=request),
             attempts,
         )
@@ -99,11 +102,13 @@ class SyncLedger:
         """Close what this ledger opened."""
         self._sender.close()
 
-    def _call(self, kind: type[R], operation: str, body: Wire, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
+    def call(
+        self, kind: type[R], operation: str, effect_key: str | None, send: Send, attempts: int = SEND_ATTEMPTS
+    ) -> R:
         """Send until the answer is definite, at most `attempts` times."""
         for attempt in range(1, attempts + 1):
             try:
-                return self._send(kind, operation, body["effectKey"], send)
+                return self._send(kind, operation, effect_key, send)
             except VerityError as error:
                 if attempt == attempts or not is_transient(error):
                     raise
@@ -112,7 +117,7 @@ class SyncLedger:
             self._runtime.sleep(delay_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _send(self, kind: type[R], operation: str, effect_key: str, send: Send) -> R:
+    def _send(self, kind: type[R], operation: str, effect_key: str | None, send: Send) -> R:
         try:
             response = send()
         except VerityError:
@@ -120,8 +125,9 @@ class SyncLedger:
         except Exception as error:
             # The one border for foreign errors: a transport, a proxy or a caller's own httpx client may raise
             # anything here, and whatever it is, nobody knows what became of the request.
+            about = f" of effect {effect_key!r}" if effect_key else ""
             raise VerityConnectionError(
-                f"{operation} of effect {effect_key!r} got no answer from {self._base_url} ({type(error).__name__}): "
+                f"{operation}{about} got no answer from {self._base_url} ({type(error).__name__}): "
                 "whether the ledger carried it out is unknown.",
                 effect_key=effect_key,
             ) from error
@@ -129,7 +135,7 @@ class SyncLedger:
         return kind(fields, read_request_id(response.headers))
 
     def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
-        return self._api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)
+        return self.api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)
 
 
 def _api_over(sender: Any, base_url: str) -> AuthenticatedClient:

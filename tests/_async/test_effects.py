@@ -1,0 +1,481 @@
+"""`verity.effects`: the reads, reset and resolve, on a served and an embedded ledger."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from tests._async.network import LOSE_ANSWER, LOSE_REQUEST, Says
+from tests._async.world import AsyncWorld
+from verity import (
+    EffectEvent,
+    EffectGroup,
+    EffectPreviouslyFailedError,
+    EffectRecord,
+    LeaseConflictError,
+    LedgerStats,
+    Page,
+    VerityApiError,
+    VerityClient,
+    VerityConfigError,
+    VerityConnectionError,
+    VerityValidationError,
+)
+
+
+@pytest.fixture(params=["served", "embedded"])
+async def client(request: pytest.FixtureRequest, world: AsyncWorld) -> AsyncIterator[VerityClient]:
+    """A client with a namespace of the test's own, on each kind of ledger."""
+    if request.param == "served":
+        yield world.new_client(namespace=f"ns of {world.key}")
+    else:
+        async with VerityClient("sqlite://", "vt_test_any", namespace=f"ns of {world.key}") as embedded:
+            yield embedded
+
+
+async def act() -> dict[str, str]:
+    return {"refund_id": "re_1"}
+
+
+async def decline() -> dict[str, str]:
+    raise LookupError("card expired")
+
+
+async def fail(client: VerityClient, key: str) -> None:
+    with pytest.raises(LookupError):
+        await client.protect(key, act=decline)
+
+
+# --- reads ---
+
+
+async def test_one_effect_by_key_and_by_id(client: VerityClient) -> None:
+    await client.protect("refund:1", act=act, effect_name="stripe.refund", agent_id="w-1", input_json={"order": 7})
+    effect = await client.effects.get("refund:1")
+    assert type(effect) is EffectRecord
+    assert effect["effectKey"] == effect.effect_key == "refund:1"
+    assert effect["namespace"] == effect.namespace
+    assert (effect.status, effect.source, effect.fence_token, effect.prior_state) == ("COMMITTED", "acted", 1, "none")
+    assert (effect.effect_name, effect.agent_id, effect.lease_duration_ms) == ("stripe.refund", "w-1", 30_000)
+    assert (effect.input_json, effect.result, effect.error) == ({"order": 7}, {"refund_id": "re_1"}, None)
+    assert (effect.workflow_name, effect.case_id, effect.run_id) == (None, None, None)
+    assert (effect.lease_expires_at, effect.purged_at) == (None, None)
+    assert effect.created_at
+    assert effect.updated_at
+    assert effect.effect_id
+    assert await client.effects.get_by_id(effect.effect_id) == effect
+
+
+async def test_an_effect_is_a_read_only_mapping_without_payloads_in_its_repr(client: VerityClient) -> None:
+    await client.protect("refund:1", act=act, input_json="secret-in")
+    effect = await client.effects.get("refund:1")
+    listed = [each async for each in client.effects.list()]
+    assert listed == [effect]
+    shown = repr([effect, listed, await client.effects.list().first_page(), client.effects])
+    assert "refund:1" in shown
+    assert "COMMITTED" in shown
+    assert "re_1" not in shown
+    assert "secret-in" not in shown
+    with pytest.raises(AttributeError, match="read-only"):
+        effect.status = "FAILED"  # type: ignore[misc]  # that is the point
+    for twin in (copy.deepcopy(effect), pickle.loads(pickle.dumps(effect))):
+        assert type(twin) is EffectRecord
+        assert (twin, twin.request_id) == (effect, effect.request_id)
+
+
+async def test_an_effect_that_is_not_there(client: VerityClient) -> None:
+    with pytest.raises(VerityApiError, match="Check the namespace, the effect key") as caught:
+        await client.effects.get("nothing")
+    assert (caught.value.status_code, caught.value.code, caught.value.effect_key) == (
+        404,
+        "effect_not_found",
+        "nothing",
+    )
+    with pytest.raises(VerityApiError, match="effect_not_found"):
+        await client.effects.get_by_id("eff_0000000000000000")
+    with pytest.raises(VerityApiError, match="effect_not_found"):
+        await client.effects.events("nothing").first_page()
+
+
+async def test_the_trail_tells_the_effects_life(client: VerityClient) -> None:
+    await client.protect("refund:1", observe=lambda: None, act=act, agent_id="w-1")
+    events = [event async for event in client.effects.events("refund:1", page_size=2)]
+    assert [event.type for event in events] == ["LEASE_GRANTED", "OBSERVE_MISS", "COMMITTED"]
+    assert [event["sequence"] for event in events] == [event.sequence for event in events] == [1, 2, 3]
+    assert all(isinstance(event, EffectEvent) and event.at for event in events)
+    assert {(event.fence_token, event.agent_id, event.run_id) for event in events} == {(1, "w-1", None)}
+    assert events[0].detail["leaseDurationMs"] == 30_000
+    assert events[2].detail["source"] == "acted"
+
+
+async def test_a_list_fetches_pages_as_it_goes(world: AsyncWorld) -> None:
+    client = world.new_client(namespace=f"ns of {world.key}")
+    for number in range(5):
+        await client.request_lease(f"ns of {world.key}", {"effectKey": f"k{number}"})
+    world.network.sent.clear()
+    effects = client.effects.list(page_size=2)
+    assert not world.network.sent, "nothing is asked before somebody wants it"
+    seen = []
+    async for effect in effects:
+        seen.append(effect.effect_key)
+        if len(seen) == 3:
+            break
+    assert seen == ["k4", "k3", "k2"]
+    assert [sent.body["limit"] for sent in world.network.sent] == ["2", "2"]
+    assert [effect.effect_key async for effect in effects] == ["k4", "k3", "k2", "k1", "k0"], "it starts anew"
+
+
+async def test_a_list_page_by_page(client: VerityClient) -> None:
+    for number in range(5):
+        await client.protect(f"k{number}", act=act)
+    pages = [page async for page in client.effects.list(page_size=2).pages()]
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [page.next_cursor is None for page in pages] == [False, False, True]
+    first = await client.effects.list(page_size=2).first_page()
+    assert isinstance(first, Page)
+    assert first.items == pages[0].items
+    assert [effect.effect_key for effect in first] == ["k4", "k3"]
+    rest = client.effects.list(page_size=2, cursor=first.next_cursor)
+    assert [effect.effect_key async for effect in rest] == ["k2", "k1", "k0"]
+
+
+async def test_new_effects_neither_repeat_nor_hide_others_while_a_list_is_read(client: VerityClient) -> None:
+    for number in range(4):
+        await client.protect(f"k{number}", act=act)
+    seen = []
+    async for effect in client.effects.list(page_size=1):
+        seen.append(effect.effect_key)
+        await client.protect(f"late-{len(seen)}", act=act)
+    assert seen == ["k3", "k2", "k1", "k0"]
+
+
+async def test_filters(client: VerityClient) -> None:
+    await client.protect("refund:1", act=act, agent_id="w-1")
+    await fail(client, "refund:2")
+    run = client.workflow("flow").case("order_1").run("run_1", namespace=client.effects._namespace)
+    await run.protect("step", act=act)
+    listing = client.effects.list
+
+    async def keys(**filters: Any) -> list[str | None]:
+        return [effect.effect_key async for effect in listing(**filters)]
+
+    assert await keys() == ["order_1:step", "refund:2", "refund:1"]
+    assert await keys(status="COMMITTED") == ["order_1:step", "refund:1"]
+    assert await keys(status="FAILED") == ["refund:2"]
+    assert await keys(status="EXPIRED") == []
+    assert await keys(search="fund:") == ["refund:2", "refund:1"]
+    assert await keys(agent_id="w-1") == ["refund:1"]
+    assert await keys(namespace="elsewhere") == []
+    here = client.effects._namespace
+    assert await keys(workflow_name="flow", case_id="order_1", run_id="run_1", namespace=here) == ["order_1:step"]
+    assert await keys(run_id="run_2") == []
+    created = (await client.effects.get("refund:1")).created_at
+    assert created
+    moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
+    assert len(await keys(since=created)) == 3
+    assert len(await keys(since=moment, until=moment + timedelta(hours=1))) == 3
+    assert await keys(until=created) == []
+    elsewhere = moment.astimezone(timezone(timedelta(hours=5)))
+    assert await keys(until=elsewhere) == []
+    assert len(await keys(since=elsewhere.isoformat())) == 3
+
+
+async def test_which_namespaces_a_list_looks_in(world: AsyncWorld) -> None:
+    here, there = f"here {world.key}", f"there {world.key}"
+    client = world.new_client(namespace=here)
+    await client.protect(f"{world.key} a", act=act)
+    await client.protect(f"{world.key} b", act=act, namespace=there)
+    await client.workflow(there).case(world.key).run().protect("c", act=act)
+
+    async def namespaces(of: VerityClient, **filters: Any) -> set[str | None]:
+        return {effect.namespace async for effect in of.effects.list(**filters)}
+
+    mine = {"search": world.key}
+    assert await namespaces(client, **mine) == {here}
+    assert await namespaces(client, **mine, namespace=there) == {there}
+    assert await namespaces(client, **mine, all_namespaces=True) == {here, there}
+    assert await namespaces(client, workflow_name=there) == {there}, "a workflow has a namespace of its own"
+    nowhere = world.new_client(namespace=None)
+    assert await namespaces(nowhere, **mine) == {here, there}
+    with pytest.raises(VerityConfigError, match="namespace is missing"):
+        await nowhere.effects.get(f"{world.key} a")
+    assert (await nowhere.effects.get(f"{world.key} b", namespace=there)).status == "COMMITTED"
+    assert (await client.effects.stats()).by_status["COMMITTED"] == 1
+    assert (await client.effects.stats(namespace=there)).by_status["COMMITTED"] == 2
+    assert (await client.effects.stats(all_namespaces=True)).by_status["COMMITTED"] >= 3
+
+
+async def test_groups_and_counts(client: VerityClient) -> None:
+    run = client.workflow("flow").case("order_1").run("run_1")
+    await run.protect("charge", act=act)
+    await run.protect("notify", act=act)
+    effects = client.effects
+    groups: list[EffectGroup] = [
+        await _only(effects.workflows(namespace="flow")),
+        await _only(effects.cases("flow", namespace="flow")),
+        await _only(effects.runs("flow", "order_1", namespace="flow")),
+    ]
+    assert {(group.workflow_name, group.effects) for group in groups} == {("flow", 2)}
+    assert [group.case_id for group in groups] == [None, "order_1", "order_1"]
+    assert [group.run_id for group in groups] == [None, None, "run_1"]
+    assert all(group.created_at and group.updated_at for group in groups)
+    assert "flow" in [group.namespace async for group in effects.namespaces(page_size=1)]
+    stats = await effects.stats(namespace="flow", since=datetime(2020, 1, 1, tzinfo=timezone.utc))
+    assert type(stats) is LedgerStats
+    assert stats.by_status["COMMITTED"] == 2
+    assert stats.events["LEASE_GRANTED"] == 2
+    assert stats.since == "2020-01-01T00:00:00.000Z"
+    assert stats.oldest_expired_at is None
+
+
+async def _only(groups: Any) -> EffectGroup:
+    found = [group async for group in groups]
+    assert len(found) == 1
+    assert isinstance(found[0], EffectGroup)
+    return found[0]
+
+
+async def test_an_expired_effect_is_found(world: AsyncWorld) -> None:
+    client = world.new_client(namespace=f"ns of {world.key}")
+    await client.request_lease(f"ns of {world.key}", {"effectKey": "stuck", "leaseDurationMs": 5000})
+    world.clock.advance(5000)
+    (effect,) = [each async for each in client.effects.list(status="EXPIRED")]
+    assert (effect.effect_key, effect.status) == ("stuck", "EXPIRED")
+    assert effect.lease_expires_at == (await client.effects.stats()).oldest_expired_at
+
+
+# --- reset ---
+
+
+async def test_a_failed_effect_is_reset_and_acted_again(client: VerityClient) -> None:
+    await fail(client, "refund:1")
+    assert (await client.effects.get("refund:1")).error["message"] == "card expired"
+    done = await client.effects.reset("refund:1", reason="another card", mode="retry")
+    assert (done.status, done.fence_token) == ("reset", 1)
+    assert (await client.effects.get("refund:1")).status == "IDLE"
+    assert (await client.effects.reset("refund:1", mode="retry")).status == "already_reset"
+    events = [event async for event in client.effects.events("refund:1")]
+    assert events[-1].type == "RESET"
+    assert events[-1].detail["reason"] == "another card"
+    assert await client.protect("refund:1", act=act) == {"refund_id": "re_1"}
+    assert (await client.effects.get("refund:1")).prior_state == "reset"
+
+
+async def test_a_lost_answer_to_a_reset_is_asked_for_again(world: AsyncWorld) -> None:
+    await fail(world.client, world.key)
+    world.network.faults["reset"] = [LOSE_ANSWER, LOSE_REQUEST]
+    assert (await world.client.effects.reset(world.key)).status == "already_reset"
+    assert world.network.operations().count("reset") == 3
+
+
+async def test_a_forced_reset_is_sent_once(world: AsyncWorld) -> None:
+    await fail(world.client, world.key)
+    world.network.faults["reset"] = [LOSE_ANSWER]
+    with pytest.raises(VerityConnectionError, match="whether the ledger carried it out is unknown"):
+        await world.client.effects.reset(world.key, force=True)
+    assert world.network.operations().count("reset") == 1, "a second one could hit the next holder"
+
+
+async def test_a_committed_effect_is_never_reset(client: VerityClient) -> None:
+    await client.protect("refund:1", act=act)
+    with pytest.raises(VerityApiError, match="effect_finished"):
+        await client.effects.reset("refund:1", force=True)
+    assert (await client.effects.get("refund:1")).status == "COMMITTED"
+
+
+async def test_a_live_lease_is_not_reset(world: AsyncWorld) -> None:
+    await world.client.request_lease("payments", {"effectKey": world.key})
+    effects = world.client.effects
+    for change in (lambda: effects.reset(world.key), lambda: effects.resolve(world.key, {"refund": 1})):
+        with pytest.raises(LeaseConflictError, match="Wait until it is released") as caught:
+            await change()
+        assert caught.value.lease_expires_at
+    assert (await world.client.effects.get(world.key)).status == "RUNNING"
+
+
+# --- resolve ---
+
+
+async def test_what_failed_but_happened_is_resolved_for_all_later_callers(client: VerityClient) -> None:
+    await fail(client, "refund:1")
+    found = {"refund_id": "re_7", "parts": (1, None)}
+    done = await client.effects.resolve("refund:1", found, reason="found in the dashboard")
+    assert (done.status, done.fence_token) == ("resolved", 2)
+    assert (await client.effects.resolve("refund:1", found)).status == "already_committed"
+    effect = await client.effects.get("refund:1")
+    assert (effect.status, effect.source, effect.result) == (
+        "COMMITTED",
+        "resolved",
+        {"refund_id": "re_7", "parts": [1, None]},
+    )
+    assert await client.protect("refund:1", act=decline) == effect.result
+    with pytest.raises(VerityApiError, match="effect_finished"):
+        await client.effects.resolve("refund:1", {"refund_id": "re_8"})
+
+
+async def test_an_expired_effect_is_resolved_and_its_holder_shut_out(world: AsyncWorld) -> None:
+    lease = await world.client.request_lease("payments", {"effectKey": world.key, "leaseDurationMs": 5000})
+    world.clock.advance(5000)
+    assert (await world.client.effects.resolve(world.key, None)).status == "resolved"
+    effect = await world.client.effects.get(world.key)
+    assert "result" in effect
+    assert effect.result is None
+    tokens = {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+    with pytest.raises(VerityApiError, match="stale_fence"):
+        await world.client.commit("payments", {**tokens, "result": 1})
+
+
+async def test_an_agents_key_may_read_and_not_change(world: AsyncWorld) -> None:
+    await fail(world.client, world.key)
+    agent = world.new_client(api_key=world.ledger.create_key(role="agent"))
+    assert (await agent.effects.get(world.key)).status == "FAILED"
+    for change in (lambda: agent.effects.reset(world.key), lambda: agent.effects.resolve(world.key, {"refund": 1})):
+        with pytest.raises(VerityApiError, match="role") as caught:
+            await change()
+        assert (caught.value.status_code, caught.value.code) == (403, "forbidden")
+    with pytest.raises(EffectPreviouslyFailedError):
+        await world.client.protect(world.key, act=act)
+
+
+# --- what is refused before it is sent ---
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "parameter"),
+    [
+        ("list", {"status": "expired"}, "status"),
+        ("list", {"status": ["EXPIRED"]}, "status"),
+        ("list", {"search": ""}, "search"),
+        ("list", {"search": "x" * 1025}, "search"),
+        ("list", {"search": "\ud800"}, "search"),
+        ("list", {"workflow_name": 7}, "workflow_name"),
+        ("list", {"agent_id": "x" * 257}, "agent_id"),
+        ("list", {"since": "yesterday"}, "since"),
+        ("list", {"since": "2026-01-31T12:00:00"}, "since"),
+        ("list", {"since": "2026-02-30T12:00:00Z"}, "since"),
+        ("list", {"since": datetime(2026, 1, 31, tzinfo=timezone.utc).replace(tzinfo=None)}, "since"),
+        ("list", {"until": 1_770_000_000}, "until"),
+        ("list", {"until": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))}, "until"),
+        ("list", {"page_size": 0}, "page_size"),
+        ("list", {"page_size": 501}, "page_size"),
+        ("list", {"page_size": True}, "page_size"),
+        ("list", {"cursor": ""}, "cursor"),
+        ("list", {"cursor": 7}, "cursor"),
+        ("list", {"all_namespaces": "yes"}, "all_namespaces"),
+        ("list", {"all_namespaces": True, "namespace": "payments"}, "all_namespaces"),
+        ("list", {"namespace": ".."}, "namespace"),
+        ("get", {"effect_key": ""}, "effect_key"),
+        ("get", {"effect_key": "k", "namespace": "a/b"}, "namespace"),
+        ("get_by_id", {"effect_id": "../keys"}, "effect_id"),
+        ("get_by_id", {"effect_id": 7}, "effect_id"),
+        ("events", {"effect_key": None}, "effect_key"),
+        ("cases", {"workflow_name": None}, "workflow_name"),
+        ("runs", {"workflow_name": "flow", "case_id": ""}, "case_id"),
+        ("stats", {"since": "now"}, "since"),
+        ("reset", {"effect_key": "k", "mode": "again"}, "mode"),
+        ("reset", {"effect_key": "k", "force": 1}, "force"),
+        ("reset", {"effect_key": "k", "reason": ""}, "reason"),
+        ("reset", {"effect_key": "k", "reason": "x" * 1025}, "reason"),
+        ("resolve", {"effect_key": "k", "result": {1, 2}}, "result"),
+        ("resolve", {"effect_key": "k", "result": "x" * 65_536}, "result"),
+        ("resolve", {"effect_key": "", "result": 1}, "effect_key"),
+    ],
+)  # fmt: skip
+async def test_a_wrong_argument_is_refused_before_it_is_sent(
+    world: AsyncWorld, call: str, arguments: dict[str, Any], parameter: str
+) -> None:
+    with pytest.raises((VerityValidationError, VerityConfigError)) as caught:
+        await getattr(world.client.effects, call)(**arguments)
+    assert isinstance(caught.value, (VerityValidationError, VerityConfigError))
+    assert caught.value.parameter == parameter
+    assert parameter in str(caught.value)
+    assert not world.network.sent
+
+
+async def test_a_closed_client_asks_nothing(world: AsyncWorld) -> None:
+    effects = world.client.effects
+    listed = effects.list()
+    await world.client.close()
+    with pytest.raises(VerityConfigError, match="closed"):
+        await listed.first_page()
+    with pytest.raises(VerityConfigError, match="closed"):
+        effects.list()
+    with pytest.raises(VerityConfigError, match="closed"):
+        await effects.get("k")
+
+
+# --- a network and ledgers of all kinds ---
+
+
+async def test_reads_are_sent_again_where_the_answer_is_lost(world: AsyncWorld) -> None:
+    await world.client.protect(world.key, act=act)
+    world.network.faults["effect"] = [LOSE_ANSWER, Says(503, b"busy")]
+    assert (await world.client.effects.get(world.key)).status == "COMMITTED"
+    world.network.faults["effects"] = [LOSE_REQUEST]
+    assert [each.effect_key async for each in world.client.effects.list(search=world.key)] == [world.key]
+
+
+async def test_a_page_that_could_not_be_had_is_asked_for_again(world: AsyncWorld) -> None:
+    client = world.new_client(namespace=f"ns of {world.key}")
+    for number in range(3):
+        await client.protect(f"k{number}", act=act)
+    pages = client.effects.list(page_size=2).pages()
+    seen = [effect.effect_key for effect in await pages.__anext__()]
+    world.network.faults["effects"] = [LOSE_REQUEST] * 3
+    with pytest.raises(VerityConnectionError, match="list got no answer"):
+        await pages.__anext__()
+    seen += [effect.effect_key for effect in await pages.__anext__()]
+    assert seen == ["k2", "k1", "k0"]
+    with pytest.raises(StopAsyncIteration):
+        await pages.__anext__()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"<html>", b"[]", b"{}", b'{"items": {}}', b'{"items": [7]}', b'{"items": [], "nextCursor": 7}'],
+    ids=lambda answer: answer.decode(),
+)
+async def test_a_page_that_cannot_be_understood_is_no_empty_page(world: AsyncWorld, answer: bytes) -> None:
+    world.network.faults["effects"] = [Says(200, answer)]
+    with pytest.raises(VerityApiError, match="cannot be understood") as caught:
+        await world.client.effects.list().first_page()
+    assert caught.value.code == "invalid_response"
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"status": "COMMITTED"}', b'{"effectKey": "k", "status": 7}'])
+async def test_an_effect_that_cannot_be_understood_is_none(world: AsyncWorld, answer: bytes) -> None:
+    world.network.faults["effect"] = [Says(200, answer)]
+    with pytest.raises(VerityApiError, match="cannot be understood"):
+        await world.client.effects.get("k")
+
+
+@pytest.mark.parametrize("change", ["reset", "resolve"])
+async def test_a_change_is_not_confirmed_by_a_proxys_page(world: AsyncWorld, change: str) -> None:
+    world.network.faults[change] = [Says(200, b'{"ok": true}')]
+    effects = world.client.effects
+    with pytest.raises(VerityApiError, match="cannot be understood"):
+        await (effects.reset("k") if change == "reset" else effects.resolve("k", 1))
+
+
+async def test_a_list_that_runs_in_a_circle_ends_with_an_error(world: AsyncWorld) -> None:
+    page = Says(200, b'{"items": [{"effectKey": "k", "status": "IDLE"}], "nextCursor": "1"}')
+    world.network.faults["effects"] = [page, page]
+    effects = world.client.effects.list().__aiter__()
+    assert (await effects.__anext__()).effect_key == "k"
+    with pytest.raises(VerityApiError, match="from a page to itself"):
+        await effects.__anext__()
+
+
+async def test_a_newer_ledgers_words_are_taken_as_they_come(world: AsyncWorld) -> None:
+    item = b'{"effectKey": "k", "status": "PAUSED", "region": "eu", "fenceToken": 3}'
+    world.network.faults["effects"] = [Says(200, b'{"items": [' + item + b'], "nextCursor": null, "total": 1}')]
+    (effect,) = [each async for each in world.client.effects.list()]
+    assert (effect.status, effect["region"], effect.created_at) == ("PAUSED", "eu", None)
+    world.network.faults["events"] = [Says(200, b'{"items": [{"type": "MOVED", "detail": null}]}')]
+    (event,) = [each async for each in world.client.effects.events("k")]
+    assert (event.type, event.detail, event.at) == ("MOVED", {}, None)

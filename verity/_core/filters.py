@@ -1,0 +1,135 @@
+"""What narrows a list: checked here, and put into the words of the wire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, get_args
+
+from verity._core.keys import MAX_EFFECT_KEY_CHARS, check_effect_key, check_optional_label
+from verity.errors import VerityValidationError
+from verity.records import EffectStatus, ResetMode
+
+MAX_PAGE_SIZE = 500
+MAX_REASON_CHARS = 1024
+STATUSES: tuple[str, ...] = get_args(EffectStatus)
+RESET_MODES: tuple[str, ...] = get_args(ResetMode)
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def read_filters(
+    *,
+    status: object = None,
+    search: object = None,
+    workflow_name: object = None,
+    case_id: object = None,
+    run_id: object = None,
+    agent_id: object = None,
+    since: object = None,
+    until: object = None,
+) -> dict[str, Any]:
+    """The filters of a list of effects that are set, under the names of the generated client.
+
+    Raises:
+        VerityValidationError: names the filter and what it takes.
+    """
+    if status is not None and status not in STATUSES:
+        raise _wrong("status", f"one of {', '.join(STATUSES)}", status)
+    filters: dict[str, Any] = {
+        "status": status,
+        "search": check_optional_label("search", search, max_chars=MAX_EFFECT_KEY_CHARS),
+        "workflow_name": check_optional_label("workflow_name", workflow_name),
+        "case_id": check_optional_label("case_id", case_id),
+        "run_id": check_optional_label("run_id", run_id),
+        "agent_id": check_optional_label("agent_id", agent_id),
+        "since": read_time("since", since),
+        "until": read_time("until", until),
+    }
+    return without_none(filters)
+
+
+def read_time(name: str, value: object) -> str | None:
+    """A moment as RFC 3339 in UTC, from a datetime or a string that say their offset from UTC; None means absent.
+
+    Raises:
+        VerityValidationError: it is no moment, or says no offset: a ledger and its users need not be in one time zone.
+    """
+    if value is None:
+        return None
+    at = value if isinstance(value, datetime) else _parse_time(value) if isinstance(value, str) else None
+    if at is None:
+        raise _wrong(name, 'a datetime, or a time in RFC 3339 such as "2026-01-31T12:00:00Z"', value)
+    if at.utcoffset() is None:
+        raise VerityValidationError(
+            f"{name} is a datetime without a time zone; make it with one, such as datetime.now(timezone.utc).",
+            parameter=name,
+        )
+    try:
+        return at.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except OverflowError:
+        raise _wrong(name, "a moment within the years 1 to 9999 in UTC", value) from None
+
+
+def _parse_time(text: str) -> datetime | None:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    day, time, fraction, offset = match.groups()
+    try:
+        return datetime.fromisoformat(
+            f"{day}T{time}.{(fraction or '0')[:6].ljust(6, '0')}{'+00:00' if offset in 'Zz' else offset}"
+        )
+    except ValueError:
+        return None
+
+
+def check_page_size(page_size: object) -> int:
+    """How many items a request asks for."""
+    if not isinstance(page_size, int) or isinstance(page_size, bool) or not 1 <= page_size <= MAX_PAGE_SIZE:
+        raise _wrong("page_size", f"a whole number from 1 to {MAX_PAGE_SIZE}", page_size)
+    return page_size
+
+
+def check_cursor(cursor: object) -> str | None:
+    """Where a list goes on. A cursor is the ledger's business; only what can't be sent is refused."""
+    if cursor is not None and not (isinstance(cursor, str) and re.fullmatch(r"[!-~]{1,512}", cursor)):
+        raise _wrong("cursor", "the next_cursor of a page", cursor)
+    return cursor
+
+
+def check_effect_id(effect_id: object) -> str:
+    """A ledger's id of an effect, which is one segment of a path."""
+    if not isinstance(effect_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", effect_id):
+        raise _wrong("effect_id", "the effect_id of an effect, such as eff_0000000000000000", effect_id)
+    return effect_id
+
+
+def read_reset(effect_key: object, mode: object, force: object, reason: object) -> dict[str, Any]:
+    """The body of a reset.
+
+    Raises:
+        VerityValidationError: names the argument and what it takes.
+    """
+    if mode not in RESET_MODES:
+        raise _wrong("mode", '"verify" or "retry"', mode)
+    if not isinstance(force, bool):
+        raise _wrong("force", "True or False", force)
+    body = {"effectKey": check_effect_key(effect_key), "mode": mode, "force": force or None}
+    return without_none({**body, "reason": check_reason(reason)})
+
+
+def check_reason(reason: object) -> str | None:
+    """Why an admin did it; None means absent."""
+    return check_optional_label("reason", reason, max_chars=MAX_REASON_CHARS)
+
+
+def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are there."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:
+    shown = repr(value[:40]) if isinstance(value, str) else type(value).__name__
+    return VerityValidationError(f"{parameter} must be {takes}, not {shown}.", parameter=parameter)

@@ -1,0 +1,303 @@
+# Made from verity/_async/effects.py by scripts/mirror.py. Do not edit.
+"""`verity.effects`: what a ledger has, and what a person does when an effect is stuck."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import httpx
+from verity_api.api.administration import reset_effect, resolve_effect
+from verity_api.api.reads import (
+    get_effect,
+    get_effect_by_id,
+    get_stats,
+    list_cases,
+    list_effect_events,
+    list_effects,
+    list_namespaces,
+    list_runs,
+    list_workflows,
+)
+from verity_api.models import ResetRequest, ResolveRequest
+
+from verity._concurrency import SyncFunction
+from verity._core import filters, payload
+from verity._core.backoff import SEND_ATTEMPTS
+from verity._core.keys import check_effect_key, check_namespace, check_optional_label
+from verity._sync.ledger import SyncLedger
+from verity._sync.pages import SyncPages
+from verity.errors import VerityConfigError, VerityValidationError
+from verity.records import (
+    EffectEvent,
+    EffectGroup,
+    EffectRecord,
+    EffectStatus,
+    LedgerStats,
+    Page,
+    ResetMode,
+    ResetResponse,
+    ResolveResponse,
+)
+from verity.values import Record
+
+T = TypeVar("T", bound=Record)
+PAGE_SIZE = 100
+
+
+class SyncEffects:
+    """The effects of a ledger.
+
+    Lists fetch their pages as they are iterated; `page_size` (1 to 500) says how many items a request asks for. Where
+    a namespace is left out, it is the client's; a list looks in all namespaces where the client has none, too.
+
+    Every call raises VerityConfigError or VerityValidationError where an argument is wrong (nothing was sent),
+    VerityConnectionError where the ledger gave no answer, and VerityApiError where it gave an error.
+    """
+
+    def __init__(self, ledger: SyncLedger, namespace: str | None, check_open: Callable[[], None]) -> None:
+        self._ledger = ledger
+        self._namespace = namespace
+        self._check_open = check_open
+
+    def list(
+        self,
+        *,
+        namespace: str | None = None,
+        all_namespaces: bool = False,
+        status: EffectStatus | None = None,
+        search: str | None = None,
+        workflow_name: str | None = None,
+        case_id: str | None = None,
+        run_id: str | None = None,
+        agent_id: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        cursor: str | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> SyncPages[EffectRecord]:
+        """Effects, newest first.
+
+        Args:
+            namespace: only in this one. Left out, it is the client's, unless a workflow, case or run is named: those
+                have namespaces of their own.
+            all_namespaces: look in all, whatever the client's.
+            status: IDLE (reset, to be granted again), RUNNING, EXPIRED (its lease ran out), COMMITTED or FAILED.
+            search: a part of the effect key.
+            workflow_name: only this workflow's.
+            case_id: only this case's.
+            run_id: only this run's.
+            agent_id: only those that this agent was granted last.
+            since: created at this moment or later; a datetime with a time zone, or RFC 3339.
+            until: created before this moment.
+            cursor: go on where a page's `next_cursor` says.
+            page_size: how many effects a request asks for, 1 to 500.
+        """
+        chosen = filters.read_filters(
+            status=status,
+            search=search,
+            workflow_name=workflow_name,
+            case_id=case_id,
+            run_id=run_id,
+            agent_id=agent_id,
+            since=since,
+            until=until,
+        )
+        in_workflow = workflow_name is not None or case_id is not None or run_id is not None
+        where = self._where(namespace, all_namespaces=all_namespaces, default=None if in_workflow else self._namespace)
+        send = partial(list_effects.sync_response, client=self._ledger.api, **where, **chosen)
+        return self._pages("list", EffectRecord, send, cursor, page_size)
+
+    def get(self, effect_key: str, *, namespace: str | None = None) -> EffectRecord:
+        """One effect by its key, with its payloads.
+
+        Raises:
+            VerityApiError: `effect_not_found`.
+        """
+        send = self._about(get_effect.sync_response, effect_key, namespace)
+        return self._ledger.call(EffectRecord, "get", effect_key, send)
+
+    def get_by_id(self, effect_id: str) -> EffectRecord:
+        """One effect by the ledger's id of it, in whatever namespace it is.
+
+        Raises:
+            VerityApiError: `effect_not_found`.
+        """
+        self._check_open()
+        checked = filters.check_effect_id(effect_id)
+        send = partial(get_effect_by_id.sync_response, checked, client=self._ledger.api)
+        return self._ledger.call(EffectRecord, "get_by_id", None, send)
+
+    def events(
+        self, effect_key: str, *, namespace: str | None = None, cursor: str | None = None, page_size: int = PAGE_SIZE
+    ) -> SyncPages[EffectEvent]:
+        """An effect's audit trail, oldest first. A purged effect's is gone."""
+        send = self._about(list_effect_events.sync_response, effect_key, namespace)
+        return self._pages("events", EffectEvent, send, cursor, page_size, effect_key)
+
+    def reset(
+        self,
+        effect_key: str,
+        *,
+        namespace: str | None = None,
+        mode: ResetMode = "verify",
+        force: bool = False,
+        reason: str | None = None,
+    ) -> ResetResponse:
+        """Let a failed or expired effect be tried again. Takes an API key with the role org_admin.
+
+        Args:
+            effect_key: the effect.
+            namespace: overrides the client's.
+            mode: `"verify"`: the next holder is told that somebody may have acted, and observes first.
+                `"retry"`: nobody has acted, for certain.
+            force: take it away from a holder whose lease is live. That holder may still act; its commit is refused.
+                Where the answer is lost, a forced reset is not sent again by itself: it could hit the next holder.
+            reason: why, for the audit trail.
+
+        Raises:
+            LeaseConflictError: a lease is live, and `force` was not given.
+            VerityApiError: `effect_not_found`, `effect_finished` (it is committed), `effect_purged`, `forbidden`.
+        """
+        body = ResetRequest.from_dict(filters.read_reset(effect_key, mode, force, reason))
+        send = self._change(reset_effect.sync_response, namespace, body)
+        return self._ledger.call(ResetResponse, "reset", effect_key, send, 1 if force else SEND_ATTEMPTS)
+
+    def resolve(
+        self, effect_key: str, result: Any, *, namespace: str | None = None, reason: str | None = None
+    ) -> ResolveResponse:
+        """Commit the result of an expired or failed effect that is known to have happened, for every later caller.
+
+        It is final. Takes an API key with the role org_admin; a former holder cannot write any more.
+
+        Args:
+            effect_key: the effect.
+            result: what `act` would have returned: a JSON value of at most 64 KB.
+            namespace: overrides the client's.
+            reason: how it is known, for the audit trail.
+
+        Raises:
+            LeaseConflictError: a lease is live.
+            VerityApiError: `effect_not_found`, `effect_finished` (committed with another result), `not_failed`,
+                `effect_purged`, `forbidden`.
+        """
+        fields = {"effectKey": check_effect_key(effect_key), "result": payload.round_trip(result, "result")}
+        body = ResolveRequest.from_dict(filters.without_none({"reason": filters.check_reason(reason)}) | fields)
+        send = self._change(resolve_effect.sync_response, namespace, body)
+        return self._ledger.call(ResolveResponse, "resolve", effect_key, send)
+
+    def namespaces(self, *, cursor: str | None = None, page_size: int = PAGE_SIZE) -> SyncPages[EffectGroup]:
+        """The namespaces that have effects, by name."""
+        send = partial(list_namespaces.sync_response, client=self._ledger.api)
+        return self._pages("namespaces", EffectGroup, send, cursor, page_size)
+
+    def workflows(
+        self, *, namespace: str | None = None, cursor: str | None = None, page_size: int = PAGE_SIZE
+    ) -> SyncPages[EffectGroup]:
+        """The workflows that have effects, by name; in all namespaces unless one is named."""
+        send = partial(list_workflows.sync_response, client=self._ledger.api, **self._where(namespace))
+        return self._pages("workflows", EffectGroup, send, cursor, page_size)
+
+    def cases(
+        self,
+        workflow_name: str,
+        *,
+        namespace: str | None = None,
+        cursor: str | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> SyncPages[EffectGroup]:
+        """The cases of a workflow; in all namespaces unless one is named."""
+        workflow: Any = {"workflow_name": _label("workflow_name", workflow_name)}
+        send = partial(list_cases.sync_response, client=self._ledger.api, **workflow, **self._where(namespace))
+        return self._pages("cases", EffectGroup, send, cursor, page_size)
+
+    def runs(
+        self,
+        workflow_name: str,
+        case_id: str,
+        *,
+        namespace: str | None = None,
+        cursor: str | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> SyncPages[EffectGroup]:
+        """The runs of a case; in all namespaces unless one is named."""
+        case: Any = {"workflow_name": _label("workflow_name", workflow_name), "case_id": _label("case_id", case_id)}
+        send = partial(list_runs.sync_response, client=self._ledger.api, **case, **self._where(namespace))
+        return self._pages("runs", EffectGroup, send, cursor, page_size)
+
+    def stats(
+        self,
+        *,
+        namespace: str | None = None,
+        all_namespaces: bool = False,
+        since: datetime | str | None = None,
+    ) -> LedgerStats:
+        """Counts by status, what happened since a moment (an hour ago by default), and the oldest expired lease."""
+        self._check_open()
+        where = self._where(namespace, all_namespaces=all_namespaces, default=self._namespace)
+        where |= filters.without_none({"since": filters.read_time("since", since)})
+        send = partial(get_stats.sync_response, client=self._ledger.api, **where)
+        return self._ledger.call(LedgerStats, "stats", None, send)
+
+    def _where(
+        self, namespace: str | None, *, all_namespaces: bool = False, default: str | None = None
+    ) -> dict[str, Any]:
+        if not isinstance(all_namespaces, bool) or (all_namespaces and namespace is not None):
+            raise VerityValidationError(
+                "all_namespaces must be True or False, and goes without namespace=.", parameter="all_namespaces"
+            )
+        if namespace is not None:
+            return {"namespace": check_namespace(namespace)}
+        return {} if all_namespaces or default is None else {"namespace": default}
+
+    def _about(
+        self, send: SyncFunction[httpx.Response], effect_key: str, namespace: str | None
+    ) -> SyncFunction[httpx.Response]:
+        self._check_open()
+        checked = check_effect_key(effect_key)
+        return partial(send, self._one_namespace(namespace), client=self._ledger.api, effect_key=checked)
+
+    def _change(
+        self, send: SyncFunction[httpx.Response], namespace: str | None, body: ResetRequest | ResolveRequest
+    ) -> SyncFunction[httpx.Response]:
+        self._check_open()
+        return partial(send, self._one_namespace(namespace), client=self._ledger.api, body=body)
+
+    def _one_namespace(self, namespace: str | None) -> str:
+        if namespace is not None:
+            return check_namespace(namespace)
+        if self._namespace is None:
+            raise VerityConfigError(
+                "namespace is missing: pass namespace= to the client or to this call.", parameter="namespace"
+            )
+        return self._namespace
+
+    def _pages(
+        self,
+        operation: str,
+        kind: type[T],
+        send: SyncFunction[httpx.Response],
+        cursor: str | None,
+        page_size: int,
+        effect_key: str | None = None,
+    ) -> SyncPages[T]:
+        self._check_open()
+        limit = filters.check_page_size(page_size)
+
+        def fetch(cursor: str | None) -> Page[T]:
+            self._check_open()
+            at = filters.without_none({"cursor": cursor, "limit": limit})
+            reply = self._ledger.call(Record, operation, effect_key, lambda: send(**at))
+            items = tuple(kind(item, reply.request_id) for item in reply["items"])
+            return Page(items, reply.get("nextCursor") or None, reply.request_id)
+
+        return SyncPages(fetch, filters.check_cursor(cursor))
+
+
+def _label(name: str, value: str) -> str:
+    checked = check_optional_label(name, value)
+    if checked is None:
+        raise VerityValidationError(f"{name} must be a string, not None.", parameter=name)
+    return checked

@@ -32,7 +32,6 @@ _ADVICE = {
     "effect_purged": "It was decided long ago; look its outcome up in the outside world. Never act on this key again.",
     "unauthenticated": "Check the API key.",
     "forbidden": "The API key's role or its namespaces do not allow this.",
-    "effect_purged": "What it came to was dropped; it stays decided and is never acted again.",
     "not_failed": "Only a failed or expired effect can be reset or resolved; look at its status.",
     "payload_too_large": "Send a smaller payload: at most 64 KB of compact JSON each.",
 }

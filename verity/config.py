@@ -154,6 +154,14 @@ def _read_base_url(base_url: str | None) -> str:
             '"https://ledger.example.com/v1", or an embedded ledger such as "sqlite:///verity.db".',
             parameter="base_url",
         )
+    import httpx  # the client that asks has loaded it; `import verity` does not need it
+
+    try:
+        port = httpx.URL(url).port
+    except httpx.InvalidURL as error:
+        raise VerityConfigError(f"base_url is not a URL: {error}.", parameter="base_url") from None
+    if port is not None and port > 65_535:
+        raise _wrong("base_url", "a port up to 65535", port)
     return url.rstrip("/")
 
 

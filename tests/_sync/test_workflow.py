@@ -109,3 +109,15 @@ def test_wrong_parts_are_refused(world: SyncWorld) -> None:
     with pytest.raises(VerityValidationError, match="name"):
         case.run().protect("", act=world.act)
     assert not world.network.sent
+
+
+def test_a_part_that_is_none_does_not_become_the_word_none(world: SyncWorld) -> None:
+    """Two orders whose id a look-up did not find would share one key, and the second would never be acted on."""
+    missing: Any = None
+    with pytest.raises(VerityValidationError, match="workflow name must be a string, not NoneType"):
+        world.client.workflow(missing)
+    with pytest.raises(VerityValidationError, match="case_id must be a string, not NoneType"):
+        world.client.workflow("flow").case(missing)
+    with pytest.raises(VerityValidationError, match="name must be a string, not NoneType"):
+        world.client.workflow("flow").case("c").run().protect(missing, act=world.act)
+    assert not world.network.sent

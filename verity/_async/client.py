@@ -16,7 +16,7 @@ from verity._async.sender import AsyncSender
 from verity._async.workflow import AsyncWorkflow
 from verity._concurrency import AsyncAct, AsyncRuntime, AsyncThunk, SyncThunk, async_check_callable
 from verity._core.bodies import check_duration_ms, to_wire
-from verity._core.keys import check_namespace, check_optional_label, join_key
+from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity._core.payload import encode
 from verity.config import (
     DEFAULT_LEASE_DURATION_MS,
@@ -245,7 +245,7 @@ class VerityClient:
 
     def workflow(self, name: str) -> AsyncWorkflow:
         """Start a chain `workflow(name).case(id).run()`; a run's `protect()` knows where its effects belong."""
-        check_optional_label("workflow name", name)
+        check_label("workflow name", name)
         return AsyncWorkflow(self._protect, name, agent_id=self._settings.agent_id)
 
     async def request_lease(self, namespace: str, body: LeaseRequestBody | Mapping[str, Any]) -> LeaseResponse:

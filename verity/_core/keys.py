@@ -19,6 +19,11 @@ def check_effect_key(effect_key: object) -> str:
     return _check_text("effect_key", effect_key, MAX_EFFECT_KEY_CHARS, VerityValidationError)
 
 
+def check_label(name: str, value: object) -> str:
+    """Return a name that must be there, such as `case_id`, or raise VerityValidationError that says what is wrong."""
+    return _check_text(name, value, MAX_LABEL_CHARS, VerityValidationError)
+
+
 def check_optional_label(
     name: str,
     value: object,

@@ -13,7 +13,7 @@ import httpx
 
 from verity._concurrency import SyncAct, SyncRuntime, sync_check_callable
 from verity._core.bodies import check_duration_ms, to_wire
-from verity._core.keys import check_namespace, check_optional_label, join_key
+from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity._core.payload import encode
 from verity._sync.ledger import SyncLedger
 from verity._sync.protect import SyncEffect, SyncProtector
@@ -203,7 +203,7 @@ class SyncVerityClient:
 
     def workflow(self, name: str) -> SyncWorkflow:
         """Start a chain `workflow(name).case(id).run()`; a run's `protect()` knows where its effects belong."""
-        check_optional_label("workflow name", name)
+        check_label("workflow name", name)
         return SyncWorkflow(self._protect, name, agent_id=self._settings.agent_id)
 
     def request_lease(self, namespace: str, body: LeaseRequestBody | Mapping[str, Any]) -> LeaseResponse:

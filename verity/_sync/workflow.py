@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from verity._concurrency import SyncAct, SyncFunction
 from verity._core.bodies import check_duration_ms
-from verity._core.keys import check_namespace, check_optional_label, join_key
+from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity.config import DEFAULT_LEASE_DURATION_MS, OnConflict, OnObserveError
 from verity.errors import VerityValidationError
 from verity.values import LeaseResponse
@@ -28,7 +28,7 @@ class SyncWorkflow:
 
     def case(self, case_id: str, *, agent_id: str | None = None) -> SyncCase:
         """One matter that the workflow handles, such as `order_123`. Keeps the client's agent_id unless told one."""
-        check_optional_label("case_id", case_id)
+        check_label("case_id", case_id)
         check_optional_label("agent_id", agent_id)
         return SyncCase(self._protect, self.name, case_id, agent_id=agent_id or self._agent_id)
 
@@ -122,7 +122,7 @@ class SyncRun:
         Raises:
             VerityValidationError: another (name, key_suffix) of this run already has the same key.
         """
-        check_optional_label("name", name)
+        check_label("name", name)
         namespace = self.namespace if namespace is None else namespace
         self._claim_key(namespace, name, key_suffix)
         return self._protect(  # type: ignore[no-any-return]  # T is what act gives

@@ -19,7 +19,7 @@ import pytest
 
 from tests._async.network import AsyncFaultyTransport
 from tests.served import ServedLedger
-from verity import CommitUncertainError, SyncVerityClient, VerityClient
+from verity import CommitUncertainError, EffectPreviouslyFailedError, SyncVerityClient, VerityClient
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -157,6 +157,28 @@ async def test_a_cancelled_commit_that_fails_is_uncertain_all_the_same(ledger: S
 
 
 @ON_ASYNCIO
+async def test_a_task_that_is_cancelled_while_a_failure_is_recorded_records_it_and_ends(ledger: ServedLedger) -> None:
+    """A worker that goes on after `except Exception` would otherwise never hear that it was cancelled."""
+
+    async def decline() -> None:
+        raise RuntimeError("declined")
+
+    network = GatedTransport("fail")
+    async with _client(ledger, network) as client:
+        task = asyncio.create_task(client.protect("task-fail", act=decline))
+        await network.reached.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        network.gate.set()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert isinstance(caught.value.__context__, RuntimeError)
+        with pytest.raises(EffectPreviouslyFailedError):
+            await client.protect("task-fail", act=decline)
+    await network.aclose()
+
+
+@ON_ASYNCIO
 async def test_a_closing_loop_does_not_lose_a_commit(ledger: ServedLedger) -> None:
     """`asyncio.run` cancels all tasks at its end, also the one that commits."""
     key = "loop-end"
@@ -240,17 +262,23 @@ async def test_a_coroutine_from_a_cancelled_thread_does_not_run(ledger: ServedLe
 
 
 @ON_ASYNCIO
-async def test_a_cancelled_observe_in_a_thread_does_not_act(ledger: ServedLedger) -> None:
+@pytest.mark.parametrize("raises", [False, True])
+async def test_a_cancelled_observe_in_a_thread_does_not_act(ledger: ServedLedger, raises: bool) -> None:
     started, may_end = threading.Event(), threading.Event()
     acts: list[int] = []
 
     def observe() -> None:
         started.set()
         may_end.wait(30)
+        if raises:
+            raise OSError("the provider is down")
 
     network = AsyncFaultyTransport()
     async with _client(ledger, network) as client:
-        task = asyncio.create_task(client.protect("thread-observe", observe=observe, act=lambda: acts.append(1)))
+        call = client.protect(
+            f"thread-observe-{raises}", observe=observe, act=lambda: acts.append(1), on_observe_error="act"
+        )
+        task = asyncio.create_task(call)
         await asyncio.get_running_loop().run_in_executor(None, started.wait, 30)
         task.cancel()
         await asyncio.sleep(0)
@@ -367,6 +395,28 @@ def test_an_interrupt_in_the_commit_finishes_it_first(ledger: ServedLedger) -> N
             client.protect("sync-interrupt", act=lambda: 7)
         assert calls == ["lease", "commit", "interrupted", "commit"]
         assert client.protect("sync-interrupt", act=lambda: 8) == 7
+        client.close()
+
+
+def test_an_interrupt_while_a_failure_is_recorded_records_it_and_goes_on(ledger: ServedLedger) -> None:
+    class Interrupting(httpx.HTTPTransport):
+        interrupts = 1
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/fail") and self.interrupts:
+                self.interrupts -= 1
+                raise KeyboardInterrupt
+            return super().handle_request(request)
+
+    def decline() -> None:
+        raise RuntimeError("declined")
+
+    with Interrupting() as transport:
+        client = SyncVerityClient(ledger.base_url, ledger.create_key(), "payments", transport=transport)
+        with pytest.raises(KeyboardInterrupt):
+            client.protect("sync-fail-interrupt", act=decline)
+        with pytest.raises(EffectPreviouslyFailedError):
+            client.protect("sync-fail-interrupt", act=decline)
         client.close()
 
 

@@ -90,6 +90,7 @@ class AsyncProtector:
                 result = await effect.cancellation.call(effect.act)
             except Exception as error:
                 await self._record_failure(effect, lease, error)
+                effect.cancellation.release()
                 raise
             return await self._commit(effect, lease, await async_settled("act", result), "acted")
 
@@ -135,6 +136,7 @@ class AsyncProtector:
         try:
             found = await effect.cancellation.call(effect.observe)
         except Exception as error:
+            effect.cancellation.release()
             if effect.on_observe_error == "act":
                 self._logger.warning(
                     'observe of effect %r raised %s; acting all the same, as on_observe_error="act" asks.',

@@ -91,6 +91,7 @@ class SyncProtector:
                 result = effect.cancellation.call(effect.act)
             except Exception as error:
                 self._record_failure(effect, lease, error)
+                effect.cancellation.release()
                 raise
             return self._commit(effect, lease, sync_settled("act", result), "acted")
 
@@ -136,6 +137,7 @@ class SyncProtector:
         try:
             found = effect.cancellation.call(effect.observe)
         except Exception as error:
+            effect.cancellation.release()
             if effect.on_observe_error == "act":
                 self._logger.warning(
                     'observe of effect %r raised %s; acting all the same, as on_observe_error="act" asks.',

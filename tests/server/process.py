@@ -44,7 +44,7 @@ class ServeProcess:
 
 
 @contextmanager
-def serving(directory: Path, *arguments: str) -> Iterator[ServeProcess]:
+def serving(directory: Path, *arguments: str, scheme: str = "http") -> Iterator[ServeProcess]:
     """`verity serve` on `verity.db` in the directory, on a free port."""
     log = directory / "serve.log"
     command = [*VERITY, "serve", "--database", f"sqlite:///{directory}/verity.db", "--port", "0", *arguments]
@@ -55,7 +55,7 @@ def serving(directory: Path, *arguments: str) -> Iterator[ServeProcess]:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            match = re.fullmatch(r"Verity listens on (http://127\.0\.0\.1:\d+/v1)\n", line)
+            match = re.fullmatch(rf"Verity listens on ({scheme}://127\.0\.0\.1:\d+/v1)\n", line)
             assert match, line + log.read_text()
             yield ServeProcess(process, match[1], log)
         finally:

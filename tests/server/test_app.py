@@ -17,22 +17,22 @@ from verity.server.api_keys import issue
 from verity.server.app import LedgerApp, create_app
 from verity.server.serving import LedgerServer
 from verity.server.settings import ServerSettings
-from verity.server.storage import StorageError
+from verity.server.storage import Storage, StorageError
 
 KEY, RECORD = issue("test", "agent", now=0)
 
 
-class FailingStorage:
+class FailingStorage(Storage):
     def __init__(self, *, on_answer: BaseException | None = None, on_find: BaseException | None = None) -> None:
         self.on_answer = on_answer
         self.on_find = on_find
 
-    async def answer(self, _request: Request) -> Answer:
+    async def answer(self, request: Request) -> Answer:
         if self.on_answer is not None:
             raise self.on_answer
         return Answer(200, b"{}")
 
-    async def find_key(self, _sha256: bytes) -> ApiKey | None:
+    async def find_key(self, sha256: bytes) -> ApiKey | None:
         if self.on_find is not None:
             raise self.on_find
         return RECORD

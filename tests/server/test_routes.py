@@ -54,7 +54,7 @@ def test_unknown_paths(path: str, agent: httpx.Client, client_with: Client) -> N
 
 def test_outside_v1(served: ServedLedger) -> None:
     root = served.base_url.removesuffix("/v1")
-    for path in ("/", "/v1", "/v2/effects", "/metrics"):
+    for path in ("/", "/v1", "/v2/effects", "/metrics/"):
         response = httpx.get(root + path)
         assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
         assert response.headers["x-request-id"] == response.json()["requestId"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Environment = Literal["live", "test"]
+ENVIRONMENTS: tuple[Environment, ...] = ("live", "test")
 
 
 @dataclass(frozen=True, slots=True)

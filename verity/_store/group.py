@@ -104,10 +104,15 @@ Deliver = Callable[[Answer | BaseException], None]
 
 
 class LoopGroupCommit:
-    """For event loops: one daemon thread writes; it starts with the first operation."""
+    """For event loops: one daemon thread writes; it starts with the first operation.
+
+    Attributes:
+        watch: called in that thread with the number of operations of each batch, before it is carried out.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.watch: Callable[[int], None] | None = None
         self.after_fork_in_child()
         forks.watch(self)
 
@@ -198,6 +203,8 @@ class LoopGroupCommit:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
             outcomes: Sequence[Answer | BaseException]
             try:
+                if self.watch is not None:
+                    self.watch(len(batch))
                 outcomes = self._store.answer_batch([request for request, _ in batch])
             except BaseException as error:  # noqa: BLE001 - the thread must live, and the error belongs to those who wait
                 outcomes = [error] * len(batch)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import apsw
 
-from verity._ledger.calls import Answer, Request
+from verity._ledger.calls import ENVIRONMENTS, Answer, Environment, Request
 from verity._ledger.effect import Effect, Event
 from verity._ledger.transitions import Context, apply
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
@@ -24,7 +24,7 @@ from verity._store.api_keys import ApiKey
 from verity._store.connection import connect
 from verity._store.names import COLUMNS, hash_key
 from verity._store.purging import PURGED, Purge
-from verity._store.reads import READS, Dialect, Query, Rows
+from verity._store.reads import READS, Dialect, Query, Rows, first_expiry
 from verity.errors import VerityConfigError
 
 _logger = logging.getLogger("verity.ledger")
@@ -135,6 +135,15 @@ class SqliteStore:
                 self._roll_back(connection)
                 raise
             return purge.after([row[0] for row in rows])
+
+    def expired_for_ms(self) -> dict[Environment, int]:
+        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        with self._lock:
+            connection, now = self._connected(), self._now()
+            first: dict[Environment, int | None] = {
+                each: connection.execute(*first_expiry(each)).get for each in ENVIRONMENTS
+            }
+        return {each: now - at for each, at in first.items() if at is not None and at <= now}
 
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import secrets
 import time
@@ -16,12 +17,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+from verity._ledger import calls
 from verity._ledger.calls import Answer, Request
-from verity.server import problems
+from verity.server import metrics, problems
 from verity.server.auth import Authenticator
 from verity.server.contract import load_spec, read_operations
 from verity.server.logs import describe
+from verity.server.metrics import Metrics, Outcome
 from verity.server.problems import Problem
+from verity.server.rates import RateLimit
 from verity.server.router import Router
 from verity.server.settings import ServerSettings
 from verity.server.storage import Storage, StorageError
@@ -35,7 +39,10 @@ _logger = logging.getLogger("verity.server")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 _MAX_QUERY_PARAMETERS = 50
+# What a holder says of an effect that it was granted. Refused, it would leave behind what nobody knows of.
+_FINISHING = frozenset({"commit_effect", "fail_effect", "renew_effect"})
 _PREFIX = "/v1"
+_PROBES = ("/healthz", "/readyz", "/metrics")
 _NOBODY = bytes(32)
 _READY_WITHIN_S = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
@@ -46,12 +53,28 @@ class _ClientGone(Exception):
     """The client closed the connection before it had sent its request."""
 
 
+class _Call:
+    """What is known of one request by and by."""
+
+    __slots__ = ("operation", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.operation = "unknown"
+
+
 class LedgerApp:
-    """The application. Made by `create_app`."""
+    """The application. Made by `create_app`.
+
+    Attributes:
+        metrics: what `/metrics` tells.
+    """
 
     def __init__(self, storage: Storage, settings: ServerSettings, now_ms: Callable[[], int]) -> None:
+        self.metrics = Metrics(storage)
         self._storage = storage
         self._settings = settings
+        self._rates = RateLimit(settings.rate_limit)
         self._router = Router(read_operations(load_spec()))
         self._callers = Authenticator(storage.find_key, cache_s=settings.key_cache_s, now_ms=now_ms)
 
@@ -60,12 +83,14 @@ class LedgerApp:
         if scope["type"] != "http":
             raise RuntimeError(f"This application speaks HTTP, not {scope['type']}.")
         headers: Headers = dict(scope["headers"])
-        request_id = _read_request_id(headers)
+        call = _Call(_read_request_id(headers))
+        request_id = call.request_id
         answer: Answer
         started_at = time.perf_counter()
         try:
-            answer = await self._answer(scope, headers, receive, request_id)
+            answer = await self._answer(scope, headers, receive, call)
         except _ClientGone:
+            self._record(call, scope["method"], metrics.GONE, started_at)
             return
         except Problem as problem:
             answer = problems.to_answer(problem, request_id)
@@ -76,25 +101,39 @@ class LedgerApp:
             _logger.error("a request failed: %s", describe(error), extra={"requestId": request_id})
             answer = problems.to_answer(problems.internal(), request_id)
         await _send_answer(send, answer, request_id, more=answer.status == 413)
+        self._record(call, scope["method"], answer.status, started_at, answer.outcome)
         if answer.status == 413:
             await _linger(receive, send)
+
+    def _record(
+        self, call: _Call, method: str, status: int | str, started_at: float, outcome: Outcome | None = None
+    ) -> None:
+        """Count the request, and log it where that is wished for."""
+        seconds = time.perf_counter() - started_at
+        self.metrics.count_request(call.operation, status, seconds, outcome)
         if self._settings.access_log:
             _logger.info(
-                "%s %d",
-                scope["method"],
-                answer.status,
-                extra={"requestId": request_id, "durationMs": round((time.perf_counter() - started_at) * 1000, 1)},
+                "%s %s",
+                method,
+                status,
+                extra={
+                    "requestId": call.request_id,
+                    "operation": call.operation,
+                    "durationMs": round(seconds * 1000, 1),
+                },
             )
 
-    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, request_id: str) -> Answer:
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, call: _Call) -> Answer:
         method, path = scope["method"], scope["raw_path"].decode("latin-1")
         if not path.startswith(_PREFIX + "/"):
-            return await self._answer_probe(method, path)
+            return await self._answer_probe(method, path, call)
         operation, in_path = self._router.find(method, path[len(_PREFIX) :])
+        call.operation = operation.name
         caller = await self._callers.authenticate(headers.get(b"authorization"), admin_only=operation.admin_only)
+        self._check_rate(caller, operation.name)
         body = await _read_body(headers, receive, self._settings.max_body_bytes)
         parameters = operation.check_parameters(in_path, _read_query(scope["query_string"]), headers)
-        operation.check_body(body)
+        operation.check_body(body, self._settings.max_body_depth)
         idempotency_key = headers.get(b"idempotency-key")
         return await self._storage.answer(
             Request(
@@ -104,16 +143,25 @@ class LedgerApp:
                 body=body,
                 query=parameters,
                 idempotency_key=None if idempotency_key is None else idempotency_key.decode("latin-1"),
-                request_id=request_id,
+                request_id=call.request_id,
             )
         )
 
-    async def _answer_probe(self, method: str, path: str) -> Answer:
-        """`/healthz`: the process answers. `/readyz`: its storage does, too."""
-        if path not in ("/healthz", "/readyz"):
+    def _check_rate(self, caller: calls.Scope, operation: str) -> None:
+        wait_s = self._rates.take(caller.actor or "", must=operation in _FINISHING)
+        if wait_s:
+            self.metrics.count_rate_limited()
+            raise problems.rate_limited(math.ceil(wait_s))
+
+    async def _answer_probe(self, method: str, path: str, call: _Call) -> Answer:
+        """`/healthz`: the process answers. `/readyz`: its storage does, too. `/metrics`: for Prometheus."""
+        if path not in _PROBES:
             raise problems.not_found()
         if method not in ("GET", "HEAD"):
             raise problems.method_not_allowed(["GET", "HEAD"])
+        call.operation = path[1:]
+        if path == "/metrics":
+            return Answer(200, await self.metrics.render(), {"content-type": metrics.CONTENT_TYPE})
         if path == "/readyz":
             # Looking up a key that nobody has is what every request needs of the storage.
             await asyncio.wait_for(self._storage.find_key(_NOBODY), _READY_WITHIN_S)
@@ -175,13 +223,11 @@ async def _read_body(headers: Headers, receive: Receive, max_bytes: int) -> byte
 
 
 async def _send_answer(send: Send, answer: Answer, request_id: str, *, more: bool) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(answer.body)),
-        (b"x-request-id", request_id.encode()),
-    ]
+    headers = [(b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request_id.encode())]
     if answer.headers:
         headers += [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+    if "content-type" not in answer.headers:
+        headers.append((b"content-type", b"application/json"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": more})
 

@@ -108,7 +108,7 @@ class Operation:
             if parameter.required and name not in seen:
                 yield {"path": f"query/{name}", "message": "is required"}
 
-    def check_body(self, body: bytes) -> None:
+    def check_body(self, body: bytes, max_depth: int) -> None:
         """Check a request's body.
 
         Raises:
@@ -119,7 +119,7 @@ class Operation:
                 raise invalid_request([{"path": "body", "message": "this call takes no body"}])
             return
         try:
-            value = read_object(body)
+            value = read_object(body, max_depth)
         except BadBody as error:
             raise invalid_request([{"path": "body", "message": str(error)}]) from None
         if not self.body.is_valid(value):

@@ -13,7 +13,7 @@ class BadBody(ValueError):
     """The body is not such an object; the message says why, without a word of what was sent."""
 
 
-def read_object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Parse the body.
 
     Raises:
@@ -33,18 +33,18 @@ def read_object(body: bytes) -> dict[str, Any]:
     except UnicodeEncodeError:
         raise BadBody("has a lone surrogate, which is not Unicode text") from None
     except RecursionError:
-        raise _too_deep() from None
+        raise _too_deep(max_depth) from None
     except ValueError:
         raise BadBody("must be JSON") from None
     if not isinstance(value, dict):
         raise BadBody("must be a JSON object")
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise _too_deep()
+    if body.count(b"{") + body.count(b"[") > max_depth and _depth(value) > max_depth:
+        raise _too_deep(max_depth)
     return value
 
 
-def _too_deep() -> BadBody:
-    return BadBody(f"is nested deeper than {MAX_DEPTH} levels")
+def _too_deep(max_depth: int) -> BadBody:
+    return BadBody(f"is nested deeper than {max_depth} levels")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

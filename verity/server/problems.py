@@ -66,6 +66,18 @@ def unavailable() -> Problem:
     return Problem(503, "unavailable", message, headers={"retry-after": "1"})
 
 
+def too_many_connections() -> Problem:
+    """503: this node has as many connections as it may have."""
+    message = "This node of the ledger has too many connections. Send the request again."
+    return Problem(503, "unavailable", message, headers={"retry-after": "1", "connection": "close"})
+
+
+def rate_limited(retry_after_s: int) -> Problem:
+    """429: this API key sends too many requests."""
+    message = "This API key sends more requests than it may. Send the request again later."
+    return Problem(429, "rate_limited", message, headers={"retry-after": str(retry_after_s)})
+
+
 def internal() -> Problem:
     """500. What happened is in the log, under the request's id."""
     return Problem(500, "internal", "The ledger failed on this request; its log knows more under this request id.")

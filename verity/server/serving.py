@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import uvicorn
 
 from verity.server.app import LedgerApp
+from verity.server.connections import Connections, LedgerProtocol
 from verity.server.settings import ServerSettings
+
+BACKLOG = 2048
+"""Connections that wait to be accepted; more than the kernel's own limit does no harm."""
 
 
 class LedgerServer(uvicorn.Server):
@@ -23,7 +28,12 @@ class LedgerServer(uvicorn.Server):
     """
 
     def __init__(
-        self, app: LedgerApp, settings: ServerSettings, on_listening: Callable[[], None] = lambda: None
+        self,
+        app: LedgerApp,
+        settings: ServerSettings,
+        on_listening: Callable[[], None] = lambda: None,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -40,11 +50,34 @@ class LedgerServer(uvicorn.Server):
         )
         super().__init__(config)
         self._on_listening = on_listening
+        self._connections = Connections(settings, app.metrics)
+        self._tls = tls
+        self._handshake_timeout_s = settings.header_timeout_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
-        await super().startup(sockets)
+        # Without sockets uvicorn does all but listen; that is done here, for the sake of our own protocol.
+        await super().startup([])
+        loop = asyncio.get_running_loop()
+        timeout_s = None if self._tls is None else self._handshake_timeout_s
+        for each in sockets or []:
+            self.servers.append(
+                await loop.create_server(
+                    self._make_protocol, sock=each, backlog=BACKLOG, ssl=self._tls, ssl_handshake_timeout=timeout_s
+                )
+            )
+        self._connections.watch()
         self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more, and finish what has begun."""
+        await super().shutdown(sockets)
+        self._connections.stop()
+
+    def _make_protocol(self) -> LedgerProtocol:
+        return LedgerProtocol(
+            self._connections, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     def stop_on_signals(self) -> None:
         """Have SIGTERM and SIGINT stop this server.
@@ -70,6 +103,16 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
+def raise_file_limit() -> None:
+    """Let this process have as many open files, and so connections, as the system lets it ask for."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # it does not exist for Windows, and neither does the limit
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes any free one.
 
@@ -77,10 +120,10 @@ def listen(host: str, port: int) -> socket.socket:
         OSError: the address can't be had.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(address[:2], family=family, backlog=2048)
+    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
-def base_url(listener: socket.socket) -> str:
+def base_url(listener: socket.socket, scheme: str = "http") -> str:
     """What a client is given."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1"

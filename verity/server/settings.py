@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from verity.server.json_body import MAX_DEPTH
+
 MAX_BODY_BYTES = 262_144
 """Three payloads of 64 KB with room for escapes and names."""
 
@@ -14,6 +16,11 @@ class ServerSettings:
 
     Attributes:
         max_body_bytes: a request body over it is answered with 413.
+        max_body_depth: a request body that is nested deeper is answered with 400.
+        rate_limit: requests a second of one API key on this node, over which it is answered with 429; 0 is no limit.
+        header_timeout_s: how long a request's header may take, from the first byte or the connection on, in seconds.
+        body_timeout_s: how long its body may take after that, in seconds.
+        max_connections: how many connections may be open.
         key_cache_s: how long a looked-up API key is trusted, in seconds; the longest that a revoked one lives on.
         access_log: whether to log one line for each request.
         drain_timeout_s: how long a stopping server waits for requests that it has begun, in seconds.
@@ -22,6 +29,11 @@ class ServerSettings:
     """
 
     max_body_bytes: int = MAX_BODY_BYTES
+    max_body_depth: int = MAX_DEPTH
+    rate_limit: int = 0
+    header_timeout_s: float = 5.0
+    body_timeout_s: float = 9.0
+    max_connections: int = 10_000
     key_cache_s: float = 0.5
     access_log: bool = False
     drain_timeout_s: int = 30

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import apsw
 
-from verity._ledger.calls import Answer, Request
+from verity._ledger.calls import Answer, Environment, Request
 from verity._store.api_keys import ApiKey
 from verity._store.registry import OpenLedger
 
@@ -16,8 +17,17 @@ class StorageError(Exception):
     """Storage did not answer."""
 
 
+class Pool(NamedTuple):
+    """A store's connections to its database."""
+
+    size: int
+    idle: int
+
+
 class Storage(Protocol):
-    """Where a served ledger keeps its effects and keys, seen from an event loop."""
+    """Where a served ledger keeps its effects and keys, seen from an event loop. Without the last three, which are for
+    `/metrics`, an implementation that inherits from this works, too.
+    """
 
     async def answer(self, request: Request) -> Answer:
         """Carry a call out, durably. Storage that fails is a 503, never an exception."""
@@ -31,8 +41,24 @@ class Storage(Protocol):
         """
         ...
 
+    async def expired_for_s(self) -> Mapping[Environment, float]:
+        """By environment, how long ago the oldest lease ran out that nobody took over; none is absent. Cheap.
 
-class SqliteStorage:
+        Raises:
+            StorageError: storage did not answer.
+        """
+        return {}
+
+    def pool(self) -> Pool | None:
+        """The connections at this moment; None where there is no pool."""
+        return None
+
+    def watch_batches(self, watch: Callable[[int], None]) -> None:  # noqa: ARG002 - whoever has no batches needs no name
+        """Have `watch` called, in any thread, with the number of operations of each transaction."""
+        return
+
+
+class SqliteStorage(Storage):
     """A SQLite file: blocking by nature, so that its work is done in threads."""
 
     def __init__(self, ledger: OpenLedger) -> None:
@@ -48,3 +74,15 @@ class SqliteStorage:
             return await asyncio.get_running_loop().run_in_executor(None, self._ledger.store.find_key, sha256)
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
+
+    async def expired_for_s(self) -> Mapping[Environment, float]:
+        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        try:
+            ages_ms = await asyncio.get_running_loop().run_in_executor(None, self._ledger.store.expired_for_ms)
+        except apsw.Error as error:
+            raise StorageError(type(error).__name__) from error
+        return {environment: age_ms / 1000 for environment, age_ms in ages_ms.items()}
+
+    def watch_batches(self, watch: Callable[[int], None]) -> None:
+        """Have `watch` called with the number of operations of each transaction."""
+        self._ledger.loops.watch = watch

@@ -10,12 +10,19 @@ from typing import Any
 import click
 
 from verity.server.cli.database import database_option, open_database
+from verity.server.cli.limits import limit_options, to_settings
 
 
 class AddressError(click.ClickException):
     """The address can't be listened on."""
 
     exit_code = 4
+
+
+class TlsFilesError(click.ClickException):
+    """The TLS certificate or its key can't be used."""
+
+    exit_code = 5
 
 
 @click.command()
@@ -54,23 +61,63 @@ class AddressError(click.ClickException):
     show_envvar=True,
     help="How many seconds a stopping ledger waits for requests that it has begun.",
 )
-def serve(database: str, host: str, port: int, access_log: bool, log_format: Any, drain_timeout: int) -> None:
+@click.option(
+    "--tls-cert",
+    metavar="FILE",
+    envvar="VERITY_TLS_CERT",
+    show_envvar=True,
+    help="Serve HTTPS with this certificate (PEM, with its chain).",
+)
+@click.option(
+    "--tls-key",
+    metavar="FILE",
+    envvar="VERITY_TLS_KEY",
+    show_envvar=True,
+    help="The certificate's private key (PEM). VERITY_TLS_KEY_PASSWORD opens an encrypted one.",
+)
+@limit_options
+def serve(
+    database: str,
+    host: str,
+    port: int,
+    access_log: bool,
+    log_format: Any,
+    drain_timeout: int,
+    tls_cert: str | None,
+    tls_key: str | None,
+    **limits: Any,
+) -> None:
     """Serve a ledger over HTTP until SIGTERM or SIGINT.
 
     One line on standard output tells when it listens; logs go to standard error. A stopping ledger accepts nothing
     more, answers what it has begun, and exits with 0. Make API keys with `verity keys create`.
     """
     from verity.server.logs import configure_logging
-    from verity.server.serving import run
+    from verity.server.serving import raise_file_limit, run
     from verity.server.settings import ServerSettings
 
     configure_logging(log_format)
-    settings = ServerSettings(access_log=access_log, drain_timeout_s=drain_timeout)
+    settings = ServerSettings(access_log=access_log, drain_timeout_s=drain_timeout, **to_settings(limits))
+    tls = _load_tls(tls_cert, tls_key)
+    raise_file_limit()
     with open_database(database) as ledger:
-        run(_serve(ledger, host, port, settings))
+        run(_serve(ledger, host, port, settings, tls))
 
 
-async def _serve(ledger: Any, host: str, port: int, settings: Any) -> None:
+def _load_tls(certificate: str | None, key: str | None) -> Any:
+    from verity.server.tls import TlsError, load_tls
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("--tls-cert and --tls-key belong together: give both or neither.")
+    try:
+        return load_tls(certificate, key, os.environ.get("VERITY_TLS_KEY_PASSWORD"))
+    except TlsError as error:
+        raise TlsFilesError(str(error)) from None
+
+
+async def _serve(ledger: Any, host: str, port: int, settings: Any, tls: Any) -> None:
     from verity.server.app import create_app
     from verity.server.serving import LedgerServer, base_url, listen
     from verity.server.storage import SqliteStorage
@@ -83,10 +130,10 @@ async def _serve(ledger: Any, host: str, port: int, settings: Any) -> None:
         raise AddressError(f"Can't listen on {host} port {port}: {why}.") from None
 
     def announce() -> None:
-        click.echo(f"Verity listens on {base_url(listener)}")
+        click.echo(f"Verity listens on {base_url(listener, 'http' if tls is None else 'https')}")
         sys.stdout.flush()
 
-    server = LedgerServer(create_app(SqliteStorage(ledger), settings), settings, announce)
+    server = LedgerServer(create_app(SqliteStorage(ledger), settings), settings, announce, tls=tls)
     server.stop_on_signals()
     # What is loaded now stays for good. Looking through it again and again would cost tail latency.
     gc.freeze()

@@ -1,0 +1,158 @@
+"""`/metrics`: each call counted once, by words from a fixed set, and a scrape that outlives its storage."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import apsw
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from tests.served import ServedLedger, TestClock
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+
+
+class Scrapes:
+    def __init__(self, served: ServedLedger) -> None:
+        self._url = served.base_url.replace("/v1", "/metrics")
+
+    def text(self) -> str:
+        response = httpx.get(self._url)
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        return response.text
+
+    def value(self, name: str, **labels: str) -> float:
+        """A sample's value; 0 where there is none yet."""
+        found = [
+            sample.value
+            for family in parse(self.text())
+            for sample in family.samples
+            if sample.name == name and sample.labels == labels
+        ]
+        return found[0] if found else 0.0
+
+
+@pytest.fixture
+def scrapes(served: ServedLedger) -> Scrapes:
+    return Scrapes(served)
+
+
+def lease(client: httpx.Client, key: str, namespace: str = "payments") -> dict[str, object]:
+    granted = client.post(f"/effects/{namespace}/lease", json={"effectKey": key}).json()
+    return {"effectKey": key, "fenceToken": granted["fenceToken"], "leaseToken": granted["leaseToken"]}
+
+
+def test_requests_and_their_latencies(agent: httpx.Client, scrapes: Scrapes) -> None:
+    lease(agent, "requests")
+    agent.post("/effects/payments/commit", json={})
+    agent.get("/nowhere")
+    assert scrapes.value("verity_requests_total", operation="lease_effect", status="200") >= 1
+    assert scrapes.value("verity_requests_total", operation="commit_effect", status="400") == 1
+    assert scrapes.value("verity_requests_total", operation="unknown", status="404") == 1
+    assert scrapes.value("verity_request_duration_seconds_count", operation="commit_effect") == 1
+
+
+def test_what_calls_came_to(agent: httpx.Client, admin: httpx.Client, clock: TestClock, scrapes: Scrapes) -> None:
+    def counts() -> dict[str, float]:
+        return {
+            "none": scrapes.value("verity_leases_granted_total", prior_state="none"),
+            "expired": scrapes.value("verity_leases_granted_total", prior_state="expired"),
+            "reset": scrapes.value("verity_leases_granted_total", prior_state="reset"),
+            "renewed": scrapes.value("verity_leases_renewed_total"),
+            "cached": scrapes.value("verity_leases_decided_total", outcome="completed"),
+            "failed before": scrapes.value("verity_leases_decided_total", outcome="failed"),
+            "conflict": scrapes.value("verity_conflicts_total", code="lease_conflict"),
+            "stale": scrapes.value("verity_conflicts_total", code="stale_fence"),
+            "acted": scrapes.value("verity_commits_total", source="acted"),
+            "observed": scrapes.value("verity_commits_total", source="observed"),
+            "resolved": scrapes.value("verity_commits_total", source="resolved"),
+            "failures": scrapes.value("verity_failures_total"),
+            "resets": scrapes.value("verity_resets_total"),
+        }
+
+    before = counts()
+    for source in ("acted", "observed"):
+        agent.post("/effects/payments/commit", json={**lease(agent, source), "result": 1, "source": source})
+    agent.post("/effects/payments/lease", json={"effectKey": "acted"})
+    stale = lease(agent, "taken over")
+    agent.post("/effects/payments/lease", json={"effectKey": "taken over"})
+    clock.advance(60_000)
+    current = lease(agent, "taken over")
+    agent.post("/effects/payments/renew", json=stale)
+    agent.post("/effects/payments/renew", json=current)
+    agent.post("/effects/payments/fail", json={**current, "error": "no", "source": "acted"})
+    agent.post("/effects/payments/lease", json={"effectKey": "taken over"})
+    admin.post("/effects/payments/reset", json={"effectKey": "taken over", "mode": "retry"})
+    agent.post("/effects/payments/fail", json={**lease(agent, "taken over"), "error": "no", "source": "acted"})
+    admin.post("/effects/payments/resolve", json={"effectKey": "taken over", "result": 1})
+    after = counts()
+    assert {name: after[name] - before[name] for name in after} == {
+        "none": 3, "expired": 1, "reset": 1, "renewed": 1, "cached": 1, "failed before": 1, "conflict": 1, "stale": 1,
+        "acted": 1, "observed": 1, "resolved": 1, "failures": 2, "resets": 1,
+    }  # fmt: skip
+
+
+def test_group_commits_and_connections(agent: httpx.Client, scrapes: Scrapes) -> None:
+    operations = scrapes.value("verity_group_commit_size_sum")
+    lease(agent, "in a batch")
+    assert scrapes.value("verity_group_commit_size_sum") == operations + 1
+    assert scrapes.value("verity_open_connections") >= 2  # the agent's, and the scrape's own
+
+
+def test_the_oldest_expired_effect(agent: httpx.Client) -> None:
+    clock = TestClock()
+    with ServedLedger(clock=clock) as served:
+        headers = {"Authorization": f"Bearer {served.create_key('test')}"}
+        for key in ("older", "newer"):
+            httpx.post(
+                f"{served.base_url}/effects/x/lease", json={"effectKey": key}, headers=headers
+            ).raise_for_status()
+            clock.advance(7_000)
+        clock.advance(30_000)
+        scrapes = Scrapes(served)
+        assert scrapes.value("verity_oldest_expired_effect_age_seconds", environment="test") == 14
+        assert scrapes.value("verity_oldest_expired_effect_age_seconds", environment="live") == 0
+        clock.advance(1_000)  # kept for a few seconds: scrapes don't add up to a load
+        assert scrapes.value("verity_oldest_expired_effect_age_seconds", environment="test") == 14
+
+
+def test_a_scrape_outlives_its_storage(tmp_path: Path) -> None:
+    with ServedLedger(f"sqlite:///{tmp_path}/verity.db") as served:
+        apsw.Connection(f"{tmp_path}/verity.db").execute("ALTER TABLE effects RENAME TO gone")
+        scrapes = Scrapes(served)
+        age = scrapes.value("verity_oldest_expired_effect_age_seconds", environment="live")
+        assert math.isnan(age)
+        assert scrapes.value("verity_open_connections") >= 1
+
+
+def test_no_label_tells_of_anybodys_data(served: ServedLedger, agent: httpx.Client, scrapes: Scrapes) -> None:
+    agent.post(
+        "/effects/secret-namespace/commit",
+        json={**lease(agent, "secret-key", "secret-namespace"), "result": "secret-pay"},
+    )
+    agent.get("/effects/secret-namespace/effect?effectKey=secret-key")
+    agent.get("/secret-path")
+    text = scrapes.text()
+    assert "secret" not in text
+    assert "vt_" not in text
+    samples = [sample for family in parse(text) for sample in family.samples]
+    words = {value for sample in samples for name, value in sample.labels.items() if name != "le"}
+    assert len(words) < 60
+
+
+def test_the_method(agent: httpx.Client, served: ServedLedger) -> None:
+    url = served.base_url.replace("/v1", "/metrics")
+    assert httpx.post(url).status_code == 405
+    assert httpx.head(url).content == b""
+
+
+def test_every_metric_is_documented(agent: httpx.Client, scrapes: Scrapes) -> None:
+    names = re.findall(r"^# TYPE (verity_\w+) ", scrapes.text(), re.MULTILINE)
+    assert len(names) > 15
+    documented = re.findall(r"^\| `(verity_\w+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted({name for name in names if not name.endswith("_created")} - set(documented)) == []

@@ -1,0 +1,121 @@
+"""`verity serve` over HTTPS, with certificates made here, and what it says of files that can't be used."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from tests.server.process import run_verity, serving
+from tests.server.test_connections import until_closed
+from tests.server.test_serve import client_of, lease, new_key, one_line
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def files(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A certificate, its key, another key, an encrypted key, a text."""
+    directory = tmp_path_factory.mktemp("tls")
+    mine, other = authority.issue_cert("localhost", "127.0.0.1"), authority.issue_cert("localhost")
+    with (directory / "cert.pem").open("wb") as file:
+        for part in mine.cert_chain_pems:
+            file.write(part.bytes())
+    mine.private_key_pem.write_to_path(directory / "key.pem")
+    other.private_key_pem.write_to_path(directory / "other.pem")
+    (directory / "encrypted.pem").write_bytes(encrypt(mine.private_key_pem.bytes()))
+    (directory / "text.pem").write_text("This is a letter.")
+    (directory / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+    return {file.stem: str(file) for file in directory.iterdir()}
+
+
+def encrypt(key: bytes) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"open sesame"),
+    )
+
+
+def test_https(authority: trustme.CA, files: dict[str, str], tmp_path: Path) -> None:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with serving(tmp_path, "--tls-cert", files["cert"], "--tls-key", files["key"], scheme="https") as server:
+        headers = {"Authorization": f"Bearer {new_key(tmp_path)}"}
+        with httpx.Client(base_url=server.base_url, headers=headers, verify=context) as client:
+            grant = lease(client, "over TLS")
+            assert client.post("/effects/payments/commit", json={**grant, "result": 1}).status_code == 200
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(server.base_url)
+        with pytest.raises(httpx.RemoteProtocolError):
+            client_of(server.base_url.replace("https", "http"), "x").get("/effects")
+
+
+def test_a_handshake_that_stops_is_cut_off(files: dict[str, str], tmp_path: Path) -> None:
+    options = ["--tls-cert", files["cert"], "--tls-key", files["key"], "--header-timeout", "0.3"]
+    with (
+        serving(tmp_path, *options, scheme="https") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection,
+    ):
+        connection.sendall(b"\x16\x03\x01")
+        assert until_closed(connection) == b""
+
+
+def test_an_encrypted_key(
+    authority: trustme.CA, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VERITY_TLS_KEY_PASSWORD", "open sesame")
+    with serving(tmp_path, "--tls-cert", files["cert"], "--tls-key", files["encrypted"], scheme="https") as server:
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        assert httpx.get(server.base_url.replace("/v1", "/healthz"), verify=context).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "says"),
+    [
+        ("missing", "key", "certificate 'missing' can't be read: No such file"),
+        ("cert", "missing", "key 'missing' can't be read: No such file"),
+        ("text", "key", "is not a PEM file"),
+        ("cert", "text", "is not a PEM file"),
+        ("broken", "key", "can't be used"),
+        ("cert", "other", "is not the key of the certificate"),
+        ("cert", "encrypted", "VERITY_TLS_KEY_PASSWORD is missing"),
+        ("cert", "cert", "can't be used"),
+    ],
+)
+def test_files_that_cannot_be_used(
+    certificate: str, key: str, says: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    done = run_verity(
+        *("serve", "--database", f"sqlite:///{tmp_path}/v.db", "--port", "0"),
+        *("--tls-cert", files.get(certificate, certificate), "--tls-key", files.get(key, key)),
+    )
+    assert (done.returncode, done.stdout) == (5, "")
+    assert says in one_line(done.stderr)
+
+
+def test_a_wrong_password(files: dict[str, str], tmp_path: Path) -> None:
+    done = run_verity(
+        *("serve", "--database", f"sqlite:///{tmp_path}/v.db", "--port", "0"),
+        *("--tls-cert", files["cert"], "--tls-key", files["encrypted"]),
+        VERITY_TLS_KEY_PASSWORD="close barley",
+    )
+    assert done.returncode == 5
+    assert "VERITY_TLS_KEY_PASSWORD is wrong" in one_line(done.stderr)
+    assert "barley" not in done.stderr
+
+
+def test_one_file_alone(files: dict[str, str], tmp_path: Path) -> None:
+    done = run_verity("serve", "--database", f"sqlite:///{tmp_path}/v.db", "--tls-cert", files["cert"])
+    assert done.returncode == 2
+    assert "--tls-cert and --tls-key belong together" in done.stderr

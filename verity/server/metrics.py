@@ -1,0 +1,185 @@
+"""What a node tells Prometheus at `/metrics`. No key, namespace, effect key or payload is in a label.
+
+Children of labelled metrics are looked up once and then kept, so that a request costs a few increments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from verity._ledger.calls import ENVIRONMENTS, Environment
+from verity.server.logs import describe
+from verity.server.storage import Storage
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+GONE = "gone"
+"""Stands for the status of a request whose sender left before it was answered."""
+
+_LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_OLDEST_KEPT_S = 5.0
+_OLDEST_WITHIN_S = 1.0
+
+_logger = logging.getLogger("verity.server")
+
+Outcome = tuple[str, str]
+
+
+class Metrics:
+    """The metrics of one application, in a registry of their own.
+
+    Args:
+        storage: what is asked, at a scrape, for what only it knows.
+        monotonic: seconds; it decides how long that is kept.
+    """
+
+    def __init__(self, storage: Storage, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "verity_requests", "Answered requests by operation and status.", ["operation", "status"], registry=registry
+        )
+        self._latencies = Histogram(
+            "verity_request_duration_seconds",
+            "From a request's headers to its answer, by operation.",
+            ["operation"],
+            buckets=_LATENCIES_S,
+            registry=registry,
+        )
+        self._requests_of: dict[tuple[str, int | str], Callable[[], None]] = {}
+        self._latencies_of: dict[str, Callable[[float], None]] = {}
+        self._outcomes = _outcomes(registry)
+        self._rate_limited = Counter(
+            "verity_rate_limited", "Requests refused because their API key sent too many.", registry=registry
+        )
+        self._cut = Counter(
+            "verity_connections_cut",
+            "Connections that the ledger ended: their sender was too slow, or there were too many.",
+            ["reason"],
+            registry=registry,
+        )
+        self.count_slow_sender: Callable[[], None] = self._cut.labels("slow_sender").inc
+        self.count_connection_too_many: Callable[[], None] = self._cut.labels("too_many").inc
+        self.count_rate_limited: Callable[[], None] = self._rate_limited.inc
+        batches = Histogram(
+            "verity_group_commit_size", "Operations in one transaction.", buckets=_BATCH_SIZES, registry=registry
+        )
+        storage.watch_batches(batches.observe)
+        self._oldest = _OldestExpired(storage, monotonic)
+        self._oldest_age = Gauge(
+            "verity_oldest_expired_effect_age_seconds",
+            "How long ago the oldest lease ran out that nobody has taken over; NaN where the storage does not answer.",
+            ["environment"],
+            registry=registry,
+        )
+        self._watch_pool(storage)
+        ProcessCollector(registry=registry)
+
+    def count_request(self, operation: str, status: int | str, seconds: float, outcome: Outcome | None = None) -> None:
+        """One request is done."""
+        count = self._requests_of.get((operation, status))
+        if count is None:
+            count = self._requests_of[operation, status] = self._requests.labels(operation, str(status)).inc
+        count()
+        observe = self._latencies_of.get(operation)
+        if observe is None:
+            observe = self._latencies_of[operation] = self._latencies.labels(operation).observe
+        observe(seconds)
+        if outcome is not None:
+            count_outcome = self._outcomes.get(outcome) or self._outcomes.get((outcome[0], ""))
+            if count_outcome is not None:
+                count_outcome()
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Tell how many connections are open."""
+        self._gauge("verity_open_connections", "Open connections.", count)
+
+    def watch_waits(self, count: Callable[[], int]) -> None:
+        """Tell how many lease requests wait for another holder."""
+        self._gauge("verity_open_waits", "Lease requests that wait for another holder's effect to be decided.", count)
+
+    async def render(self) -> bytes:
+        """The text of a scrape."""
+        ages = await self._oldest.read()
+        for environment in ENVIRONMENTS:
+            age_s = math.nan if ages is None else ages.get(environment, 0.0)
+            self._oldest_age.labels(environment).set(age_s)
+        return generate_latest(self._registry)
+
+    def _watch_pool(self, storage: Storage) -> None:
+        if storage.pool() is None:
+            return
+        self._gauge("verity_pool_connections", "Connections to the database.", lambda: _pool(storage)[0])
+        self._gauge("verity_pool_idle_connections", "Those of them that wait for work.", lambda: _pool(storage)[1])
+
+    def _gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
+        Gauge(name, documentation, registry=self._registry).set_function(read)
+
+
+def _pool(storage: Storage) -> tuple[int, int]:
+    return storage.pool() or (0, 0)
+
+
+def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
+    """What is counted, by what a call came to. An empty detail stands for every one."""
+    granted = Counter(
+        "verity_leases_granted",
+        "Leases granted by the effect's prior state: `expired` is one taken over from a holder whose lease ran out.",
+        ["prior_state"],
+        registry=registry,
+    )
+    renewed = Counter("verity_leases_renewed", "Leases renewed.", registry=registry)
+    cached = Counter(
+        "verity_leases_decided", "Lease requests answered with the effect's outcome.", ["outcome"], registry=registry
+    )
+    conflicts = Counter(
+        "verity_conflicts", "Calls refused for the effect's state, by error code.", ["code"], registry=registry
+    )
+    commits = Counter("verity_commits", "Results recorded by source.", ["source"], registry=registry)
+    failures = Counter("verity_failures", "Failures recorded.", registry=registry)
+    resets = Counter("verity_resets", "Effects reset.", registry=registry)
+    return {
+        **{("granted", state): granted.labels(state).inc for state in ("none", "expired", "reset")},
+        ("renewed", ""): renewed.inc,
+        ("cached_completed", ""): cached.labels("completed").inc,
+        ("cached_failed", ""): cached.labels("failed").inc,
+        **{
+            (code, ""): conflicts.labels(code).inc
+            for code in ("lease_conflict", "stale_fence", "effect_finished", "not_failed")
+        },
+        **{("accepted", source): commits.labels(source).inc for source in ("acted", "observed")},
+        ("resolved", "resolved"): commits.labels("resolved").inc,
+        ("recorded", ""): failures.inc,
+        ("reset", ""): resets.inc,
+    }
+
+
+class _OldestExpired:
+    """Asks the storage at most every few seconds, once at a time, and never lets a scrape wait for it long."""
+
+    def __init__(self, storage: Storage, monotonic: Callable[[], float]) -> None:
+        self._storage = storage
+        self._monotonic = monotonic
+        self._asked_at = -math.inf
+        self._reading: asyncio.Task[Mapping[Environment, float] | None] | None = None
+
+    async def read(self) -> Mapping[Environment, float] | None:
+        """Seconds by environment; None where the storage does not answer."""
+        reading = self._reading
+        if reading is None or (reading.done() and self._monotonic() >= self._asked_at + _OLDEST_KEPT_S):
+            self._asked_at = self._monotonic()
+            reading = self._reading = asyncio.create_task(self._ask())
+        await asyncio.wait((reading,), timeout=_OLDEST_WITHIN_S)
+        return reading.result() if reading.done() else None
+
+    async def _ask(self) -> Mapping[Environment, float] | None:
+        try:
+            return await self._storage.expired_for_s()
+        except Exception as error:  # noqa: BLE001 - a scrape tells the rest, whatever ails the storage
+            _logger.warning("storage did not tell the oldest expired effect: %s", describe(error))
+            return None

@@ -140,6 +140,9 @@ class ObserveFailedError(VerityError):
     def __reduce__(self) -> Any:
         return _portable_reduce(self)
 
+    def __copy__(self) -> ObserveFailedError:
+        return _copy_as_it_is(self)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ObserveFailedError:
         return _deepcopy_what_can_be(self, memo)
 
@@ -169,6 +172,9 @@ class CommitUncertainError(VerityError):
     def __reduce__(self) -> Any:
         return _portable_reduce(self)
 
+    def __copy__(self) -> CommitUncertainError:
+        return _copy_as_it_is(self)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> CommitUncertainError:
         return _deepcopy_what_can_be(self, memo)
 
@@ -185,6 +191,13 @@ def _picklable(value: Any) -> Any:
     except Exception:  # noqa: BLE001 - a user's object may raise anything while it is pickled
         return f"<{type(value).__qualname__}, which cannot be pickled>"
     return value
+
+
+def _copy_as_it_is(error: _E) -> _E:
+    """Nothing is pickled for a copy, so that it keeps a result that refuses to be."""
+    twin = type(error)(*error.args)
+    vars(twin).update(vars(error))
+    return twin
 
 
 def _deepcopy_what_can_be(error: _E, memo: dict[int, Any]) -> _E:

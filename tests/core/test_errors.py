@@ -75,7 +75,9 @@ def test_a_result_that_cannot_travel_does_not_keep_the_error_from_travelling() -
     assert away.result == "<lock, which cannot be pickled>"
     assert (away.effect_key, str(away.commit_error)) == ("k", "e")
     assert copy.deepcopy(error).result is lock
-    assert copy.copy(error).effect_key == "k"
+    assert copy.copy(error).result is lock
+    observed = ObserveFailedError("m", observe_error=ValueError(lock))
+    assert copy.copy(observed).observe_error is observed.observe_error
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)

@@ -142,6 +142,13 @@ async def test_a_conflict_is_told_at_once(world: AsyncWorld) -> None:
     assert not world.runtime.slept
 
 
+async def test_a_base_url_without_its_v1_is_told(world: AsyncWorld) -> None:
+    stray = world.new_client(base_url=world.ledger.base_url.removesuffix("/v1"))
+    with pytest.raises(VerityApiError, match="Check base_url") as caught:
+        await stray.request_lease("payments", {"effectKey": world.key})
+    assert caught.value.code == "not_found"
+
+
 async def test_errors_of_the_ledger_say_what_to_do(world: AsyncWorld) -> None:
     with pytest.raises(VerityApiError, match="Check the namespace, the effect key") as caught:
         await world.client.renew("payments", {**GOOD, "effectKey": world.key})

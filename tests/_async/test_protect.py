@@ -171,6 +171,7 @@ async def test_observe_that_raises_ends_the_call_and_leaves_the_effect_to_expire
     assert isinstance(caught.value.observe_error, ConnectionError)
     assert caught.value.__cause__ is caught.value.observe_error
     assert caught.value.effect_key == world.key
+    assert caught.value.request_id, "of the lease, to find the effect in the ledger's log"
     assert not world.acts
     assert world.network.operations() == ["lease"]
     assert (await world.effect())["status"] == "RUNNING"

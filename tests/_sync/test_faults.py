@@ -92,6 +92,7 @@ def test_an_unconfirmed_commit_is_uncertain_and_never_a_failure(world: SyncWorld
     assert error.result == {"refund": "re_1"}
     assert isinstance(error.commit_error, (VerityApiError, VerityConnectionError))
     assert error.__cause__ is error.commit_error
+    assert error.request_id, "of the lease where the commit got no answer"
     assert "fail" not in world.network.operations()
     assert "re_1" not in str(error)
     assert "re_1" not in repr(error)

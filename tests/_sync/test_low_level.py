@@ -143,6 +143,13 @@ def test_a_conflict_is_told_at_once(world: SyncWorld) -> None:
     assert not world.runtime.slept
 
 
+def test_a_base_url_without_its_v1_is_told(world: SyncWorld) -> None:
+    stray = world.new_client(base_url=world.ledger.base_url.removesuffix("/v1"))
+    with pytest.raises(VerityApiError, match="Check base_url") as caught:
+        stray.request_lease("payments", {"effectKey": world.key})
+    assert caught.value.code == "not_found"
+
+
 def test_errors_of_the_ledger_say_what_to_do(world: SyncWorld) -> None:
     with pytest.raises(VerityApiError, match="Check the namespace, the effect key") as caught:
         world.client.renew("payments", {**GOOD, "effectKey": world.key})

@@ -148,6 +148,7 @@ class AsyncProtector:
                 f"observe of effect {effect.key!r} raised {type(error).__name__}, so it is unknown whether the effect "
                 "already happened. act did not run. Mend observe and call again once the lease has run out.",
                 effect_key=effect.key,
+                request_id=lease.request_id,
                 observe_error=error,
             ) from error
         found = await async_settled("observe", found)
@@ -177,7 +178,7 @@ class AsyncProtector:
                 f"Effect {effect.key!r}: {done}, but the commit is not confirmed ({error}). "
                 "Do not run it again blindly: look it up in the ledger and reconcile it.",
                 effect_key=effect.key,
-                request_id=error.request_id,
+                request_id=error.request_id or lease.request_id,
                 result=result,
                 commit_error=error,
             ) from error

@@ -91,7 +91,7 @@ def _check(value: Any, place: str, depth: int) -> None:
     else:
         raise _refuse(
             place,
-            f"is of type {type(value).__qualname__}, which is not JSON. Return dicts, lists, strings, numbers, "
+            f"is of type {type(value).__qualname__}, which is not JSON. Use dicts, lists, strings, numbers, "
             "booleans or None (for example the fields that you need from it)",
         )
 

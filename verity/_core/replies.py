@@ -30,6 +30,7 @@ _ADVICE = {
     "effect_finished": "The effect is already finished; request a lease to read its outcome.",
     "effect_not_found": "Check the namespace, the effect key and the key's environment (live or test).",
     "effect_purged": "It was decided long ago; look its outcome up in the outside world. Never act on this key again.",
+    "not_found": "Check base_url: it ends in /v1.",
     "unauthenticated": "Check the API key.",
     "forbidden": "The API key's role or its namespaces do not allow this.",
     "not_failed": "Only a failed or expired effect can be reset or resolved; look at its status.",

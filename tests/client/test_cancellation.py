@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,13 @@ import pytest
 
 from tests._async.network import AsyncFaultyTransport
 from tests.served import ServedLedger
-from verity import CommitUncertainError, EffectPreviouslyFailedError, SyncVerityClient, VerityClient
+from verity import (
+    CommitUncertainError,
+    EffectPreviouslyFailedError,
+    SyncVerityClient,
+    VerityClient,
+    VerityValidationError,
+)
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -327,6 +333,26 @@ async def test_a_coroutine_object_is_refused_before_any_call(ledger: ServedLedge
                 await client.protect("coroutine", **arguments)
             assert type(caught.value).__name__ == "VerityValidationError"
     assert not network.sent
+
+
+async def test_a_generator_function_is_refused_before_any_call(ledger: ServedLedger) -> None:
+    def refunds() -> Iterator[int]:
+        yield 1
+
+    async def async_refunds() -> AsyncIterator[int]:
+        yield 1
+
+    network = AsyncFaultyTransport()
+    async with _client(ledger, network) as client:
+        for fn in (refunds, async_refunds, partial(refunds)):
+            for arguments in ({"act": fn}, {"act": lambda: 1, "observe": fn}):
+                with pytest.raises(VerityValidationError, match="without yield"):
+                    await client.protect("generator", **arguments)
+    assert not network.sent
+    with SyncVerityClient(ledger.base_url, ledger.create_key(), "payments") as sync_client:
+        for fn in (refunds, async_refunds):
+            with pytest.raises(VerityValidationError, match="without yield"):
+                sync_client.protect("generator", act=fn)
 
 
 class AsyncCallable:

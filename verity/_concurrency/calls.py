@@ -25,15 +25,21 @@ SyncAct = Callable[[], T]
 
 def is_async_callable(fn: object) -> bool:
     """Whether calling it gives a coroutine, as far as its definition tells."""
-    while isinstance(fn, partial):
-        fn = fn.func
+    fn = _unwrapped(fn)
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004 - the method itself is wanted
 
 
+def _unwrapped(fn: object) -> object:
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn
+
+
 def async_check_callable(name: str, fn: object) -> None:
-    """Refuse a coroutine object or another non-callable before anything is sent."""
+    """Refuse a coroutine object, another non-callable or a generator function before anything is sent."""
     if not callable(fn):
         raise _not_callable(name, fn, "an async or a sync function without arguments")
+    _refuse_generator(name, fn)
 
 
 def sync_check_callable(name: str, fn: object) -> None:
@@ -45,6 +51,7 @@ def sync_check_callable(name: str, fn: object) -> None:
         )
     if not callable(fn):
         raise _not_callable(name, fn, "a function without arguments")
+    _refuse_generator(name, fn)
 
 
 def _not_callable(name: str, value: object, takes: str) -> VerityValidationError:
@@ -54,6 +61,15 @@ def _not_callable(name: str, value: object, takes: str) -> VerityValidationError
     else:
         problem = f"{name} must be {takes}, not {type(value).__name__}."
     return VerityValidationError(problem, parameter=name)
+
+
+def _refuse_generator(name: str, fn: object) -> None:
+    """Calling it would run none of it, and look like success."""
+    fn = _unwrapped(fn)
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise VerityValidationError(
+            f"{name} is a generator function: return its result, without yield.", parameter=name
+        )
 
 
 async def async_settled(name: str, value: Any) -> Any:  # noqa: ARG001 - the twin needs the name

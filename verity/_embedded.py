@@ -55,19 +55,7 @@ class _EmbeddedSender:
     def _read(
         self, method: str, url: str, headers: Mapping[str, str] | None, json: Any, params: Mapping[str, Any] | None
     ) -> Request:
-        operation, namespace, query = _route(method.upper(), url)
-        body = b"" if json is None else encode_json(json)
-        if params:
-            query |= {name: str(value) for name, value in params.items()}
-        return Request(
-            scope=self._scope,
-            operation=operation,
-            namespace=namespace,
-            body=body,
-            query=query,
-            idempotency_key=headers.get("Idempotency-Key") if headers else None,
-            request_id="embedded",
-        )
+        return read_request(self._scope, method, url, headers, json, params)
 
 
 class AsyncEmbeddedSender(_EmbeddedSender):
@@ -110,6 +98,29 @@ class SyncEmbeddedSender(_EmbeddedSender):
     def close(self) -> None:
         """Let go of the ledger."""
         self._close()
+
+
+def read_request(
+    scope: Scope,
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None,
+    json: Any,
+    params: Mapping[str, Any] | None,
+) -> Request:
+    """The call that the generated client would have sent over HTTP."""
+    operation, namespace, query = _route(method.upper(), url)
+    if params:
+        query |= {name: str(value) for name, value in params.items()}
+    return Request(
+        scope=scope,
+        operation=operation,
+        namespace=namespace,
+        body=b"" if json is None else encode_json(json),
+        query=query,
+        idempotency_key=headers.get("Idempotency-Key") if headers else None,
+        request_id="embedded",
+    )
 
 
 def _route(method: str, url: str) -> tuple[str, str | None, dict[str, str]]:

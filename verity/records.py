@@ -91,6 +91,11 @@ class EffectRecord(Response):
         return self._fields.get("runId")
 
     @property
+    def trace_parent(self) -> str | None:
+        """The W3C trace context that it was granted in."""
+        return self._fields.get("traceParent")
+
+    @property
     def source(self) -> str | None:
         """How its outcome came to be known: `acted`, `observed` or `resolved`; None while it is undecided."""
         return self._fields.get("source")

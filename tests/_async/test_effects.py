@@ -26,6 +26,8 @@ from verity import (
     VerityConnectionError,
     VerityValidationError,
 )
+from verity._store.purging import Purge
+from verity.records import ResetMode
 
 
 @pytest.fixture(params=["served", "embedded"])
@@ -271,6 +273,49 @@ async def test_a_lost_answer_to_a_reset_is_asked_for_again(world: AsyncWorld) ->
     world.network.faults["reset"] = [LOSE_ANSWER, LOSE_REQUEST]
     assert (await world.client.effects.reset(world.key)).status == "already_reset"
     assert world.network.operations().count("reset") == 3
+
+
+async def test_what_the_next_holder_finds_after_a_reset(world: AsyncWorld) -> None:
+    modes: list[tuple[ResetMode, str]] = [("verify", "expired"), ("retry", "reset")]
+    for mode, prior_state in modes:
+        key = f"{world.key} {mode}"
+        await world.client.request_lease("payments", {"effectKey": key, "leaseDurationMs": 5000})
+        world.clock.advance(5000)
+        assert (await world.client.effects.reset(key, mode=mode)).fence_token == 2
+        assert (await world.client.effects.get(key)).prior_state == prior_state
+        assert (await world.client.request_lease("payments", {"effectKey": key})).prior_state == prior_state
+    await fail(world.client, world.key)
+    await world.client.effects.reset(world.key)
+    assert (await world.client.effects.get(world.key)).prior_state == "expired", "verify is the default"
+
+
+async def test_force_takes_an_effect_away_from_its_holder(client: VerityClient) -> None:
+    here = str(client.effects._namespace)
+    lease = await client.request_lease(here, {"effectKey": "refund:1"})
+    with pytest.raises(LeaseConflictError):
+        await client.effects.reset("refund:1")
+    done = await client.effects.reset("refund:1", force=True, reason="its machine is gone")
+    assert (done.status, done.fence_token) == ("reset", 2)
+    tokens = {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+    with pytest.raises(VerityApiError, match="stale_fence"):
+        await client.commit(here, {**tokens, "result": 1})
+    assert await client.protect("refund:1", act=act) == {"refund_id": "re_1"}
+
+
+async def test_a_purged_effect_stays_decided(world: AsyncWorld) -> None:
+    client = world.new_client(namespace=f"ns of {world.key}")
+    await client.protect("refund:1", act=act)
+    world.clock.advance(1)
+    world.ledger.ledger.store.purge(Purge("test", before=world.clock.now_ms, namespace=f"ns of {world.key}"))
+    effect = await client.effects.get("refund:1")
+    assert effect.status == "COMMITTED"
+    assert effect.purged_at
+    assert "result" not in effect
+    assert [event async for event in client.effects.events("refund:1")] == []
+    for change in (lambda: client.effects.reset("refund:1"), lambda: client.effects.resolve("refund:1", 1)):
+        with pytest.raises(VerityApiError, match="effect_purged") as caught:
+            await change()
+        assert caught.value.status_code == 410
 
 
 async def test_a_forced_reset_is_sent_once(world: AsyncWorld) -> None:

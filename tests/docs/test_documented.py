@@ -12,6 +12,7 @@ import yaml
 import verity
 from verity import records
 from verity._sync.effects import SyncEffects
+from verity.server.cli.effects import effects
 from verity.server.cli.group import cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,9 +75,21 @@ def test_every_command_and_server_option_is_explained() -> None:
         assert command is not None
         leaves = [f"{name} {sub}" for sub in command.commands] if isinstance(command, click.Group) else [name]
         for leaf in leaves:
-            assert f"`verity {leaf}" in DOCS["ledger.md"], leaf
+            assert f"`verity {leaf}" in ALL, leaf
     serve = cli.get_command(context, "serve")
     assert serve is not None
     for parameter in serve.params:
         if isinstance(parameter, click.Option) and "--help" not in parameter.opts:
             assert f"| `{parameter.opts[0]}` | `{parameter.envvar}` |" in DOCS["settings.md"], parameter.opts
+
+
+def test_every_option_of_effects_and_every_exit_code_are_explained() -> None:
+    page = DOCS["administration.md"]
+    for command in effects.commands.values():
+        for parameter in command.params:
+            for option in parameter.opts if isinstance(parameter, click.Option) else []:
+                assert f"`{option}" in page, f"{command.name}: {option}"
+    codes = re.findall(r"^  (\d)  (.*)$", str(cli.epilog), re.MULTILINE)
+    assert codes
+    for code, meaning in codes:
+        assert f"| {code} | {meaning} |" in page, code

@@ -27,7 +27,7 @@ from verity._async.pages import AsyncPages
 from verity._concurrency import AsyncFunction
 from verity._core import filters, payload
 from verity._core.backoff import SEND_ATTEMPTS
-from verity._core.keys import check_effect_key, check_namespace, check_optional_label
+from verity._core.keys import check_effect_key, check_label, check_namespace
 from verity.errors import VerityConfigError, VerityValidationError
 from verity.records import (
     EffectEvent,
@@ -208,7 +208,7 @@ class AsyncEffects:
         page_size: int = PAGE_SIZE,
     ) -> AsyncPages[EffectGroup]:
         """The cases of a workflow; in all namespaces unless one is named."""
-        workflow: Any = {"workflow_name": _label("workflow_name", workflow_name)}
+        workflow: Any = {"workflow_name": check_label("workflow_name", workflow_name)}
         send = partial(list_cases.asyncio_response, client=self._ledger.api, **workflow, **self._where(namespace))
         return self._pages("cases", EffectGroup, send, cursor, page_size)
 
@@ -222,7 +222,10 @@ class AsyncEffects:
         page_size: int = PAGE_SIZE,
     ) -> AsyncPages[EffectGroup]:
         """The runs of a case; in all namespaces unless one is named."""
-        case: Any = {"workflow_name": _label("workflow_name", workflow_name), "case_id": _label("case_id", case_id)}
+        case: Any = {
+            "workflow_name": check_label("workflow_name", workflow_name),
+            "case_id": check_label("case_id", case_id),
+        }
         send = partial(list_runs.asyncio_response, client=self._ledger.api, **case, **self._where(namespace))
         return self._pages("runs", EffectGroup, send, cursor, page_size)
 
@@ -293,10 +296,3 @@ class AsyncEffects:
             return Page(items, reply.get("nextCursor") or None, reply.request_id)
 
         return AsyncPages(fetch, filters.check_cursor(cursor))
-
-
-def _label(name: str, value: str) -> str:
-    checked = check_optional_label(name, value)
-    if checked is None:
-        raise VerityValidationError(f"{name} must be a string, not None.", parameter=name)
-    return checked

@@ -36,7 +36,7 @@ _ADVICE = {
     "not_failed": "Only a failed or expired effect can be reset or resolved; look at its status.",
     "payload_too_large": "Send a smaller payload: at most 64 KB of compact JSON each.",
 }
-_LIVE = "Wait until it is released or has run out; only a reset with force=True takes it away from its holder."
+_LIVE = "Wait until it is released or has run out; only a forced reset takes it away from its holder."
 
 
 def is_transient(error: VerityError) -> bool:

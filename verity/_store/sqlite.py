@@ -99,6 +99,10 @@ class SqliteStore:
                 self._roll_back(connection)
                 raise
 
+    def answer(self, request: Request) -> Answer:
+        """Carry one request out, as a transaction of its own."""
+        return self.answer_batch([request])[0]
+
     def insert_key(self, key: ApiKey) -> None:
         """Add an API key, durably. Like the other three: raises apsw.Error where the storage fails."""
         with self._lock:

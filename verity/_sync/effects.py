@@ -26,7 +26,7 @@ from verity_api.models import ResetRequest, ResolveRequest
 from verity._concurrency import SyncFunction
 from verity._core import filters, payload
 from verity._core.backoff import SEND_ATTEMPTS
-from verity._core.keys import check_effect_key, check_namespace, check_optional_label
+from verity._core.keys import check_effect_key, check_label, check_namespace
 from verity._sync.ledger import SyncLedger
 from verity._sync.pages import SyncPages
 from verity.errors import VerityConfigError, VerityValidationError
@@ -209,7 +209,7 @@ class SyncEffects:
         page_size: int = PAGE_SIZE,
     ) -> SyncPages[EffectGroup]:
         """The cases of a workflow; in all namespaces unless one is named."""
-        workflow: Any = {"workflow_name": _label("workflow_name", workflow_name)}
+        workflow: Any = {"workflow_name": check_label("workflow_name", workflow_name)}
         send = partial(list_cases.sync_response, client=self._ledger.api, **workflow, **self._where(namespace))
         return self._pages("cases", EffectGroup, send, cursor, page_size)
 
@@ -223,7 +223,10 @@ class SyncEffects:
         page_size: int = PAGE_SIZE,
     ) -> SyncPages[EffectGroup]:
         """The runs of a case; in all namespaces unless one is named."""
-        case: Any = {"workflow_name": _label("workflow_name", workflow_name), "case_id": _label("case_id", case_id)}
+        case: Any = {
+            "workflow_name": check_label("workflow_name", workflow_name),
+            "case_id": check_label("case_id", case_id),
+        }
         send = partial(list_runs.sync_response, client=self._ledger.api, **case, **self._where(namespace))
         return self._pages("runs", EffectGroup, send, cursor, page_size)
 
@@ -294,10 +297,3 @@ class SyncEffects:
             return Page(items, reply.get("nextCursor") or None, reply.request_id)
 
         return SyncPages(fetch, filters.check_cursor(cursor))
-
-
-def _label(name: str, value: str) -> str:
-    checked = check_optional_label(name, value)
-    if checked is None:
-        raise VerityValidationError(f"{name} must be a string, not None.", parameter=name)
-    return checked

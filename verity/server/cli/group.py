@@ -10,7 +10,9 @@ import click
 from verity._version import __version__
 
 _COMMANDS = {
+    "completion": "verity.server.cli.completion:completion",
     "demo": "verity.server.cli.demo:demo",
+    "effects": "verity.server.cli.effects:effects",
     "keys": "verity.server.cli.keys:keys",
     "serve": "verity.server.cli.serve:serve",
 }
@@ -22,6 +24,11 @@ Exit codes:
   2  the command line is wrong, or the extra [server] is not installed
   3  the database can't be used
   4  the address can't be listened on
+  5  the TLS certificate or its key can't be used
+  6  there is no such effect
+  7  the effect's state refuses it: its lease is live, it is decided, or it is purged
+  8  the API key is not valid, or may not do this
+  9  the ledger gave no answer: whether a change was made is unknown
 """
 
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
-import sys
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from verity.server.cli.database import database_option, open_database
+from verity.server.cli.database import database_option, open_store
+from verity.server.cli.options import json_option, read_duration
+from verity.server.cli.output import print_rows
 
 if TYPE_CHECKING:
     from verity._store.api_keys import ApiKey
-
-_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
-
-
-def _read_duration(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-    """`90d`, a whole number and a unit, in milliseconds."""
-    if value is None:
-        return None
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise click.BadParameter("write a whole number and a unit (s, m, h, d or w), such as 90d.")
-    return int(match[1]) * _UNIT_MS[match[2]]
 
 
 @click.group()
@@ -52,7 +38,7 @@ def keys() -> None:
     metavar="NS",
     help="Bind the key to this namespace; may be given several times. Without it, the key reaches all.",
 )
-@click.option("--expires-in", callback=_read_duration, metavar="DURATION", help="Such as 90d, 12h. Without it, never.")
+@click.option("--expires-in", callback=read_duration, metavar="DURATION", help="Such as 90d, 12h. Without it, never.")
 @click.option("--name", help="What it is for, shown by `verity keys list`.")
 def create(
     database: str, environment: Any, role: Any, namespaces: tuple[str, ...], expires_in: int | None, name: str | None
@@ -65,30 +51,22 @@ def create(
 
     bound = [_check_namespace(namespace) for namespace in namespaces]
     key, record = issue(environment, role, now=_now_ms(), namespaces=bound, name=name, lifetime_ms=expires_in)
-    with open_database(database) as ledger:
-        ledger.store.insert_key(record)
+    with open_store(database) as store:
+        store.insert_key(record)
     click.echo(key)
     click.echo(f"Made {record.id}. The key is not shown again; keep it secret.", err=True)
 
 
 @keys.command("list")
 @database_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@json_option
 def list_(database: str, as_json: bool) -> None:
     """List all keys: never the keys themselves, which nobody has any more."""
-    with open_database(database) as ledger:
-        records = ledger.store.list_keys()
+    with open_store(database) as store:
+        records = store.list_keys()
     now = _now_ms()
     rows = [_describe(record, now) for record in records]
-    if as_json:
-        for row in rows:
-            click.echo(json.dumps(row))
-    elif sys.stdout.isatty():
-        _print_table(rows)
-    else:
-        click.echo("\t".join(_COLUMNS))
-        for row in rows:
-            click.echo("\t".join(_format(row[column]) for column in _COLUMNS))
+    print_rows(rows, _COLUMNS, as_json=as_json, style_of=lambda row: None if row["state"] == "active" else "dim")
 
 
 @keys.command()
@@ -96,8 +74,8 @@ def list_(database: str, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 def revoke(database: str, key_id: str) -> None:
     """Revoke a key. Servers on this database refuse it within a second."""
-    with open_database(database) as ledger:
-        found = ledger.store.revoke_key(key_id, _now_ms())
+    with open_store(database) as store:
+        found = store.revoke_key(key_id, _now_ms())
     if not found:
         raise click.ClickException("There is no key with this id; `verity keys list` shows all.")
     click.echo(f"Revoked {key_id}.", err=True)
@@ -126,25 +104,6 @@ def _describe(record: ApiKey, now: int) -> dict[str, Any]:
         "createdAt": _format_time(record.created_at),
         "expiresAt": None if record.expires_at is None else _format_time(record.expires_at),
     }
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*_COLUMNS)
-    for row in rows:
-        style = None if row["state"] == "active" else "dim"
-        table.add_row(*(Text(_format(row[column])) for column in _COLUMNS), style=style)
-    Console().print(table)
-
-
-def _format(value: Any) -> str:
-    if isinstance(value, list):
-        value = ",".join(value)
-    text = "-" if value is None else str(value)
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)  # a name must not drive the terminal
 
 
 def _format_time(ms: int) -> str:

@@ -1,0 +1,28 @@
+"""What several commands' options have in common."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+def read_duration(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
+    """`90d`, a whole number and a unit, in milliseconds: an option's callback."""
+    if value is None:
+        return None
+    duration_ms = parse_duration(value)
+    if duration_ms is None:
+        raise click.BadParameter("write a whole number and a unit (s, m, h, d or w), such as 90d.")
+    return duration_ms
+
+
+def parse_duration(text: str) -> int | None:
+    """Milliseconds; None where it is no duration."""
+    match = _DURATION.fullmatch(text)
+    return int(match[1]) * _UNIT_MS[match[2]] if match else None

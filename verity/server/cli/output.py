@@ -1,0 +1,99 @@
+"""How commands print what they found: a table on a terminal, tab-separated text in a pipe, or JSON.
+
+Names and keys come from strangers: nothing of them may drive the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+Row = Mapping[str, Any]
+
+_SHORT = frozenset({"status", "stuckFor"})
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def print_rows(
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    style_of: Callable[[Row], str | None] = lambda _row: None,
+) -> None:
+    """Print a list. As JSON or in a pipe each row is printed when it comes, as JSON with all that it has.
+
+    Args:
+        rows: what was found.
+        columns: the names that are shown to people.
+        as_json: one JSON object a line.
+        style_of: a row's style on a terminal.
+    """
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+    elif sys.stdout.isatty():
+        _print_table(rows, columns, style_of)
+    else:
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join(format_value(row.get(column)) for column in columns))
+
+
+def print_fields(fields: Row, *, as_json: bool) -> None:
+    """Print one thing with all that it has, a line for each field; a nested value is JSON."""
+    if as_json:
+        click.echo(json.dumps(fields))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for name, value in fields.items():
+            table.add_row(format_value(name), Text(format_value(value, indent=2)))
+        Console().print(table)
+    else:
+        for name, value in fields.items():
+            click.echo(f"{format_value(name)}\t{format_value(value)}")
+
+
+def format_value(value: Any, *, indent: int | None = None) -> str:
+    """A value in one line (or, with an indent, nested values over several), fit for a terminal."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return printable(value)
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return _STRING.sub(lambda match: _escape(match[0]), text)
+
+
+def printable(text: str) -> str:
+    """The text with a mark for each character that is not to be seen, line ends and tabs included."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def _escape(text: str) -> str:
+    """A JSON string that stays one: JSON escapes the control characters up to U+001F, this all the others."""
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1].replace("\x7f", "\\u007f") for char in text)
+
+
+def _print_table(rows: Iterable[Row], columns: Sequence[str], style_of: Callable[[Row], str | None]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for column in columns:
+        # A key that is cut short could not be copied.
+        table.add_column(column, overflow="fold", no_wrap=column in _SHORT)
+    for row in rows:
+        table.add_row(*(Text(format_value(row.get(column))) for column in columns), style=style_of(row))
+    Console().print(table)

@@ -15,6 +15,7 @@ import httpx
 from verity._core.payload import encode_json
 from verity._ledger.calls import Environment, Request, Scope
 from verity._store.registry import OpenLedger, open_ledger
+from verity._tracing import trace_headers
 
 _OPERATIONS = {
     ("POST", "lease"): "lease_effect",
@@ -120,6 +121,7 @@ def read_request(
         query=query,
         idempotency_key=headers.get("Idempotency-Key") if headers else None,
         request_id="embedded",
+        trace_parent=trace_headers().get("traceparent"),
     )
 
 

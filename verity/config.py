@@ -113,6 +113,8 @@ def read_settings(
         raise _wrong("logger", "a logging.Logger", logger)
     if on_observe_error not in ("raise", "act"):
         raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+    logger = logger or logging.getLogger("verity")
+    _warn_of_plain_http(url, logger)
     return ClientSettings(
         base_url=url,
         api_key=key,
@@ -122,7 +124,7 @@ def read_settings(
         renew_at_fraction=float(renew_at_fraction),
         request_timeout_s=float(request_timeout_s),
         conflict_retry=conflict_retry or ConflictRetryConfig(),
-        logger=logger or logging.getLogger("verity"),
+        logger=logger,
         on_observe_error=on_observe_error,
     )
 
@@ -163,6 +165,35 @@ def _read_base_url(base_url: str | None) -> str:
     if port is not None and port > 65_535:
         raise _wrong("base_url", "a port up to 65535", port)
     return url.rstrip("/")
+
+
+_warned_hosts: set[str] = set()
+
+
+def _warn_of_plain_http(url: str, logger: logging.Logger) -> None:
+    """Once for each host and process: an API key travels in every request."""
+    if not url.startswith("http:"):
+        return
+    import httpx  # as above
+
+    host = httpx.URL(url).host
+    if host in _warned_hosts or _is_loopback(host):
+        return
+    _warned_hosts.add(host)
+    logger.warning(
+        "The ledger at %s is reached over plain HTTP: whoever is on the way can read the API key and the payloads. "
+        "Use https://.",
+        host,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _read_api_key(api_key: str | None, *, required: bool) -> str | None:

@@ -18,6 +18,7 @@ from verity._concurrency import AsyncAct, AsyncRuntime, AsyncThunk, SyncThunk, a
 from verity._core.bodies import check_duration_ms, to_wire
 from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity._core.payload import encode
+from verity._tracing import EffectSpan
 from verity.config import (
     DEFAULT_LEASE_DURATION_MS,
     ClientSettings,
@@ -331,8 +332,9 @@ class VerityClient:
         lease_body: dict[str, Any] = {"effectKey": join_key(effect_key, key_suffix)}
         lease_body.update((name, value) for name, value in optional.items() if value is not None)
         retry = self._settings.conflict_retry
+        where = self._namespace(namespace)
         effect = AsyncEffect(
-            namespace=self._namespace(namespace),
+            namespace=where,
             lease_body=lease_body,
             duration_ms=lease_duration_ms or DEFAULT_LEASE_DURATION_MS,
             act=act,
@@ -340,8 +342,10 @@ class VerityClient:
             on_lease=on_lease,
             conflict_retry=retry if on_conflict == "retry" else ConflictRetryConfig(enabled=False),
             on_observe_error=on_observe_error or self._settings.on_observe_error,
+            span=EffectSpan(where, effect_name),
         )
-        return await self._protector.protect(effect)
+        with effect.span:
+            return await self._protector.protect(effect)
 
     def _namespace(self, namespace: str | None) -> str:
         if namespace is not None:

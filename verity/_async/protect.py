@@ -19,6 +19,7 @@ from verity._core.backoff import conflict_delay
 from verity._core.failure import add_note, describe_failure
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
+from verity._tracing import EffectSpan
 from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
 from verity.errors import (
     CommitUncertainError,
@@ -45,6 +46,7 @@ class AsyncEffect:
     on_lease: Callable[[LeaseResponse], object] | None
     conflict_retry: ConflictRetryConfig
     on_observe_error: OnObserveError
+    span: EffectSpan
     cancellation: AsyncCancellation = field(default_factory=AsyncCancellation)
 
     @property
@@ -72,6 +74,7 @@ class AsyncProtector:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
         lease, requested_at = await self._acquire(effect)
         if lease.status == CACHED_COMPLETED:
+            effect.span.outcome = "cached"
             return lease.cached_result
         if lease.status == CACHED_FAILED:
             raise EffectPreviouslyFailedError(
@@ -182,10 +185,12 @@ class AsyncProtector:
                 result=result,
                 commit_error=error,
             ) from error
+        effect.span.outcome = source
         effect.cancellation.release()
         return result
 
     async def _record_failure(self, effect: AsyncEffect, lease: LeaseResponse, error: Exception) -> None:
+        effect.span.outcome = "failed"
         body = {
             **_tokens(effect, lease),
             "error": describe_failure(error),

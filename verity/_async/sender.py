@@ -18,6 +18,7 @@ import httpx
 from verity._async.connection import KEEPALIVE_S, AsyncOneConnectionTransport
 from verity._async.pool import AsyncTransportPool
 from verity._core.payload import encode_json
+from verity._tracing import trace_headers
 from verity._version import __version__
 
 
@@ -77,7 +78,7 @@ class AsyncSender:
             return await self._http_client.request(
                 method,
                 self._base_url + url,
-                headers={**self._headers, **(headers or {})},
+                headers={**self._headers, **trace_headers(), **(headers or {})},
                 content=content,
                 params=params,
                 timeout=self._timeout,
@@ -86,7 +87,7 @@ class AsyncSender:
         request = httpx.Request(
             method,
             self._url(self._base_url + url).copy_merge_params(params) if params else self._url(self._base_url + url),
-            headers={**self._headers, **(headers or {}), "Content-Length": str(len(content))},
+            headers={**self._headers, **trace_headers(), **(headers or {}), "Content-Length": str(len(content))},
             stream=httpx.ByteStream(content),
             extensions=self._extensions,
         )

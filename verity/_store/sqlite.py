@@ -93,7 +93,8 @@ class SqliteStore:
                 return self._transaction(connection, requests)
             except apsw.Error as error:
                 self._roll_back(connection)
-                _logger.error("storage failed: %s: %s", type(error).__name__, error)
+                ids = [request.request_id for request in requests]
+                _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
                 return [_unavailable(request) for request in requests]
             except BaseException:
                 self._roll_back(connection)

@@ -19,6 +19,7 @@ from verity._sync.ledger import SyncLedger
 from verity._sync.protect import SyncEffect, SyncProtector
 from verity._sync.sender import SyncSender
 from verity._sync.workflow import SyncWorkflow
+from verity._tracing import EffectSpan
 from verity.config import (
     DEFAULT_LEASE_DURATION_MS,
     ClientSettings,
@@ -287,8 +288,9 @@ class SyncVerityClient:
         lease_body: dict[str, Any] = {"effectKey": join_key(effect_key, key_suffix)}
         lease_body.update((name, value) for name, value in optional.items() if value is not None)
         retry = self._settings.conflict_retry
+        where = self._namespace(namespace)
         effect = SyncEffect(
-            namespace=self._namespace(namespace),
+            namespace=where,
             lease_body=lease_body,
             duration_ms=lease_duration_ms or DEFAULT_LEASE_DURATION_MS,
             act=act,
@@ -296,8 +298,10 @@ class SyncVerityClient:
             on_lease=on_lease,
             conflict_retry=retry if on_conflict == "retry" else ConflictRetryConfig(enabled=False),
             on_observe_error=on_observe_error or self._settings.on_observe_error,
+            span=EffectSpan(where, effect_name),
         )
-        return self._protector.protect(effect)
+        with effect.span:
+            return self._protector.protect(effect)
 
     def _namespace(self, namespace: str | None) -> str:
         if namespace is not None:

@@ -20,6 +20,7 @@ from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
 from verity._sync.lease_keeper import SyncLeaseKeeper
 from verity._sync.ledger import SyncLedger, Wire
+from verity._tracing import EffectSpan
 from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
 from verity.errors import (
     CommitUncertainError,
@@ -46,6 +47,7 @@ class SyncEffect:
     on_lease: Callable[[LeaseResponse], object] | None
     conflict_retry: ConflictRetryConfig
     on_observe_error: OnObserveError
+    span: EffectSpan
     cancellation: SyncCancellation = field(default_factory=SyncCancellation)
 
     @property
@@ -73,6 +75,7 @@ class SyncProtector:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
         lease, requested_at = self._acquire(effect)
         if lease.status == CACHED_COMPLETED:
+            effect.span.outcome = "cached"
             return lease.cached_result
         if lease.status == CACHED_FAILED:
             raise EffectPreviouslyFailedError(
@@ -183,10 +186,12 @@ class SyncProtector:
                 result=result,
                 commit_error=error,
             ) from error
+        effect.span.outcome = source
         effect.cancellation.release()
         return result
 
     def _record_failure(self, effect: SyncEffect, lease: LeaseResponse, error: Exception) -> None:
+        effect.span.outcome = "failed"
         body = {
             **_tokens(effect, lease),
             "error": describe_failure(error),

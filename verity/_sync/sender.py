@@ -19,6 +19,7 @@ import httpx
 from verity._core.payload import encode_json
 from verity._sync.connection import KEEPALIVE_S, SyncOneConnectionTransport
 from verity._sync.pool import SyncTransportPool
+from verity._tracing import trace_headers
 from verity._version import __version__
 
 
@@ -78,7 +79,7 @@ class SyncSender:
             return self._http_client.request(
                 method,
                 self._base_url + url,
-                headers={**self._headers, **(headers or {})},
+                headers={**self._headers, **trace_headers(), **(headers or {})},
                 content=content,
                 params=params,
                 timeout=self._timeout,
@@ -87,7 +88,7 @@ class SyncSender:
         request = httpx.Request(
             method,
             self._url(self._base_url + url).copy_merge_params(params) if params else self._url(self._base_url + url),
-            headers={**self._headers, **(headers or {}), "Content-Length": str(len(content))},
+            headers={**self._headers, **trace_headers(), **(headers or {}), "Content-Length": str(len(content))},
             stream=httpx.ByteStream(content),
             extensions=self._extensions,
         )

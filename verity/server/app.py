@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from verity._ledger import calls
 from verity._ledger.calls import Answer, Request
+from verity._tracing import RequestSpan, read_trace_parent
 from verity.server import metrics, problems
 from verity.server.auth import Authenticator
 from verity.server.contract import load_spec, read_operations
@@ -56,11 +57,16 @@ class _ClientGone(Exception):
 class _Call:
     """What is known of one request by and by."""
 
-    __slots__ = ("operation", "request_id")
+    __slots__ = ("headers", "method", "operation", "path", "request_id", "span", "started_at")
 
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
+    def __init__(self, scope: Scope) -> None:
+        self.started_at = time.perf_counter()
+        self.method: str = scope["method"]
+        self.path: str = scope["raw_path"].decode("latin-1")
+        self.headers: Headers = dict(scope["headers"])
+        self.request_id = _read_request_id(self.headers)
         self.operation = "unknown"
+        self.span = RequestSpan(self.headers)
 
 
 class LedgerApp:
@@ -82,39 +88,45 @@ class LedgerApp:
         """Answer one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"This application speaks HTTP, not {scope['type']}.")
-        headers: Headers = dict(scope["headers"])
-        call = _Call(_read_request_id(headers))
+        call = _Call(scope)
+        if not call.path.startswith(_PREFIX + "/"):  # probes would fill a trace with noise
+            return await self._serve(call, scope, receive, send)
+        with call.span:
+            return await self._serve(call, scope, receive, send)
+
+    async def _serve(self, call: _Call, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = call.request_id
         answer: Answer
-        started_at = time.perf_counter()
         try:
-            answer = await self._answer(scope, headers, receive, call)
+            answer = await self._answer(call, scope, receive)
         except _ClientGone:
-            self._record(call, scope["method"], metrics.GONE, started_at)
+            self._record(call, metrics.GONE)
             return
         except Problem as problem:
             answer = problems.to_answer(problem, request_id)
         except (StorageError, asyncio.TimeoutError) as error:
             _logger.error("storage did not answer: %s", describe(error), extra={"requestId": request_id})
             answer = problems.to_answer(problems.unavailable(), request_id)
+        except asyncio.CancelledError:  # the server ends, and its time to do so in good order is over
+            _logger.error("a request was given up: the server ends", extra={"requestId": request_id})
+            answer = problems.to_answer(problems.unavailable(), request_id)
         except Exception as error:  # noqa: BLE001 - the border: whatever fails is answered as a problem
             _logger.error("a request failed: %s", describe(error), extra={"requestId": request_id})
             answer = problems.to_answer(problems.internal(), request_id)
         await _send_answer(send, answer, request_id, more=answer.status == 413)
-        self._record(call, scope["method"], answer.status, started_at, answer.outcome)
+        self._record(call, answer.status, answer.outcome)
         if answer.status == 413:
             await _linger(receive, send)
 
-    def _record(
-        self, call: _Call, method: str, status: int | str, started_at: float, outcome: Outcome | None = None
-    ) -> None:
+    def _record(self, call: _Call, status: int | str, outcome: Outcome | None = None) -> None:
         """Count the request, and log it where that is wished for."""
-        seconds = time.perf_counter() - started_at
+        seconds = time.perf_counter() - call.started_at
         self.metrics.count_request(call.operation, status, seconds, outcome)
+        call.span.tell(call.operation, call.request_id, status)
         if self._settings.access_log:
             _logger.info(
                 "%s %s",
-                method,
+                call.method,
                 status,
                 extra={
                     "requestId": call.request_id,
@@ -123,11 +135,11 @@ class LedgerApp:
                 },
             )
 
-    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, call: _Call) -> Answer:
-        method, path = scope["method"], scope["raw_path"].decode("latin-1")
-        if not path.startswith(_PREFIX + "/"):
-            return await self._answer_probe(method, path, call)
-        operation, in_path = self._router.find(method, path[len(_PREFIX) :])
+    async def _answer(self, call: _Call, scope: Scope, receive: Receive) -> Answer:
+        if not call.path.startswith(_PREFIX + "/"):
+            return await self._answer_probe(call)
+        headers = call.headers
+        operation, in_path = self._router.find(call.method, call.path[len(_PREFIX) :])
         call.operation = operation.name
         caller = await self._callers.authenticate(headers.get(b"authorization"), admin_only=operation.admin_only)
         self._check_rate(caller, operation.name)
@@ -144,6 +156,7 @@ class LedgerApp:
                 query=parameters,
                 idempotency_key=None if idempotency_key is None else idempotency_key.decode("latin-1"),
                 request_id=call.request_id,
+                trace_parent=read_trace_parent(headers.get(b"traceparent")),
             )
         )
 
@@ -153,16 +166,16 @@ class LedgerApp:
             self.metrics.count_rate_limited()
             raise problems.rate_limited(math.ceil(wait_s))
 
-    async def _answer_probe(self, method: str, path: str, call: _Call) -> Answer:
+    async def _answer_probe(self, call: _Call) -> Answer:
         """`/healthz`: the process answers. `/readyz`: its storage does, too. `/metrics`: for Prometheus."""
-        if path not in _PROBES:
+        if call.path not in _PROBES:
             raise problems.not_found()
-        if method not in ("GET", "HEAD"):
+        if call.method not in ("GET", "HEAD"):
             raise problems.method_not_allowed(["GET", "HEAD"])
-        call.operation = path[1:]
-        if path == "/metrics":
+        call.operation = call.path[1:]
+        if call.path == "/metrics":
             return Answer(200, await self.metrics.render(), {"content-type": metrics.CONTENT_TYPE})
-        if path == "/readyz":
+        if call.path == "/readyz":
             # Looking up a key that nobody has is what every request needs of the storage.
             await asyncio.wait_for(self._storage.find_key(_NOBODY), _READY_WITHIN_S)
         return Answer(200, b'{"status":"ok"}')

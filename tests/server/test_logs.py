@@ -1,0 +1,84 @@
+"""What the server logs: every line about a request has its id, with the access log on and off, and nothing secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from pathlib import Path
+
+import apsw
+import httpx
+import pytest
+
+from tests.served import ServedLedger
+from tests.server.test_app import KEY, FailingStorage
+from tests.server.test_connections import until_closed
+from verity._ledger.calls import Answer, Request
+from verity.server.app import create_app
+from verity.server.logs import JsonFormatter
+from verity.server.settings import ServerSettings
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    formatter = JsonFormatter()
+    return [json.loads(formatter.format(record)) for record in caplog.records if record.name.startswith("verity")]
+
+
+@pytest.mark.parametrize("access_log", [False, True])
+def test_storage_that_fails(access_log: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with ServedLedger(f"sqlite:///{tmp_path}/v.db", settings=ServerSettings(access_log=access_log)) as served:
+        headers = {"Authorization": f"Bearer {served.create_key()}", "X-Request-Id": "mine-7"}
+        with httpx.Client(base_url=served.base_url, headers=headers) as client:
+            assert client.get("/namespaces").status_code == 200
+            apsw.Connection(f"{tmp_path}/v.db").execute("ALTER TABLE effects RENAME TO gone")
+            body = {"effectKey": "secret-key", "inputJson": "secret-payload"}
+            assert client.post("/effects/secret-namespace/lease", json=body).status_code == 503
+    ids = [line.get("requestId") or line.get("requestIds") for line in lines(caplog)]
+    assert ids == (["mine-7", ["mine-7"], "mine-7"] if access_log else [["mine-7"]])
+    text = json.dumps(lines(caplog))
+    assert "secret" not in text
+    assert "vt_test_" not in text
+
+
+def test_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with ServedLedger(settings=ServerSettings(access_log=True, body_timeout_s=0.2, key_cache_s=0.0)) as served:
+        key = served.create_key()
+        httpx.post(f"{served.base_url}/effects/a/lease", headers={"Authorization": f"Bearer {key}"}, json={})
+        httpx.get(f"{served.base_url}/nowhere")
+        url = httpx.URL(served.base_url)
+        with socket.create_connection((url.host, url.port or 0), timeout=30) as slow:
+            head = f"POST /v1/effects/a/lease HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            slow.sendall(f"{head}X-Request-Id: slow-1\r\nContent-Length: 9\r\n\r\n".encode())
+            assert until_closed(slow) == b""
+    said = [(line["message"], line["operation"]) for line in lines(caplog)]
+    assert said == [("POST 400", "lease_effect"), ("GET 404", "unknown"), ("POST gone", "lease_effect")]
+    assert lines(caplog)[2]["requestId"] == "slow-1"
+    assert all(isinstance(line["durationMs"], float) for line in lines(caplog))
+
+
+async def test_a_request_that_is_given_up_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """As uvicorn does with what is not done when its time to end is over."""
+
+    begun = asyncio.Event()
+
+    class Stuck(FailingStorage):
+        async def answer(self, request: Request) -> Answer:
+            begun.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    transport = httpx.ASGITransport(app=create_app(Stuck()))
+    headers = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "stuck-1"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://ledger", headers=headers) as client:
+        request = asyncio.create_task(client.post("/v1/effects/a/lease", json={"effectKey": "a"}))
+        await begun.wait()
+        request.cancel()
+        response = await request
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    (line,) = lines(caplog)
+    assert line["requestId"] == "stuck-1"
+    assert line["level"] == "error"

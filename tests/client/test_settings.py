@@ -130,7 +130,7 @@ def test_the_given_parts_are_used(kind: Any) -> None:
 
 def test_no_repr_shows_the_key(kind: Any) -> None:
     client = kind(URL, "vt_test_secret", "payments")
-    for shown in (repr(client), repr(client._settings), repr(client._ledger._sender), repr(client._ledger._api)):
+    for shown in (repr(client), repr(client._settings), repr(client._ledger._sender), repr(client._ledger.api)):
         assert "vt_test_secret" not in shown
 
 

@@ -58,7 +58,7 @@ def read_time(name: str, value: object) -> str | None:
     """
     if value is None:
         return None
-    at = value if isinstance(value, datetime) else _parse_time(value) if isinstance(value, str) else None
+    at = value if isinstance(value, datetime) else parse_time(value) if isinstance(value, str) else None
     if at is None:
         raise _wrong(name, 'a datetime, or a time in RFC 3339 such as "2026-01-31T12:00:00Z"', value)
     if at.utcoffset() is None:
@@ -72,7 +72,8 @@ def read_time(name: str, value: object) -> str | None:
         raise _wrong(name, "a moment within the years 1 to 9999 in UTC", value) from None
 
 
-def _parse_time(text: str) -> datetime | None:
+def parse_time(text: str) -> datetime | None:
+    """The moment that RFC 3339 names, to the microsecond; None where it is none."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None

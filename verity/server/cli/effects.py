@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
-from verity._core.filters import RESET_MODES, STATUSES
+from verity._core.filters import RESET_MODES, STATUSES, parse_time
 from verity.server.cli.options import json_option, parse_duration, read_duration
 from verity.server.cli.output import Row, print_fields, print_rows
 from verity.server.cli.target import ledger_options
@@ -215,7 +215,7 @@ def _stuck_rows(effects: SyncEffects, namespace: str | None, statuses: list[Any]
             if record.purged_at is not None:  # what is purged can neither be reset nor resolved
                 continue
             since = record.lease_expires_at or record.updated_at or ""
-            age_s = max(0, int((now - datetime.fromisoformat(since.replace("Z", "+00:00"))).total_seconds()))
+            age_s = max(0, int((now - (parse_time(since) or now)).total_seconds()))
             yield {
                 **_without_payloads(record),
                 "stuckSince": since,

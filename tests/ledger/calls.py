@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from verity._ledger.calls import Answer, Environment, Request, Scope
-from verity._store.sqlite import SqliteStore
 
 
 class Caller:
@@ -15,7 +14,7 @@ class Caller:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Any,
         environment: Environment = "test",
         namespaces: Iterable[str] | None = None,
         namespace: str = "payments",
@@ -37,6 +36,7 @@ class Caller:
         )
 
     def ask(self, operation: str, body: Any = None, *, key: str | None = None, **query: str) -> Answer:
+        answer: Answer
         (answer,) = self.store.answer_batch([self.request(operation, body, key=key, **query)])
         return answer
 

@@ -39,7 +39,7 @@ class GatedStore:
 
 
 def _request(number: int) -> Request:
-    return Request(Caller(None).scope, "lease_effect", body=str(number).encode())  # type: ignore[arg-type]  # no store
+    return Request(Caller(None).scope, "lease_effect", body=str(number).encode())
 
 
 def _numbers(outcomes: list[Any]) -> list[int]:

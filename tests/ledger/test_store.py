@@ -6,49 +6,37 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import apsw
 import pytest
 
 from tests.ledger.calls import Caller
+from tests.ledger.stores import KINDS, Bench, DatabaseRefused, Store
 from tests.served import TestClock
-from verity import VerityConfigError
-from verity._ledger.effect import Effect, agrees_with_its_events
-from verity._store.connection import SCHEMA_VERSION, connect, read_path
-from verity._store.names import COLUMNS
 from verity._store.purging import BATCH, Purge
-from verity._store.reads import read_events, select_events
-from verity._store.registry import open_ledger
-from verity._store.sqlite import DIALECT, SqliteStore
+
+
+@pytest.fixture(params=KINDS)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(request.param, tmp_path, lambda: str(request.getfixturevalue("postgres_url")))
+    yield bench
+    bench.check_all_rows()
+    bench.store.close()
 
 
 @pytest.fixture
-def clock() -> TestClock:
-    return TestClock()
-
-
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: TestClock) -> Iterator[SqliteStore]:
-    store = SqliteStore(str(tmp_path / "v.db") if request.param == "file" else None, clock=clock)
-    yield store
-    _check_all_rows(store)
-    store.close()
+def store(bench: Bench) -> Store:
+    return cast(Store, bench.store)
 
 
 @pytest.fixture
-def call(store: SqliteStore) -> Caller:
-    return Caller(store)
+def clock(bench: Bench) -> TestClock:
+    return bench.clock
 
 
-def _check_all_rows(store: SqliteStore) -> None:
-    """After every test: each row says what its events say."""
-    connection = store._connected()
-    for row in connection.execute(f"SELECT {COLUMNS} FROM effects WHERE purged_at IS NULL").fetchall():
-        effect = Effect._make(row)
-        events = read_events(connection.execute(*select_events(DIALECT, "", effect, 0, 1000)).fetchall())
-        assert [sequence for sequence, _ in events] == list(range(1, len(events) + 1))
-        assert agrees_with_its_events(effect, [event for _, event in events])
+@pytest.fixture
+def call(bench: Bench) -> Caller:
+    return Caller(bench.store)
 
 
 def test_the_life_of_an_effect(call: Caller, clock: TestClock) -> None:
@@ -100,7 +88,7 @@ def test_a_lease_is_taken_away_by_force_alone(call: Caller) -> None:
     assert call.refused("reset_effect", {"effectKey": "k", "mode": "perhaps"}) == (400, "invalid_request")
 
 
-def test_what_is_purged_keeps_its_key_from_being_acted_on(store: SqliteStore, call: Caller, clock: TestClock) -> None:
+def test_what_is_purged_keeps_its_key_from_being_acted_on(store: Store, call: Caller, clock: TestClock) -> None:
     call.commit("old", {"big": "x" * 1000})
     failed = call("lease_effect", {"effectKey": "failed", "inputJson": "secret"})
     late = {**call.tokens(failed), "error": "declined"}
@@ -124,7 +112,7 @@ def test_what_is_purged_keeps_its_key_from_being_acted_on(store: SqliteStore, ca
     assert call.refused("lease_effect", {"effectKey": "running"}) == (409, "lease_conflict")
 
 
-def test_a_purge_goes_in_batches_and_can_be_taken_up_again(store: SqliteStore, call: Caller, clock: TestClock) -> None:
+def test_a_purge_goes_in_batches_and_can_be_taken_up_again(store: Store, call: Caller, clock: TestClock) -> None:
     for number in range(BATCH + 1):
         call.commit(f"k{number}")
     clock.advance(1)
@@ -139,7 +127,7 @@ def test_a_purge_goes_in_batches_and_can_be_taken_up_again(store: SqliteStore, c
 
 
 @pytest.mark.parametrize("text", ["1.10", "1e400", '"\\u00e9"', "[ 1, 2 ]", "null", "12345678901234567890"])
-def test_a_payload_comes_back_as_the_text_that_was_sent(store: SqliteStore, call: Caller, text: str) -> None:
+def test_a_payload_comes_back_as_the_text_that_was_sent(store: Store, call: Caller, text: str) -> None:
     lease = call("lease_effect", {"effectKey": "k"})
     request = call.request("commit_effect")
     body = json.dumps({**call.tokens(lease), "result": "RESULT"}).replace('"RESULT"', text)
@@ -156,25 +144,7 @@ def test_an_idempotency_key_repeats_the_grant(call: Caller) -> None:
     assert call.ask("lease_effect", {"effectKey": "k"}).status == 409
 
 
-def test_one_bad_call_leaves_the_rest_of_its_batch_alone(store: SqliteStore, call: Caller) -> None:
-    big = {"effectKey": "big", "inputJson": "x" * 65_535}
-    requests = [
-        call.request("lease_effect", {"effectKey": "a"}),
-        call.request("lease_effect", {}),
-        call.request("lease_effect", big),
-        call.request("commit_effect", {"effectKey": "b", "fenceToken": 1, "leaseToken": "x", "result": 1}),
-        call.request("lease_effect", {"effectKey": "a"}),
-        call.request("lease_effect", {"effectKey": "c"}),
-        call.request("get_effect", effectKey="c"),
-    ]
-    before = store.transactions
-    answers = store.answer_batch(requests)
-    assert [answer.status for answer in answers] == [200, 400, 413, 404, 409, 200, 200]
-    assert store.transactions == before + 1
-    assert json.loads(answers[1].body)["error"]["details"][0]["path"] == "/effectKey"
-
-
-def test_scopes_are_apart(store: SqliteStore) -> None:
+def test_scopes_are_apart(store: Store) -> None:
     test, live = Caller(store, "test"), Caller(store, "live")
     bound, other = Caller(store, "test", ["payments"]), Caller(store, "test", ["mail"], namespace="mail")
     test.commit("k", "of test")
@@ -277,14 +247,6 @@ def test_ids_are_in_the_order_of_creation(call: Caller, clock: TestClock) -> Non
     assert len(set(ids)) == 20
 
 
-def test_a_clock_that_goes_back_does_not_bring_a_lease_back(call: Caller, clock: TestClock) -> None:
-    call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000})
-    clock.advance(5000)
-    call("lease_effect", {"effectKey": "other"})
-    clock.advance(-4000)
-    assert call("lease_effect", {"effectKey": "k"})["priorState"] == "expired"
-
-
 # --- the database itself keeps the rules ---
 
 
@@ -297,134 +259,62 @@ def test_a_clock_that_goes_back_does_not_bring_a_lease_back(call: Caller, clock:
         "UPDATE effects SET source = 'observed'",
         "UPDATE effects SET fence = 0",
         "UPDATE effects SET status = 'LOST'",
-        "INSERT INTO events SELECT effect, sequence, type, at, fence, agent_id, run_id, detail FROM events",
+        "INSERT INTO events SELECT * FROM events",
+        "DELETE FROM effects",
+        "UPDATE events SET fence = 2",
+        "UPDATE effects SET purged_at = 1, result_text = NULL, status = 'FAILED'",
     ],
 )
-def test_the_database_refuses_what_the_table_would_never_do(store: SqliteStore, call: Caller, change: str) -> None:
+def test_the_database_refuses_what_the_table_would_never_do(bench: Bench, call: Caller, change: str) -> None:
     call.commit("k", 7)
-    with pytest.raises(apsw.ConstraintError):
-        store._connected().execute(change)
+    with pytest.raises(DatabaseRefused):
+        bench.execute(change)
     assert call("lease_effect", {"effectKey": "k"})["cachedResult"] == 7
 
 
-def test_the_fence_never_goes_down_in_the_database(store: SqliteStore, call: Caller, clock: TestClock) -> None:
+@pytest.mark.parametrize("skipped", [2, 5])
+def test_events_have_no_gaps_in_the_database(bench: Bench, call: Caller, skipped: int) -> None:
+    call.commit("k", 7)
+    columns = [row[0] for row in _columns_of_events(bench)]
+    copied = ", ".join(f"sequence + {skipped}" if name == "sequence" else name for name in columns)
+    with pytest.raises(DatabaseRefused, match="an event before this one is missing"):
+        bench.execute(f"INSERT INTO events SELECT {copied} FROM events WHERE sequence = 2")
+
+
+def _columns_of_events(bench: Bench) -> list[Any]:
+    if bench.kind == "postgres":
+        return bench.execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = 'events' ORDER BY ordinal_position"
+        )
+    return [(row[1],) for row in bench.execute("PRAGMA table_info(events)")]
+
+
+def test_one_bad_call_leaves_the_others_alone(store: Store, call: Caller) -> None:
+    requests = [
+        call.request("lease_effect", {"effectKey": "a"}),
+        call.request("lease_effect", {}),
+        call.request("lease_effect", {"effectKey": "big", "inputJson": "x" * 65_535}),
+        call.request("commit_effect", {"effectKey": "b", "fenceToken": 1, "leaseToken": "x", "result": 1}),
+        call.request("commit_effect", {"effectKey": "b", "fenceToken": 10**30, "leaseToken": "x", "result": 1}),
+        call.request("lease_effect", {"effectKey": "a"}),
+        call.request("lease_effect", {"effectKey": "c"}),
+    ]
+    answers = store.answer_batch(requests)
+    assert [answer.status for answer in answers] == [200, 400, 413, 404, 404, 409, 200]
+    assert json.loads(answers[1].body)["error"]["details"][0]["path"] == "/effectKey"
+
+
+def test_the_same_lease_many_times_at_once_is_granted_once(store: Store, call: Caller) -> None:
+    answers = store.answer_batch([call.request("lease_effect", {"effectKey": "k"}) for _ in range(50)])
+    assert sorted(answer.status for answer in answers) == [200] + [409] * 49
+
+
+def test_the_fence_never_goes_down_in_the_database(bench: Bench, call: Caller, clock: TestClock) -> None:
     for _ in range(2):
         call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000})
         clock.advance(5000)
-    with pytest.raises(apsw.ConstraintError, match="never goes down"):
-        store._connected().execute("UPDATE effects SET fence = 1")
-
-
-# --- storage that fails ---
-
-
-def test_a_locked_file_is_503_for_all_and_success_for_none(tmp_path: Path) -> None:
-    store = SqliteStore(str(tmp_path / "v.db"))
-    call = Caller(store)
-    call.commit("before")
-    blocker = apsw.Connection(str(tmp_path / "v.db"))
-    blocker.execute("BEGIN IMMEDIATE")
-    store._connected().set_busy_timeout(1)
-    answers = store.answer_batch([call.request("lease_effect", {"effectKey": f"k{n}"}) for n in range(3)])
-    assert [answer.status for answer in answers] == [503] * 3
-    assert answers[0].headers["retry-after"] == "1"
-    assert json.loads(answers[0].body)["error"]["code"] == "unavailable"
-    blocker.execute("ROLLBACK")
-    blocker.close()
-    assert call("lease_effect", {"effectKey": "k0"})["fenceToken"] == 1
-    store.close()
-
-
-def test_a_full_disk_is_503_and_the_store_recovers(tmp_path: Path) -> None:
-    store = SqliteStore(str(tmp_path / "v.db"))
-    call = Caller(store)
-    call.commit("before")
-    connection = store._connected()
-    pages: Any = connection.execute("PRAGMA page_count").get
-    connection.execute(f"PRAGMA max_page_count = {pages}")
-    statuses = {call.ask("lease_effect", {"effectKey": f"k{n}", "inputJson": "x" * 60_000}).status for n in range(3)}
-    assert statuses == {503}
-    connection.execute("PRAGMA max_page_count = 1000000")
-    assert call("lease_effect", {"effectKey": "k0"})["status"] == "granted"
-    assert call("lease_effect", {"effectKey": "before"})["status"] == "cached_completed"
-    store.close()
-
-
-def test_a_bug_in_one_operation_rolls_the_batch_back(store: SqliteStore, call: Caller) -> None:
-    broken = call.request("no_such_operation")
-    with pytest.raises(KeyError):
-        store.answer_batch([call.request("lease_effect", {"effectKey": "k"}), broken])
-    assert call.refused("get_effect", effectKey="k") == (404, "effect_not_found")
-
-
-# --- opening ---
-
-
-def test_what_was_answered_is_there_after_reopening(tmp_path: Path) -> None:
-    path = str(tmp_path / "v.db")
-    store = SqliteStore(path)
-    Caller(store).commit("k", 7)
-    store.close()
-    store.close()
-    assert Caller(store)("lease_effect", {"effectKey": "k"})["cachedResult"] == 7
-    store.close()
-    again = SqliteStore(path)
-    assert Caller(again)("lease_effect", {"effectKey": "k"})["cachedResult"] == 7
-    again.close()
-
-
-def test_every_commit_is_synced(tmp_path: Path) -> None:
-    connection = connect(str(tmp_path / "v.db"))
-    assert connection.execute("PRAGMA journal_mode").get == "wal"
-    assert connection.execute("PRAGMA synchronous").get == 2, "FULL"
-    connection.close()
-    assert apsw.sqlite_lib_version() >= "3.51.3"
-
-
-def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
-    (tmp_path / "text.db").write_text("this is a letter, not a database" * 100)
-    foreign = apsw.Connection(str(tmp_path / "foreign.db"))
-    foreign.execute("CREATE TABLE letters (id)")
-    foreign.close()
-    newer = connect(str(tmp_path / "newer.db"))
-    newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    newer.close()
-    (tmp_path / "directory.db").mkdir()
-    for name, said in {
-        "text.db": "cannot be opened as a database",
-        "foreign.db": "something else",
-        "newer.db": "newer Verity",
-        "directory.db": "is a directory",
-        "no/such/v.db": "does not exist",
-    }.items():
-        with pytest.raises(VerityConfigError, match=said) as caught:
-            open_ledger(f"sqlite:///{tmp_path}/{name}")
-        assert caught.value.parameter == "base_url"
-        assert name.partition("/")[0] in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "url", ["sqlite:", "sqlite:/v.db", "sqlite:v.db", "sqlite:///", "sqlite:///v.db?mode=ro", "sqlite://host/v.db"]
-)
-def test_a_wrong_url_says_how_it_is_written(url: str) -> None:
-    with pytest.raises(VerityConfigError, match=r"sqlite:///relative\.db"):
-        read_path(url)
-
-
-def test_a_file_is_opened_once_in_a_process(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/v.db"
-    one, two = open_ledger(url), open_ledger(url)
-    assert one is two
-    one.close()
-    assert Caller(two.store)("lease_effect", {"effectKey": "k"})
-    two.close()
-    three = open_ledger(url)
-    assert three is not one
-    three.close()
-    memory = open_ledger("sqlite://"), open_ledger("sqlite://")
-    assert memory[0] is not memory[1]
-    for ledger in memory:
-        ledger.close()
+    with pytest.raises(DatabaseRefused, match="never goes down"):
+        bench.execute("UPDATE effects SET fence = 1")
 
 
 @pytest.mark.parametrize(

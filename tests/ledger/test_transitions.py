@@ -227,7 +227,8 @@ def test_a_purged_effect_is_never_granted_and_never_changes(state: State) -> Non
     story = in_state(state)
     assert story.effect is not None
     story.effect = story.effect._replace(result_text=None, error_text=None, input_text=None, purged_at=story.now)
-    for command in (Lease(), Reset(), Reset(force=True, mode="retry"), Resolve(RESULT)):
+    report = ReportObserve(*story.pair(), True)
+    for command in (Lease(), report, Reset(), Reset(force=True, mode="retry"), Resolve(RESULT)):
         decision = story.send(command)
         assert (decision.reply.word, decision.reply.refused, decision.events) == ("effect_purged", True, ())
     again = story.send(Commit(*story.pair(), RESULT))

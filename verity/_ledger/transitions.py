@@ -140,7 +140,11 @@ def apply(effect: Effect | None, command: Command, context: Context) -> Decision
         and (command.fence, command.lease_token) != (effect.fence, effect.lease_token)
     ):
         return _refuse(effect, "stale_fence")
-    if effect is not None and effect.purged_at is not None and isinstance(command, (Lease, Reset, Resolve)):
+    if (
+        effect is not None
+        and effect.purged_at is not None
+        and isinstance(command, (Lease, ReportObserve, Reset, Resolve))
+    ):
         return _refuse(effect, "effect_purged")
     return TABLE[type(command)][state](effect, command, context)
 

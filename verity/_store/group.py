@@ -113,6 +113,7 @@ class LoopGroupCommit:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.watch: Callable[[int], None] | None = None
+        self.max_batch = MAX_BATCH
         self.after_fork_in_child()
         forks.watch(self)
 
@@ -200,7 +201,7 @@ class LoopGroupCommit:
                 if not self._waiting:
                     self._thread = None
                     return
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.max_batch))]
             outcomes: Sequence[Answer | BaseException]
             try:
                 if self.watch is not None:

@@ -36,19 +36,15 @@ class Purge:
     purged: int = 0
     done: bool = False
 
-    def conditions(self) -> tuple[str, tuple[Any, ...]]:
-        """What a SELECT of effects to purge asks for, and the values of its `?`s."""
-        in_namespace = "" if self.namespace is None else " AND namespace = ?"
+    def select(self, columns: str) -> tuple[str, tuple[Any, ...]]:
+        """The columns of the next batch's effects, in the order of their ids, and the values of the `?`s."""
+        namespaces = [] if self.namespace is None else [self.namespace]
         return (
-            f"environment = ?{in_namespace} AND id > ? AND status IN ('COMMITTED', 'FAILED')"
-            " AND purged_at IS NULL AND updated_at < ?",
-            (self.environment, *([] if self.namespace is None else [self.namespace]), self.reached, self.before),
+            f"SELECT {columns} FROM effects WHERE environment = ?{' AND namespace = ?' * len(namespaces)} AND id > ?"
+            " AND status IN ('COMMITTED', 'FAILED') AND purged_at IS NULL AND updated_at < ?"
+            f" ORDER BY id LIMIT {BATCH}",
+            (self.environment, *namespaces, self.reached, self.before),
         )
-
-    def select(self) -> tuple[str, tuple[Any, ...]]:
-        """The ids of the next batch."""
-        conditions, values = self.conditions()
-        return f"SELECT id FROM effects WHERE {conditions} ORDER BY id LIMIT {BATCH}", values
 
     def after(self, ids: list[int]) -> Purge:
         """The purge once these are purged."""

@@ -30,6 +30,10 @@ class Dialect(NamedTuple):
 
     contains: str
     """A condition: the column {0} contains the text ?."""
+    namespace: str
+    """What lists by namespace are indexed by."""
+    namespace_value: str
+    """A format for the values of that."""
     event_owner: dict[str, str]
     """The columns of `events` that name an event's effect, and those of `effects` that they hold."""
 
@@ -50,24 +54,22 @@ _EQUAL_FILTERS = {
 
 
 class Where:
-    """The conditions of a query; starts with the scope, so that no query can leave it."""
+    """The conditions of a list; starts with the scope, so that no query can leave it."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, dialect: Dialect) -> None:
         scope = request.scope
         self.conditions = ["environment = ?"]
         self.values: list[Any] = [scope.environment]
         namespace = read_namespace(request)
-        if namespace is not None:
-            self.add("namespace = ?", namespace)
-        elif scope.namespaces is not None:
-            self.add_one_of("namespace", sorted(scope.namespaces))
+        namespaces = scope.namespaces if namespace is None else {namespace}
+        if namespaces is not None:
+            write = dialect.namespace_value.format
+            values = [write(environment=scope.environment, namespace=each) for each in sorted(namespaces)]
+            self.add(f"{dialect.namespace} IN ({', '.join('?' * len(values))})", *values)
 
     def add(self, condition: str, *values: Any) -> None:
         self.conditions.append(condition)
         self.values += values
-
-    def add_one_of(self, column: str, values: list[str]) -> None:
-        self.add(f"{column} IN ({', '.join('?' * len(values))})", *values)
 
     def __str__(self) -> str:
         return " AND ".join(self.conditions)
@@ -75,7 +77,7 @@ class Where:
 
 def list_effects(request: Request, now: int, dialect: Dialect) -> Reading:
     """Newest first; the cursor is the last id that was seen."""
-    query, where = request.query, Where(request)
+    query, where = request.query, Where(request, dialect)
     for name, column in _EQUAL_FILTERS.items():
         if name in query:
             where.add(f"{column} = ?", query[name])
@@ -103,9 +105,9 @@ def get_effect(request: Request, now: int, _dialect: Dialect) -> Reading:
     return Answer(200, dump_fields(effect_fields(effect, now)))
 
 
-def get_effect_by_id(request: Request, now: int, _dialect: Dialect) -> Reading:
+def get_effect_by_id(request: Request, now: int, dialect: Dialect) -> Reading:
     """One effect by its id."""
-    where = Where(request)
+    where = Where(request, dialect)
     where.add("id = ?", parse_effect_id(request.query.get("effectId", "")))
     rows = yield Query(f"SELECT {COLUMNS} FROM effects WHERE {where}", where.values)
     if not rows:
@@ -143,31 +145,31 @@ def read_events(rows: Rows) -> list[tuple[int, Event]]:
     ]
 
 
-def list_namespaces(request: Request, _now: int, _dialect: Dialect) -> Reading:
+def list_namespaces(request: Request, _now: int, dialect: Dialect) -> Reading:
     """Each namespace with its number of effects."""
-    return (yield from _groups(request, ["namespace"], []))
+    return (yield from _groups(request, dialect, ["namespace"], []))
 
 
-def list_workflows(request: Request, _now: int, _dialect: Dialect) -> Reading:
+def list_workflows(request: Request, _now: int, dialect: Dialect) -> Reading:
     """Each workflow with its numbers."""
-    return (yield from _groups(request, ["workflow_name"], []))
+    return (yield from _groups(request, dialect, ["workflow_name"], []))
 
 
-def list_cases(request: Request, _now: int, _dialect: Dialect) -> Reading:
+def list_cases(request: Request, _now: int, dialect: Dialect) -> Reading:
     """Each case of a workflow with its numbers."""
-    return (yield from _groups(request, ["workflow_name", "case_id"], ["workflowName"]))
+    return (yield from _groups(request, dialect, ["workflow_name", "case_id"], ["workflowName"]))
 
 
-def list_runs(request: Request, _now: int, _dialect: Dialect) -> Reading:
+def list_runs(request: Request, _now: int, dialect: Dialect) -> Reading:
     """Each run of a case with its numbers."""
-    return (yield from _groups(request, ["workflow_name", "case_id", "run_id"], ["workflowName", "caseId"]))
+    return (yield from _groups(request, dialect, ["workflow_name", "case_id", "run_id"], ["workflowName", "caseId"]))
 
 
 _NAMES = {"namespace": "namespace", "workflow_name": "workflowName", "case_id": "caseId", "run_id": "runId"}
 
 
-def _groups(request: Request, columns: list[str], filters: list[str]) -> Reading:
-    where = Where(request)
+def _groups(request: Request, dialect: Dialect, columns: list[str], filters: list[str]) -> Reading:
+    where = Where(request, dialect)
     for column in columns:
         where.add(f"{column} IS NOT NULL")
     for name in filters:
@@ -196,7 +198,7 @@ def _groups(request: Request, columns: list[str], filters: list[str]) -> Reading
 def get_stats(request: Request, now: int, dialect: Dialect) -> Reading:
     """Counts by state, what happened since a moment (the last hour by default), and the oldest expired lease."""
     since = _read_time("since", request.query["since"]) if "since" in request.query else now - 3_600_000
-    where = Where(request)
+    where = Where(request, dialect)
     by_status: dict[str, int] = dict(
         (
             yield Query(
@@ -232,9 +234,11 @@ def get_stats(request: Request, now: int, dialect: Dialect) -> Reading:
 
 def _find(request: Request) -> Generator[Query, Rows, Effect]:
     key = request.query.get("effectKey", "")
-    where = Where(request)
-    where.add("key_hash = ?", hash_key(request.scope.environment, request.namespace or "", key))
-    rows = yield Query(f"SELECT {COLUMNS} FROM effects WHERE {where}", where.values)
+    environment, namespace = request.scope.environment, read_namespace(request) or ""
+    rows = yield Query(
+        f"SELECT {COLUMNS} FROM effects WHERE environment = ? AND namespace = ? AND key_hash = ?",
+        (environment, namespace, hash_key(environment, namespace, key)),
+    )
     if not rows:
         raise Refused(404, "effect_not_found", f"There is no effect {key!r} in this namespace.")
     return Effect._make(rows[0])

@@ -38,7 +38,9 @@ _UPDATE = f"UPDATE effects SET {', '.join(f'{name} = ?' for name in _CHANGING)} 
 _INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _RETRY_AFTER_S = 1
 _ID_RANDOM_BITS = 21
-DIALECT = Dialect(contains="instr({0}, ?) > 0", event_owner={"effect": "id"})
+DIALECT = Dialect(
+    contains="instr({0}, ?) > 0", namespace="namespace", namespace_value="{namespace}", event_owner={"effect": "id"}
+)
 
 
 def now_ms() -> int:
@@ -131,7 +133,7 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 now = self._now()
-                rows: Rows = connection.execute(*purge.select()).fetchall()
+                rows: Rows = connection.execute(*purge.select("id")).fetchall()
                 for row in rows:
                     connection.execute("DELETE FROM events WHERE effect = ?", row)
                     connection.execute(f"UPDATE effects SET {PURGED} WHERE id = ?", (now, *row))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_EXTRA = frozenset({"click", "httptools", "jsonschema_rs", "rich", "uvicorn", "uvloop"})
+_EXTRA = frozenset({"asyncpg", "click", "httptools", "jsonschema_rs", "rich", "uvicorn", "uvloop"})
 """What `pip install 'verityinc-sdk[server]'` brings; a test compares it with pyproject.toml."""
 
 

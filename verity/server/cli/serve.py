@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from verity.server.cli.database import database_option, open_database
+from verity.server.cli.database import DatabaseError, database_option
 from verity.server.cli.limits import limit_options, to_settings
 
 
@@ -92,6 +92,7 @@ def serve(
     One line on standard output tells when it listens; logs go to standard error. A stopping ledger accepts nothing
     more, answers what it has begun, and exits with 0. Make API keys with `verity keys create`.
     """
+    from verity.errors import VerityConfigError
     from verity.server.logs import configure_logging
     from verity.server.serving import raise_file_limit, run
     from verity.server.settings import ServerSettings
@@ -100,8 +101,10 @@ def serve(
     settings = ServerSettings(access_log=access_log, drain_timeout_s=drain_timeout, **to_settings(limits))
     tls = _load_tls(tls_cert, tls_key)
     raise_file_limit()
-    with open_database(database) as ledger:
-        run(_serve(ledger, host, port, settings, tls))
+    try:
+        run(_serve(database, host, port, settings, tls))
+    except VerityConfigError as error:
+        raise DatabaseError(str(error)) from None
 
 
 def _load_tls(certificate: str | None, key: str | None) -> Any:
@@ -117,10 +120,16 @@ def _load_tls(certificate: str | None, key: str | None) -> Any:
         raise TlsFilesError(str(error)) from None
 
 
-async def _serve(ledger: Any, host: str, port: int, settings: Any, tls: Any) -> None:
+async def _serve(database: str, host: str, port: int, settings: Any, tls: Any) -> None:
+    from verity.server.opening import open_storage
+
+    async with open_storage(database, max_batch=settings.max_batch) as storage:
+        await _serve_storage(storage, host, port, settings, tls)
+
+
+async def _serve_storage(storage: Any, host: str, port: int, settings: Any, tls: Any) -> None:
     from verity.server.app import create_app
     from verity.server.serving import LedgerServer, base_url, listen
-    from verity.server.storage import SqliteStorage
 
     try:
         listener = listen(host, port)
@@ -133,7 +142,7 @@ async def _serve(ledger: Any, host: str, port: int, settings: Any, tls: Any) -> 
         click.echo(f"Verity listens on {base_url(listener, 'http' if tls is None else 'https')}")
         sys.stdout.flush()
 
-    server = LedgerServer(create_app(SqliteStorage(ledger), settings), settings, announce, tls=tls)
+    server = LedgerServer(create_app(storage, settings), settings, announce, tls=tls)
     server.stop_on_signals()
     # What is loaded now stays for good. Looking through it again and again would cost tail latency.
     gc.freeze()

@@ -1,0 +1,102 @@
+"""Every kind of store behind one face, for the tests that all of them must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import apsw
+
+from tests.served import TestClock
+from verity._ledger.calls import Answer, Request
+from verity._ledger.effect import Effect, agrees_with_its_events
+from verity._store.api_keys import ApiKey
+from verity._store.names import COLUMNS
+from verity._store.purging import Purge
+from verity._store.reads import Query, read_events, select_events
+from verity._store.sqlite import DIALECT, SqliteStore
+from verity.server.postgres import statements
+from verity.server.postgres.blocking import PostgresStore
+
+KINDS = ("file", "memory", "postgres")
+
+
+class Store(Protocol):
+    """What all stores do."""
+
+    def answer_batch(self, requests: list[Request]) -> list[Answer]: ...
+    def insert_key(self, key: ApiKey) -> None: ...
+    def find_key(self, sha256: bytes) -> ApiKey | None: ...
+    def list_keys(self) -> list[ApiKey]: ...
+    def revoke_key(self, key_id: str, now: int) -> bool: ...
+    def purge(self, purge: Purge) -> Purge: ...
+    def close(self) -> None: ...
+
+
+class DatabaseRefused(Exception):
+    """The database itself refused a statement."""
+
+
+class Bench:
+    """A store, its clock, and a way around it into its database."""
+
+    def __init__(self, kind: str, path: Path, make_url: Callable[[], str]) -> None:
+        self.kind = kind
+        self.clock = TestClock()
+        if kind == "postgres":
+            self.store: Any = PostgresStore(make_url(), clock="(SELECT now_ms FROM test_clock)")
+            self.execute("CREATE TABLE test_clock (now_ms bigint)")
+            self.execute("INSERT INTO test_clock VALUES (0)")
+            self.clock = _DatabaseClock(self.execute)
+        else:
+            self.store = SqliteStore(str(path / "v.db") if kind == "file" else None, clock=self.clock)
+
+    def execute(self, sql: str, *values: Any) -> list[Any]:
+        """Run a statement in the database; its `?`s are values."""
+        if self.kind == "postgres":
+            return self._execute_in_postgres(sql, values)
+        try:
+            rows: list[Any] = self.store._connected().execute(sql, values).fetchall()
+        except apsw.Error as error:
+            raise DatabaseRefused(str(error)) from error
+        return rows
+
+    def _execute_in_postgres(self, sql: str, values: Any) -> list[Any]:
+        import asyncpg
+
+        async def fetch() -> Any:
+            async with self.store._database._pool.acquire() as connection:
+                return await connection.fetch(statements.to_numbered(sql), *values)
+
+        try:
+            return [tuple(row) for row in self.store._run(fetch())]
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise DatabaseRefused(str(error)) from error
+
+    def check_all_rows(self) -> None:
+        """Each row says what its events say."""
+        dialect = statements.DIALECT if self.kind == "postgres" else DIALECT
+        for environment, *row in self.execute(f"SELECT environment, {COLUMNS} FROM effects WHERE purged_at IS NULL"):
+            effect = Effect._make(row)
+            query: Query = select_events(dialect, environment, effect, 0, 1000)
+            events = read_events(self.execute(query.sql, *query.values))
+            assert [sequence for sequence, _ in events] == list(range(1, len(events) + 1))
+            assert agrees_with_its_events(effect, [event for _, event in events])
+
+
+class _DatabaseClock(TestClock):
+    """A clock that the database reads."""
+
+    def __init__(self, execute: Callable[..., Any]) -> None:
+        self._execute = execute
+        super().__init__()
+
+    @property
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    @now_ms.setter
+    def now_ms(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self._execute("UPDATE test_clock SET now_ms = ?", now_ms)

@@ -1,0 +1,71 @@
+"""From a `--database` URL to an open storage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from verity._store.connection import read_path
+from verity._store.registry import open_ledger
+from verity.errors import VerityConfigError
+from verity.server.storage import SqliteStorage, Storage
+
+POSTGRES_SCHEMES = ("postgresql://", "postgres://")
+
+_logger = logging.getLogger("verity.server")
+
+
+def is_postgres(url: str) -> bool:
+    """Whether it names a PostgreSQL database."""
+    return url.startswith(POSTGRES_SCHEMES)
+
+
+@asynccontextmanager
+async def open_storage(url: str, *, max_batch: int) -> AsyncIterator[Storage]:
+    """Open a ledger's database for a server, and close it afterwards. An empty database gets its schema.
+
+    Args:
+        url: `sqlite:///file.db` or `postgresql://…`.
+        max_batch: the most calls that are carried out together; 1 switches group commit off.
+
+    Raises:
+        VerityConfigError: it can't be used.
+    """
+    if is_postgres(url):
+        async with _open_postgres(url, max_batch) as storage:
+            yield storage
+        return
+    if read_path(url) is None:
+        raise VerityConfigError(
+            "A ledger in memory ends with its process, and no key could reach it; name a file.", parameter="database"
+        )
+    ledger = open_ledger(url)
+    ledger.loops.max_batch = max_batch
+    try:
+        yield SqliteStorage(ledger)
+    finally:
+        ledger.close()
+
+
+@asynccontextmanager
+async def _open_postgres(url: str, max_batch: int) -> AsyncIterator[Storage]:
+    from verity.server.postgres.database import connect, find_dangers
+    from verity.server.postgres.migrations import check_version, migrate, read_version
+    from verity.server.postgres.storage import PostgresStorage, width_for
+
+    width = width_for(max_batch)
+    database = await connect(url, writers=3 * width)
+    try:
+        if not await read_version(database):
+            await migrate(database)
+        await check_version(database)
+        for danger in await find_dangers(database):
+            _logger.warning("acknowledged commits are in danger: %s", danger)
+        storage = PostgresStorage(database, max_batch=max_batch, width=width)
+        try:
+            yield storage
+        finally:
+            await storage.close()
+    finally:
+        await database.close()

@@ -1,0 +1,1 @@
+"""The PostgreSQL store, for ledgers of several nodes. Read `batches.py` first."""

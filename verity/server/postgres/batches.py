@@ -1,0 +1,256 @@
+"""How a batch of effect calls is carried out: first a guess in one statement, then the table explains.
+
+Most calls are a lease on an effect that is not there yet, or the commit of a current lease. For those a statement is
+tried that does what the table would decide if so, and does nothing if not (`GRANT`, `COMMIT`). Whatever it does not
+answer is read (`LOOK`), decided by the table, and written where the effect is still as it was read (`CHANGE`); one that
+changed meanwhile is read and decided anew. So every write is one statement, and no lock is held while a node
+thinks.
+
+Why a decision holds although the clock is read before its row is locked: the write demands the version that was read. A
+lease that had run out then, and was not renewed since, has run out. A new lease begins when the row was read, which is
+after it was asked for: its holder, who counts from there, stops before it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from verity._ledger.calls import Answer
+from verity._ledger.effect import Effect, Event
+from verity._ledger.transitions import Commit, Context, Decision, Lease, Reply, apply
+from verity._ledger.wire import Call, answer_decision
+from verity._store.names import hash_key
+from verity.server.postgres.statements import Statements, change_row, event_row, to_arrays
+
+Connection = Any  # asyncpg's pool hands out proxies
+EffectName = tuple[str, str, bytes]
+"""Environment, namespace and the key's hash: the primary key."""
+
+MAX_ROUNDS = 30
+_MAX_BIGINT = 2**63 - 1
+_ID_RANDOM_BITS = 21
+
+
+class Ids:
+    """Makes effect ids: in order of time, and no two the same in one node; between nodes chance keeps them apart.
+
+    Should that fail, the unique index refuses the second one, and the lease is tried again with a new id.
+    """
+
+    def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._now_ms = now_ms
+        self._latest = 0
+
+    def new(self) -> int:
+        """A new id."""
+        self._latest = max(self._latest + 1, self._now_ms() << _ID_RANDOM_BITS | secrets.randbits(_ID_RANDOM_BITS))
+        return self._latest
+
+
+class Work:
+    """One call under way, and the future that waits for its answer."""
+
+    __slots__ = ("answer", "asked_again", "call", "ids", "key_hash", "new_id", "new_token")
+
+    def __init__(self, call: Call, future: asyncio.Future[Answer], ids: Ids) -> None:
+        new_token = secrets.token_urlsafe(24)
+        if isinstance(call.command, Lease) and call.command.idempotency_key is None:
+            # So that a grant whose outcome was lost with the connection is known again as this request's own.
+            call = call._replace(command=call.command._replace(idempotency_key=f"once:{new_token}"))
+        self.call = call
+        self.answer = future
+        self.key_hash = hash_key(call.environment, call.namespace, call.key)
+        self.ids = ids
+        self.new_id = ids.new()
+        self.new_token = new_token
+        self.asked_again = False
+
+    @property
+    def name(self) -> EffectName:
+        """The effect's full name."""
+        return self.call.environment, self.call.namespace, self.key_hash
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is still somebody to answer."""
+        return not self.answer.done()
+
+    def decide(self, before: Effect | None, now: int) -> Decision:
+        """What the table says."""
+        call = self.call
+        context = Context(call.namespace, call.key, now, lambda: self.new_id, lambda: self.new_token)
+        return apply(before, call.command, context)
+
+    def settle(self, decision: Decision, now: int) -> None:
+        """Answer."""
+        if self.waits:
+            self.answer.set_result(answer_decision(self.call.request, decision, self.call.key, now))
+
+
+def is_guessed_commit(call: Call) -> bool:
+    """Whether `COMMIT` can take it: numbers that no fence has are the table's to refuse."""
+    return isinstance(call.command, Commit) and call.command.fence <= _MAX_BIGINT
+
+
+def take_one_of_each(batch: Iterable[Work]) -> tuple[list[Work], list[Work]]:
+    """The first call on each effect, in the order of their names so that two nodes' batches can't block each other in a
+    circle; and the other calls.
+    """
+    first: dict[EffectName, Work] = {}
+    others = [work for work in batch if first.setdefault(work.name, work) is not work]
+    return [first[name] for name in sorted(first)], others
+
+
+async def grant(connection: Connection, sql: Statements, batch: Sequence[Work]) -> list[Work]:
+    """Grant leases on effects that are not there; returns what was not answered."""
+    batch, others = take_one_of_each(batch)
+    rows = await connection.fetch(sql.grant, *to_arrays([_grant_row(work) for work in batch]))
+    granted: dict[int, int] = dict(rows)
+    for work in batch:
+        now = granted.get(work.new_id)
+        if now is None:
+            others.append(work)
+        else:
+            work.settle(work.decide(None, now), now)
+    return others
+
+
+def _grant_row(work: Work) -> tuple[object, ...]:
+    command: Any = work.call.command
+    payload = command.input or (None, None)
+    return (
+        *work.name,
+        work.new_id,
+        work.call.key,
+        work.new_token,
+        command.lease_duration_ms,
+        command.idempotency_key,
+        command.effect_name,
+        command.agent_id,
+        command.workflow_name,
+        command.case_id,
+        command.run_id,
+        command.trace_parent,
+        *payload,
+    )
+
+
+async def commit(connection: Connection, sql: Statements, batch: Sequence[Work]) -> list[Work]:
+    """Commit current leases; returns what was not answered."""
+    batch, others = take_one_of_each(batch)
+    rows = await connection.fetch(
+        sql.commit, *to_arrays([_commit_row(number, work) for number, work in enumerate(batch)])
+    )
+    committed: dict[int, int] = dict(rows)
+    for number, work in enumerate(batch):
+        effect_id = committed.get(number)
+        if effect_id is None:
+            others.append(work)
+        else:
+            work.settle(_committed(work, effect_id), 0)
+    return others
+
+
+def _commit_row(number: int, work: Work) -> tuple[object, ...]:
+    command: Any = work.call.command
+    detail = {"source": command.source, "resultSha256": command.result.sha256}
+    return (
+        number,
+        *work.name,
+        command.fence,
+        command.lease_token,
+        *command.result,
+        command.source,
+        command.run_id,
+        _dump_detail(detail),
+    )
+
+
+def _committed(work: Work, effect_id: int) -> Decision:
+    """The table's decision, of which the answer shows id, fence and source."""
+    command: Any = work.call.command
+    blank = Effect._make([None] * len(Effect._fields))
+    effect = blank._replace(id=effect_id, fence=command.fence, source=command.source)
+    return Decision(effect, (), Reply("accepted"))
+
+
+class _Change:
+    """What a batch makes of one effect: one write, however many of its calls change it."""
+
+    def __init__(self, before: Effect) -> None:
+        self.known_count = before.event_count
+        self.after = before
+        self.events: list[Event] = []
+        self.decided: list[tuple[Work, Decision]] = []
+
+    def decide(self, work: Work, now: int) -> None:
+        """Decide on what the calls before have made of the effect."""
+        decision = work.decide(self.after, now)
+        self.decided.append((work, decision))
+        if decision.events and decision.effect is not None:
+            self.after = decision.effect
+            self.events += decision.events
+
+
+async def explain(connection: Connection, sql: Statements, batch: Sequence[Work]) -> list[Work]:
+    """Answer calls by reading, deciding and writing, once; returns those that have to be read anew."""
+    about: dict[EffectName, list[Work]] = {}
+    for work in batch:
+        about.setdefault(work.name, []).append(work)
+    names = sorted(about)
+    absent: list[Work] = []
+    changes: dict[int, tuple[_Change, int]] = {}
+    for number, now, *columns in await connection.fetch(sql.look, *to_arrays(names)):
+        works = about[names[number - 1]]
+        if columns[0] is None:
+            absent += _refuse_or_keep(works, now)
+            continue
+        change = _Change(Effect._make(columns))
+        for work in works:
+            change.decide(work, now)
+        if change.events:
+            changes[number] = (change, now)
+        else:
+            _settle_all(change, now)
+    others = await grant(connection, sql, absent) if absent else []
+    if changes:
+        rows = [
+            change_row(number, *names[number - 1], change.known_count, change.after)
+            for number, (change, _) in changes.items()
+        ]
+        events = [
+            event_row(number, sequence, event, _dump_detail(event.detail))
+            for number, (change, _) in changes.items()
+            for sequence, event in enumerate(change.events, change.known_count + 1)
+        ]
+        for (number,) in await connection.fetch(sql.change, *to_arrays(rows), *to_arrays(events)):
+            _settle_all(*changes.pop(number))
+        others += [work for change, _ in changes.values() for work, _ in change.decided]
+    return others
+
+
+def _refuse_or_keep(works: list[Work], now: int) -> list[Work]:
+    """Of calls on an effect that is not there, those that would make it."""
+    kept: list[Work] = []
+    for work in works:
+        decision = work.decide(None, now)
+        if decision.events:
+            work.new_id = work.ids.new()  # in case that it was the id that was there already
+            kept.append(work)
+        else:
+            work.settle(decision, now)
+    return kept
+
+
+def _settle_all(change: _Change, now: int) -> None:
+    for work, decision in change.decided:
+        work.settle(decision, now)
+
+
+def _dump_detail(detail: dict[str, Any]) -> str:
+    return json.dumps(detail, separators=(",", ":")) if detail else "{}"

@@ -1,0 +1,92 @@
+"""The PostgreSQL store for commands, which block: one event loop of its own, run for each call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from verity._ledger.calls import Answer, Request
+from verity._store.api_keys import ApiKey
+from verity._store.purging import Purge
+from verity.server.postgres.database import connect
+from verity.server.postgres.migrations import check_version, migrate, read_version
+from verity.server.postgres.statements import CLOCK
+from verity.server.postgres.storage import PostgresStorage
+
+T = TypeVar("T")
+
+
+class PostgresStore:
+    """Does what `SqliteStore` does, in a PostgreSQL database. Not for threads.
+
+    Args:
+        url: `postgresql://…`.
+        migrated: False leaves the schema as it is, for `migrate`; else an empty database is migrated.
+        clock: an SQL expression for the time in ms since 1970, for tests.
+
+    Raises:
+        VerityConfigError: the database can't be used.
+    """
+
+    def __init__(self, url: str, *, migrated: bool = True, clock: str = CLOCK) -> None:
+        self._loop = asyncio.new_event_loop()
+        try:
+            self._database = self._run(connect(url, writers=3, readers=1))
+            if migrated:
+                if not self._run(read_version(self._database)):
+                    self._run(migrate(self._database))
+                self._run(check_version(self._database))
+        except BaseException:
+            self._loop.close()
+            raise
+        self._storage = PostgresStorage(self._database, clock=clock)
+
+    def __repr__(self) -> str:
+        return "<PostgresStore>"
+
+    def answer(self, request: Request) -> Answer:
+        """Carry a call of the API out."""
+        return self._run(self._storage.answer(request))
+
+    def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
+        """Carry the requests out at the same time."""
+
+        async def all_of_them() -> list[Answer]:
+            return await asyncio.gather(*map(self._storage.answer, requests))
+
+        return self._run(all_of_them())
+
+    def insert_key(self, key: ApiKey) -> None:
+        """Add an API key, durably."""
+        self._run(self._storage.insert_key(key))
+
+    def find_key(self, sha256: bytes) -> ApiKey | None:
+        """The API key with this hash, also if it is revoked or has expired."""
+        return self._run(self._storage.find_key(sha256))
+
+    def list_keys(self) -> list[ApiKey]:
+        """All API keys, oldest first."""
+        return self._run(self._storage.list_keys())
+
+    def revoke_key(self, key_id: str, now: int) -> bool:
+        """Revoke an API key, durably; False where there is none with this id."""
+        return self._run(self._storage.revoke_key(key_id, now))
+
+    def purge(self, purge: Purge) -> Purge:
+        """Carry out one batch of a purge, durably; returns what is left to do."""
+        return self._run(self._storage.purge(purge))
+
+    def migrate(self) -> tuple[int, int]:
+        """Bring the schema up to date; (the version before, the version now)."""
+        return self._run(migrate(self._database))
+
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        if not self._loop.is_closed():
+            self._run(self._storage.close())
+            self._run(self._database.close())
+            self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run_until_complete(work)

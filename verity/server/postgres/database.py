@@ -1,0 +1,208 @@
+"""The connections to PostgreSQL: how they are set up, and what happens when it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from verity.errors import VerityConfigError
+from verity.server.storage import StorageError
+
+_logger = logging.getLogger("verity.server")
+
+CONNECT_TIMEOUT_S = 3.0
+STATEMENT_TIMEOUT_S = 10.0
+MAX_WAITING_READS = 1_000
+_AWAY_FOR_S = 0.25
+_SET_UP = """
+SELECT set_config('synchronous_commit',
+                  CASE WHEN current_setting('synchronous_commit') IN ('on', 'remote_apply')
+                       THEN current_setting('synchronous_commit') ELSE 'on' END, false),
+       set_config('plan_cache_mode', 'force_custom_plan', false),
+       set_config('statement_timeout', $1, false),
+       set_config('default_transaction_isolation', 'read committed', false)
+"""
+"""What is acknowledged is on disk, whatever the server's default. Plans are made for the table as it is: a generic
+plan, made while it was empty, would read all of it for ever."""
+
+DANGERS = {
+    "fsync": ("off", "a crash of the machine loses acknowledged commits and may break the database"),
+    "full_page_writes": ("off", "a crash of the machine may break the database"),
+}
+
+
+class Unanswered(StorageError):
+    """The database did not answer, or broke off: whether a statement was carried out is unknown."""
+
+
+class Refusal(Exception):
+    """The database refused a statement: for certain nothing of it was carried out."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(type(error).__name__)
+        self.is_passing = isinstance(error, asyncpg.TransactionRollbackError)
+        """Two transactions got into each other's way; the same statement may go through now."""
+        self.is_about_a_value = isinstance(error, (asyncpg.DataError, ValueError))
+
+
+_GONE = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidTransactionStateError,  # read-only: a primary that is none any more
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.PostgresSystemError,
+)
+
+
+class Database:
+    """A pool of connections. Made by `connect`.
+
+    Writes have their connections for themselves; reads share `readers` others, and are refused at once where too many
+    wait already, so that neither can starve the other.
+    """
+
+    def __init__(self, pool: Any, readers: int) -> None:
+        self._pool = pool
+        self._away_until = 0.0
+        self._readers = asyncio.Semaphore(readers)
+        self._waiting_reads = 0
+
+    @property
+    def size(self) -> int:
+        """How many connections are open."""
+        return int(self._pool.get_size())
+
+    @property
+    def idle(self) -> int:
+        """How many of them are not in use."""
+        return int(self._pool.get_idle_size())
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection for a statement or two.
+
+        Raises:
+            Unanswered: none can be had (at once, while the database is known to be away), or it broke.
+            Refusal: a statement was refused.
+        """
+        if time.monotonic() < self._away_until:
+            raise Unanswered("the database is away")
+        try:
+            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self._away_until = time.monotonic() + _AWAY_FOR_S
+            raise Unanswered(type(error).__name__) from error
+        is_sound = False
+        try:
+            yield connection
+            is_sound = True
+        except (*_GONE, asyncpg.PostgresError) as error:
+            if isinstance(error, ValueError) or not isinstance(error, _GONE):
+                is_sound = True
+                raise Refusal(error) from error
+            raise Unanswered(type(error).__name__) from error
+        finally:
+            if not is_sound:
+                connection.terminate()
+            await self._pool.release(connection)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Any]:
+        """A connection for reads.
+
+        Raises:
+            Unanswered: too many wait already, or as with `connection`.
+        """
+        if self._waiting_reads >= MAX_WAITING_READS:
+            raise Unanswered("too many reads are waiting")
+        self._waiting_reads += 1
+        try:
+            async with self._readers, self.connection() as connection:
+                yield connection
+        finally:
+            self._waiting_reads -= 1
+
+    async def close(self) -> None:
+        """Close the connections; those in use are waited for, but not for ever."""
+        try:
+            await asyncio.wait_for(self._pool.close(), STATEMENT_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            self._pool.terminate()
+
+
+async def connect(url: str, *, writers: int, readers: int = 4) -> Database:
+    """Open the pool, with one connection to begin with.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`, as libpq takes it.
+        writers: the most connections for writes.
+        readers: the most connections for reads.
+
+    Raises:
+        VerityConfigError: the URL is wrong, or the database can't be reached with it. Never shows its password.
+    """
+    try:
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=writers + readers,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=STATEMENT_TIMEOUT_S + CONNECT_TIMEOUT_S,
+            init=_set_up,
+            reset=_keep,
+            server_settings={"application_name": "verity"},
+        )
+    except (OSError, ValueError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise VerityConfigError(
+            f"The database at {without_password(url)} can't be used ({type(error).__name__}: {_first_line(error)}).",
+            parameter="database",
+        ) from None
+    return Database(pool, readers)
+
+
+async def _set_up(connection: Any) -> None:
+    await connection.fetch(_SET_UP, f"{round(STATEMENT_TIMEOUT_S * 1000)}ms")
+
+
+async def _keep(_connection: Any) -> None:
+    """Nothing to reset: what is set holds for the connection's life, and nothing else is left behind."""
+
+
+async def find_dangers(database: Database) -> list[str]:
+    """Settings of the server that would lose acknowledged commits, one sentence each."""
+    async with database.connection() as connection:
+        found = [
+            f"{name} is {bad}: {why}."
+            for name, (bad, why) in DANGERS.items()
+            if await connection.fetchval("SELECT current_setting($1, true)", name) == bad
+        ]
+        standbys = await connection.fetchval("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'async'")
+        names = await connection.fetchval("SELECT current_setting('synchronous_standby_names', true)")
+    if standbys and not names:
+        found.append(
+            f"synchronous_standby_names is empty and there are {standbys} asynchronous standbys: promoting one of them "
+            "loses the commits that it had not received."
+        )
+    return found
+
+
+def without_password(url: str) -> str:
+    """The URL, fit to be shown."""
+    head, at, tail = url.rpartition("@")
+    if not at:
+        return url.partition("?")[0]
+    scheme, _, user = head.partition("://")
+    return f"{scheme}://{user.partition(':')[0]}@{tail}".partition("?")[0]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

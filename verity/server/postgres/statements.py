@@ -1,0 +1,180 @@
+"""The SQL of the hot path. Each statement carries out a whole batch, in one round trip and one transaction.
+
+Times come from the database's clock, read while the statement runs, so that all nodes agree. A row's `event_count` is
+its version: no change is without an event, so an UPDATE that demands the count that it read changes only what it read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from verity._ledger.effect import Effect, Event
+from verity._store.names import COLUMNS
+from verity._store.purging import PURGED
+from verity._store.reads import Dialect
+
+CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+"""The database's own clock, in ms since 1970."""
+DIALECT = Dialect(
+    contains="strpos({0}, ?) > 0",
+    namespace="environment || '/' || namespace",
+    namespace_value="{environment}/{namespace}",
+    event_owner={"environment": "environment", "namespace": "namespace", "effect": "id"},
+)
+
+_TYPES = {
+    "id": "bigint",
+    "fence": "bigint",
+    "lease_expires_at": "bigint",
+    "lease_duration_ms": "integer",
+    "event_count": "integer",
+    "created_at": "bigint",
+    "updated_at": "bigint",
+    "purged_at": "bigint",
+    "key_hash": "bytea",
+    "sequence": "integer",
+    "at": "bigint",
+    "n": "integer",
+    "known_count": "integer",
+}
+
+
+def _unnest(names: tuple[str, ...], first: int = 1) -> str:
+    """Rows from one array for each column."""
+    arrays = ", ".join(f"${number}::{_TYPES.get(name, 'text')}[]" for number, name in enumerate(names, first))
+    return f"unnest({arrays}) AS wanted({', '.join(names)})"
+
+
+_NAME = ("environment", "namespace", "key_hash")
+_IS_NAMED = " AND ".join(f"effects.{name} = wanted.{name}" for name in _NAME)
+
+GRANT_COLUMNS = (
+    *(*_NAME, "id", "effect_key", "lease_token", "lease_duration_ms", "idempotency_key", "effect_name"),
+    *("agent_id", "workflow_name", "case_id", "run_id", "trace_parent", "input_text", "input_sha256"),
+)
+_GRANTED = ", ".join(GRANT_COLUMNS)
+
+_GRANT = f"""
+WITH clock AS MATERIALIZED (SELECT :clock AS now),
+granted AS (
+    INSERT INTO effects ({_GRANTED}, status, fence, prior_state, event_count, lease_expires_at, created_at, updated_at)
+    SELECT {_GRANTED}, 'RUNNING', 1, 'none', 1, clock.now + lease_duration_ms, clock.now, clock.now
+    FROM {_unnest(GRANT_COLUMNS)}, clock
+    ON CONFLICT DO NOTHING
+    RETURNING environment, namespace, id, created_at, lease_duration_ms, lease_expires_at, agent_id, run_id
+), told AS (
+    INSERT INTO events (environment, namespace, effect, sequence, type, at, fence, agent_id, run_id, detail)
+    SELECT environment, namespace, id, 1, 'LEASE_GRANTED', created_at, 1, agent_id, run_id,
+        '{{"priorState":"none","leaseDurationMs":' || lease_duration_ms
+        || ',"leaseExpiresAt":' || lease_expires_at || '}}'
+    FROM granted
+)
+SELECT id, created_at FROM granted
+"""
+
+COMMIT_COLUMNS = ("n", *_NAME, "fence", "lease_token", "result_text", "result_sha256", "source", "run_id", "detail")
+
+_COMMIT = f"""
+WITH committed AS (
+    UPDATE effects SET status = 'COMMITTED', result_text = wanted.result_text, result_sha256 = wanted.result_sha256,
+        source = wanted.source, event_count = effects.event_count + 1, updated_at = :clock
+    FROM {_unnest(COMMIT_COLUMNS)}
+    WHERE {_IS_NAMED} AND effects.fence = wanted.fence AND effects.lease_token = wanted.lease_token
+        AND effects.status || '' = 'RUNNING' -- not `status =`: see the indexes of the lists in 0001_effects.sql
+    RETURNING wanted.n, effects.environment, effects.namespace, effects.id, effects.event_count, effects.updated_at,
+        effects.fence, effects.agent_id, coalesce(wanted.run_id, effects.run_id) AS run_id, wanted.detail
+), told AS (
+    INSERT INTO events (environment, namespace, effect, sequence, type, at, fence, agent_id, run_id, detail)
+    SELECT environment, namespace, id, event_count, 'COMMITTED', updated_at, fence, agent_id, run_id, detail
+    FROM committed
+)
+SELECT n, id FROM committed
+"""
+_LOOK = f"""
+SELECT wanted.n::integer, :clock, {", ".join(f"effects.{name}" for name in COLUMNS.split(", "))}
+FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS wanted(environment, namespace, key_hash, n)
+LEFT JOIN effects ON {_IS_NAMED}
+"""
+_STAYS = frozenset({"id", "namespace", "key", "created_at", "purged_at"})
+_CHANGING = tuple(name for name in Effect._fields if name not in _STAYS)
+CHANGE_COLUMNS = ("n", *_NAME, "known_count", *_CHANGING)
+EVENT_COLUMNS = ("n", "sequence", "type", "at", "fence", "agent_id", "run_id", "detail")
+
+_CHANGE = f"""
+WITH changed AS (
+    UPDATE effects SET {", ".join(f"{name} = wanted.{name}" for name in _CHANGING)}
+    FROM {_unnest(CHANGE_COLUMNS)}
+    WHERE {_IS_NAMED} AND effects.event_count = wanted.known_count AND effects.purged_at IS NULL
+    RETURNING wanted.n, effects.environment, effects.namespace, effects.id
+), told AS (
+    INSERT INTO events (environment, namespace, effect, sequence, type, at, fence, agent_id, run_id, detail)
+    SELECT changed.environment, changed.namespace, changed.id, wanted.sequence, wanted.type, wanted.at, wanted.fence,
+        wanted.agent_id, wanted.run_id, wanted.detail
+    FROM {_unnest(EVENT_COLUMNS, len(CHANGE_COLUMNS) + 1)} JOIN changed ON changed.n = wanted.n
+)
+SELECT n FROM changed
+"""
+
+_PURGE_COLUMNS = ("environment", "namespace", "id")
+FORGET_EVENTS = f"""
+DELETE FROM events USING {_unnest(_PURGE_COLUMNS)}
+WHERE events.environment = wanted.environment AND events.namespace = wanted.namespace AND events.effect = wanted.id
+"""
+"""Drops the audit trails of effects that are being purged."""
+_PURGE = f"""
+UPDATE effects SET {PURGED.replace("?", ":clock")} FROM {_unnest(_PURGE_COLUMNS)}
+WHERE effects.environment = wanted.environment AND effects.namespace = wanted.namespace AND effects.id = wanted.id
+"""
+_OLDEST_EXPIRED = """
+SELECT environment, max(:clock - lease_expires_at)::bigint FROM effects
+WHERE status = 'RUNNING' AND lease_expires_at <= :clock GROUP BY environment
+"""
+
+
+class Statements(NamedTuple):
+    """The statements, written for one clock."""
+
+    clock: str
+    grant: str
+    """Grants leases on effects that are not there yet; what is there already is not in the answer: (id, created_at)."""
+    commit: str
+    """Commits where the pair is current and nothing is decided; any other case is not in the answer: (n, id)."""
+    look: str
+    """What is there: (number from 1, now, the columns of an Effect or nulls)."""
+    change: str
+    """Writes decisions, each where the effect is still as it was read; answers with the numbers of those."""
+    purge: str
+    """Drops the payloads of effects."""
+    oldest_expired: str
+    """By environment, the age in ms of the oldest lease that ran out and was not taken over."""
+
+
+def write_statements(clock: str = CLOCK) -> Statements:
+    """The statements; `clock` is an SQL expression for the time in ms since 1970."""
+    return Statements(
+        clock, *(text.replace(":clock", clock) for text in (_GRANT, _COMMIT, _LOOK, _CHANGE, _PURGE, _OLDEST_EXPIRED))
+    )
+
+
+def change_row(
+    number: int, environment: str, namespace: str, key_hash: bytes, known_count: int, after: Effect
+) -> tuple[object, ...]:
+    """What becomes of one effect, in the order of CHANGE_COLUMNS."""
+    return (number, environment, namespace, key_hash, known_count, *(getattr(after, name) for name in _CHANGING))
+
+
+def event_row(number: int, sequence: int, event: Event, detail: str) -> tuple[object, ...]:
+    """One event of that, in the order of EVENT_COLUMNS."""
+    return (number, sequence, event.type.value, event.at, event.fence, event.agent_id, event.run_id, detail)
+
+
+def to_arrays(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """Rows as one array for each column."""
+    return list(zip(*rows, strict=True))
+
+
+def to_numbered(sql: str) -> str:
+    """A statement's `?`s as PostgreSQL's `$1`, `$2`, …; it has no `?` in a literal."""
+    first, *rest = sql.split("?")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))

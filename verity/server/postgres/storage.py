@@ -1,0 +1,239 @@
+"""A ledger in PostgreSQL, as one node sees it: which lane a call takes, and what happens when an answer is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from verity._ledger.calls import Answer, Environment, Request
+from verity._ledger.transitions import Lease
+from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
+from verity._store.api_keys import ApiKey
+from verity._store.purging import Purge
+from verity._store.reads import READS, Rows
+from verity.server.postgres import api_keys, batches
+from verity.server.postgres.batches import Ids, Work, is_guessed_commit
+from verity.server.postgres.database import Database, Refusal, Unanswered
+from verity.server.postgres.lanes import Lane
+from verity.server.postgres.statements import (
+    CLOCK,
+    DIALECT,
+    FORGET_EVENTS,
+    Statements,
+    to_arrays,
+    to_numbered,
+    write_statements,
+)
+from verity.server.storage import Pool, Storage
+
+_logger = logging.getLogger("verity.server")
+
+MAX_BATCH = 256
+MAX_WAITING = 20_000
+_RETRY_AFTER_S = 1
+
+Attempt = Callable[[Any, Statements, Sequence[Work]], Awaitable[list[Work]]]
+
+
+def width_for(max_batch: int) -> int:
+    """How many statements of a kind may be under way. Without group commit the connections carry the concurrency."""
+    return 16 if max_batch == 1 else 1
+
+
+class PostgresStorage(Storage):
+    """Carries calls out in group commits.
+
+    Args:
+        database: stays the caller's to close, after `close()`.
+        max_batch: the most calls in one statement; 1 switches group commit off.
+        width: how many statements of a kind may be under way at a time.
+        clock: an SQL expression for the time in ms since 1970; it decides when leases run out.
+        ids: makes effect ids.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_batch: int = MAX_BATCH,
+        width: int = 1,
+        clock: str = CLOCK,
+        ids: Ids | None = None,
+    ) -> None:
+        self._database = database
+        self._sql = write_statements(clock)
+        self._ids = ids or Ids()
+
+        def lane(attempt: Attempt) -> Lane:
+            return Lane(
+                lambda batch: self._carry_out(attempt, batch),
+                max_batch=max_batch,
+                width=width,
+            )
+
+        self._grants = lane(batches.grant)
+        self._commits = lane(batches.commit)
+        self._others = lane(batches.explain)
+
+    async def answer(self, request: Request) -> Answer:
+        """Carry a call out, durably. A database that is away is a 503, never an exception."""
+        try:
+            if request.operation not in EFFECT_OPERATIONS:
+                return await self._read(request)
+            call = read_call(request)
+        except Refused as refused:
+            return answer_problem(refused, request.request_id)
+        if len(self._grants) + len(self._commits) + len(self._others) >= MAX_WAITING:
+            return answer_problem(_unavailable("The ledger is overloaded."), request.request_id)
+        work = Work(call, asyncio.get_running_loop().create_future(), self._ids)
+        if isinstance(call.command, Lease):
+            self._grants.add(work)
+        elif is_guessed_commit(call):
+            self._commits.add(work)
+        else:
+            self._others.add(work)
+        return await work.answer
+
+    async def find_key(self, sha256: bytes) -> ApiKey | None:
+        """The API key with this hash, also if it is revoked or has expired.
+
+        Raises:
+            StorageError: the database did not answer.
+        """
+        async with self._database.reading() as connection:
+            return await api_keys.find(connection, sha256)
+
+    async def insert_key(self, key: ApiKey) -> None:
+        """Add an API key, durably. Like the next three: raises StorageError or Refusal where that fails."""
+        async with self._database.connection() as connection:
+            await api_keys.insert(connection, key)
+
+    async def list_keys(self) -> list[ApiKey]:
+        """All API keys, oldest first."""
+        async with self._database.reading() as connection:
+            return await api_keys.list_all(connection)
+
+    async def revoke_key(self, key_id: str, now: int) -> bool:
+        """Revoke an API key, durably; False where there is none with this id."""
+        async with self._database.connection() as connection:
+            return await api_keys.revoke(connection, key_id, now)
+
+    async def purge(self, purge: Purge) -> Purge:
+        """Carry out one batch of a purge, durably; returns what is left to do."""
+        select, values = purge.select("environment, namespace, id")
+        async with self._database.connection() as connection, connection.transaction():
+            rows = await connection.fetch(f"{to_numbered(select)} FOR UPDATE", *values)
+            if rows:
+                names = to_arrays([tuple(row) for row in rows])
+                await connection.execute(FORGET_EVENTS, *names)
+                await connection.execute(self._sql.purge, *names)
+        return purge.after([row["id"] for row in rows])
+
+    async def expired_for_s(self) -> Mapping[Environment, float]:
+        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        async with self._database.reading() as connection:
+            rows = await connection.fetch(self._sql.oldest_expired)
+        return {environment: age_ms / 1000 for environment, age_ms in rows}
+
+    def pool(self) -> Pool:
+        """The connections at this moment."""
+        return Pool(self._database.size, self._database.idle)
+
+    def watch_batches(self, watch: Callable[[int], None]) -> None:
+        """Have `watch` called with the number of calls in each batch."""
+        for lane in (self._grants, self._commits, self._others):
+            lane.watch = watch
+
+    async def close(self) -> None:
+        """Carry out what waits."""
+        for lane in (self._grants, self._commits, self._others):
+            await lane.drain()
+
+    async def _carry_out(self, attempt: Attempt, batch: list[Work]) -> None:
+        """Answer a batch; whatever happens, nobody is left waiting and nobody is told of what did not happen."""
+        left = [work for work in batch if work.waits]
+        try:
+            for _ in range(batches.MAX_ROUNDS):
+                if not left:
+                    return
+                async with self._database.connection() as connection:
+                    left = await attempt(connection, self._sql, left)
+                if attempt is not batches.explain:
+                    break
+            self._pass_on(left, is_tried=attempt is batches.explain)
+        except Unanswered as error:
+            _logger.error("the database broke off %d calls: %s", len(left), error)
+            self._ask_again(left)
+        except Refusal as refusal:
+            await self._single_out(attempt, left, refusal)
+        except Exception as error:  # noqa: BLE001 - the lane must go on, and the error belongs to those who wait
+            for work in left:
+                if work.waits:
+                    work.answer.set_exception(error)
+
+    def _pass_on(self, left: list[Work], *, is_tried: bool) -> None:
+        for work in left:
+            if is_tried:
+                _settle(work, _unavailable("Too many others changed this effect at the same moment. Send it again."))
+            else:
+                self._others.add(work)
+
+    def _ask_again(self, batch: list[Work]) -> None:
+        """What became of a call is unknown: it is read once more, and answered with the truth, or with 503."""
+        for work in batch:
+            if not work.waits:
+                continue
+            if work.asked_again:
+                _settle(
+                    work,
+                    _unavailable(
+                        "The ledger's storage did not answer; whether the call was carried out is unknown."
+                        " Send it again."
+                    ),
+                )
+            else:
+                work.asked_again = True
+                self._others.add(work)
+
+    async def _single_out(self, attempt: Attempt, batch: list[Work], refusal: Refusal) -> None:
+        """The database refused one call's part, and with it all of the batch: each is tried alone."""
+        if len(batch) > 1 or (refusal.is_passing and not batch[0].asked_again):
+            for work in batch:
+                work.asked_again = work.asked_again or refusal.is_passing
+                await self._carry_out(attempt, [work])
+            return
+        _logger.error("the database refused a call: %s", refusal)
+        if refusal.is_about_a_value:
+            refused = Refused(400, "invalid_request", "The request has a value that the database can't hold.")
+        else:
+            refused = Refused(500, "internal", "The ledger's database refused the call; nothing was carried out.")
+        for work in batch:
+            _settle(work, refused)
+
+    async def _read(self, request: Request) -> Answer:
+        try:
+            async with self._database.reading() as connection:
+                now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
+                reading = READS[request.operation](request, now, DIALECT)
+                rows: Rows | None = None
+                while True:
+                    try:
+                        query = next(reading) if rows is None else reading.send(rows)
+                    except StopIteration as done:
+                        answer: Answer = done.value
+                        return answer
+                    rows = await connection.fetch(to_numbered(query.sql), *query.values)
+        except (Unanswered, Refusal) as error:
+            _logger.error("the database did not answer a read: %s", error)
+            raise _unavailable("The ledger's storage does not answer. Send the request again.") from None
+
+
+def _settle(work: Work, refused: Refused) -> None:
+    if work.waits:
+        work.answer.set_result(answer_problem(refused, work.call.request.request_id))
+
+
+def _unavailable(message: str) -> Refused:
+    return Refused(503, "unavailable", message, retry_after_s=_RETRY_AFTER_S)

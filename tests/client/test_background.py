@@ -13,6 +13,7 @@ import pytest
 
 from verity import SyncVerityClient, VerityClient
 from verity._concurrency import AsyncRuntime, SyncRuntime
+from verity._concurrency.runtime import MAX_TIMER_THREADS
 
 
 def _timer_threads() -> list[threading.Thread]:
@@ -89,29 +90,55 @@ async def test_a_background_call_that_fails_is_logged_and_no_more(caplog: pytest
 
 
 def test_sync_timers_share_one_lazy_daemon_thread(caplog: pytest.LogCaptureFixture) -> None:
-    before = len(_timer_threads())
+    before = set(_timer_threads())
     runtime = SyncRuntime()
-    assert len(_timer_threads()) == before
+    assert set(_timer_threads()) == before
     fired: list[str] = []
-    done = threading.Event()
+    first, last = threading.Event(), threading.Event()
 
     def fail() -> None:
+        first.wait(30)
         raise LookupError("in the background")
 
-    runtime.call_later(3600.0, lambda: fired.append("late"))
-    runtime.call_later(0.02, done.set)
-    runtime.call_later(0.0, lambda: fired.append("first"))
-    runtime.call_later(0.0, fail)
+    for _ in range(20):
+        runtime.call_later(3600.0, lambda: fired.append("late"))
+    (thread,) = set(_timer_threads()) - before
+    assert thread.daemon
     runtime.call_later(0.0, lambda: fired.append("stopped")).stop()
-    threads = _timer_threads()
-    assert len(threads) == before + 1
-    assert threads[-1].daemon
-    assert done.wait(30)
-    assert fired == ["first"]
+    runtime.call_later(0.0, fail)
+    runtime.call_later(0.02, last.set)
+    runtime.call_later(0.0, first.set)
+    assert last.wait(30)
+    _end(runtime, before)
+    assert not fired
     assert "in the background" in caplog.text
+
+
+def test_a_sync_timer_that_takes_long_holds_up_no_other() -> None:
+    """Renewals one behind the other, at a ledger that answers slowly, let leases run out."""
+    before = set(_timer_threads())
+    runtime = SyncRuntime()
+    everybody = threading.Barrier(MAX_TIMER_THREADS)
+    one_more = threading.Event()
+
+    def meet() -> None:
+        everybody.wait(30)
+
+    for _ in range(MAX_TIMER_THREADS):
+        runtime.call_later(0.05, meet)
+    runtime.call_later(0.05, one_more.set)
+    assert len(set(_timer_threads()) - before) <= MAX_TIMER_THREADS
+    assert one_more.wait(30)
+    assert not everybody.broken
+    _end(runtime, before)
+
+
+def _end(runtime: SyncRuntime, before: set[threading.Thread]) -> None:
     runtime.close()
-    threads[-1].join(30)
-    assert len(_timer_threads()) == before
+    for _ in range(MAX_TIMER_THREADS):
+        for thread in set(_timer_threads()) - before:
+            thread.join(30)
+    assert set(_timer_threads()) <= before
 
 
 def test_a_sync_client_has_one_thread_however_many_calls() -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from verity._concurrency.calls import AsyncThunk, SyncThunk
@@ -92,8 +93,16 @@ async def _guarded(fn: AsyncThunk[None]) -> None:
         _logger.exception("a background call failed")
 
 
+MAX_TIMER_THREADS = 8
+"""Calls of planned timers at once, where one takes long while others fall due."""
+
+
 class SyncRuntime:
-    """Clock, sleep, randomness, ids and timers of the sync client: one lazy daemon thread serves all timers."""
+    """Clock, sleep, randomness, ids and timers of the sync client.
+
+    One lazy daemon thread waits for all timers. While it is in a call, another one waits: a ledger that answers slowly
+    would otherwise let the other leases run out, one behind the other. Whoever comes back to find one waiting ends.
+    """
 
     monotonic: Callable[[], float] = staticmethod(time.monotonic)
     random: Callable[[], float] = staticmethod(random.random)
@@ -107,7 +116,8 @@ class SyncRuntime:
         self._changed = threading.Condition()
         self._planned: list[tuple[float, int, _ThreadTimer]] = []
         self._count = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._threads = 0
+        self._is_awaited = False
         self._closed = False
 
     def new_id(self) -> str:
@@ -123,29 +133,43 @@ class SyncRuntime:
         timer = _ThreadTimer(fn)
         with self._changed:
             heapq.heappush(self._planned, (time.monotonic() + delay_s, next(self._count), timer))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="verity-timers", daemon=True)
-                self._thread.start()
+            if not self._is_awaited:
+                self._await_in_a_thread()
             elif self._planned[0][2] is timer:
                 self._changed.notify()
         return timer
 
     def close(self) -> None:
-        """End the thread; it finishes the call that it is in."""
+        """End the threads; they finish the calls that they are in."""
         with self._changed:
-            self._closed = True
+            self._closed = self._threads > 0
             self._planned.clear()
             self._changed.notify()
+
+    def _await_in_a_thread(self) -> None:
+        if self._threads < MAX_TIMER_THREADS:
+            threading.Thread(target=self._run, name="verity-timers", daemon=True).start()
+            self._threads += 1
+            self._is_awaited = True
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 timer = self._next_due()
+                self._is_awaited = False
                 if timer is None:
-                    self._thread = None
-                    self._closed = False
+                    self._threads -= 1
+                    self._closed = self._closed and self._threads > 0
                     return
+                if any(each.fn is not None for _, _, each in self._planned):
+                    with suppress(RuntimeError):  # no more threads to be had: the others wait for this one
+                        self._await_in_a_thread()
             timer.fire()
+            with self._changed:
+                if self._is_awaited:
+                    self._threads -= 1
+                    return
+                self._is_awaited = True
 
     def _next_due(self) -> _ThreadTimer | None:
         """Wait for the next timer that is due; None once the runtime is closed."""

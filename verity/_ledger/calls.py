@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Environment = Literal["live", "test"]
 ENVIRONMENTS: tuple[Environment, ...] = ("live", "test")
@@ -33,6 +33,8 @@ class Request:
     operation: str
     namespace: str | None = None
     body: bytes = b""
+    members: Mapping[str, Any] | None = None
+    """The body's members, where somebody has read them already (`json_text.Member`)."""
     query: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     request_id: str = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from verity._ledger.effect import Payload
@@ -37,41 +38,51 @@ def read_members(body: bytes) -> dict[str, Member]:
         NotJson: it is not UTF-8, not JSON, not an object, or nested too deeply.
     """
     try:
-        return _scan_members(body.decode())
+        return dict(scan_members(body.decode()))
     except (ValueError, StopIteration, IndexError, RecursionError) as error:
         raise NotJson("the body is not a JSON object in UTF-8") from error
 
 
-def _scan_members(text: str) -> dict[str, Member]:
-    skip = _WHITESPACE.match
-    members: dict[str, Member] = {}
-    at = _after(text, 0, "{")
+def scan_members(
+    text: str, scan_value: Callable[[str, int], tuple[Any, int]] = _scan_value
+) -> list[tuple[str, Member]]:
+    """The members of an object in their order, one name perhaps twice.
+
+    Raises:
+        NotJson, ValueError, StopIteration, IndexError: it is no JSON object; which of them depends on where it ends.
+    """
+    members: list[tuple[str, Member]] = []
+    at = _after(text, _skip(text, 0), "{")
     if text[at] == "}":
         at += 1
     else:
         while True:
             if text[at] != '"':
                 raise NotJson("a member's name was expected")
-            name, at = _scan_value(text, at)
-            start = _after(text, _end(skip(text, at)), ":")
-            value, at = _scan_value(text, start)
-            members[name] = Member(value, text[start:at])
-            at = _end(skip(text, at))
+            name, at = scan_value(text, at)
+            start = _after(text, _skip(text, at), ":")
+            value, at = scan_value(text, start)
+            members.append((name, Member(value, text[start:at])))
+            at = _skip(text, at)
             if text[at] == "}":
                 at += 1
                 break
             at = _after(text, at, ",")
-    if _end(skip(text, at)) != len(text):
+    if at != len(text) and _end(_WHITESPACE.match(text, at)) != len(text):
         raise NotJson("there is more after the object")
     return members
 
 
 def _after(text: str, at: int, char: str) -> int:
-    """The place of the next value after `char`, which must come next."""
-    at = _end(_WHITESPACE.match(text, at))
+    """The place of the next value after `char`, which must stand at `at`."""
     if text[at] != char:
         raise NotJson(f"{char!r} was expected")
-    return _end(_WHITESPACE.match(text, at + 1))
+    return _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    """The place of what comes next that is no white space; mostly it is here."""
+    return at if text[at] not in " \t\n\r" else _end(_WHITESPACE.match(text, at))
 
 
 def _end(match: re.Match[str] | None) -> int:
@@ -92,6 +103,8 @@ class Raw(str):
     __slots__ = ()
 
 
+_SPLICED = frozenset({Raw, dict, list})
+
 dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Compact JSON. One encoder: `json.dumps` with arguments makes a new one for each call."""
 
@@ -103,7 +116,7 @@ def dump_fields(fields: dict[str, Any]) -> bytes:
 
 def _splice(value: Any) -> str:
     if isinstance(value, dict):
-        if not any(isinstance(item, (Raw, dict, list)) for item in value.values()):
+        if _SPLICED.isdisjoint(map(type, value.values())):
             return dump(value)
         return "{" + ",".join([f"{dump(name)}:{_splice(item)}" for name, item in value.items()]) + "}"
     if isinstance(value, list):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from verity._ledger import transitions
@@ -12,7 +13,7 @@ from verity._ledger.effect import Effect, Event, Payload, State
 from verity._ledger.json_text import Member, NotJson, Raw, dump_fields, read_members, to_payload
 from verity._ledger.transitions import Command, Decision
 
-Members = dict[str, Member]
+Members = Mapping[str, Member]
 
 
 class Refused(Exception):
@@ -74,7 +75,7 @@ def read_command(request: Request) -> tuple[str, Command]:
         Refused: 400 or 413.
     """
     try:
-        members = read_members(request.body)
+        members = read_members(request.body) if request.members is None else request.members
         key = _get(members, "effectKey", str)
         if not key or key is _ABSENT:
             raise KeyError("effectKey")
@@ -326,4 +327,10 @@ def event_fields(sequence: int, event: Event) -> dict[str, Any]:
 def format_time(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds."""
     seconds, rest = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    return f"{_format_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _format_second(seconds: int) -> str:
+    """Remembered: the leases that are granted in one second mostly end in one, too."""
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}"

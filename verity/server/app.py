@@ -145,7 +145,7 @@ class LedgerApp:
         self._check_rate(caller, operation.name)
         body = await _read_body(headers, receive, self._settings.max_body_bytes)
         parameters = operation.check_parameters(in_path, _read_query(scope["query_string"]), headers)
-        operation.check_body(body, self._settings.max_body_depth)
+        members = operation.check_body(body, self._settings.max_body_depth)
         idempotency_key = headers.get(b"idempotency-key")
         return await self._storage.answer(
             Request(
@@ -153,6 +153,7 @@ class LedgerApp:
                 operation=operation.name,
                 namespace=in_path.get("namespace"),
                 body=body,
+                members=members,
                 query=parameters,
                 idempotency_key=None if idempotency_key is None else idempotency_key.decode("latin-1"),
                 request_id=call.request_id,

@@ -14,6 +14,7 @@ from typing import Any
 
 import jsonschema_rs
 
+from verity._ledger.json_text import Member
 from verity.server.json_body import BadBody, read_object
 from verity.server.problems import Details, invalid_request
 
@@ -108,8 +109,8 @@ class Operation:
             if parameter.required and name not in seen:
                 yield {"path": f"query/{name}", "message": "is required"}
 
-    def check_body(self, body: bytes, max_depth: int) -> None:
-        """Check a request's body.
+    def check_body(self, body: bytes, max_depth: int) -> dict[str, Member] | None:
+        """Check a request's body; returns its members.
 
         Raises:
             Problem: 400.
@@ -117,13 +118,15 @@ class Operation:
         if self.body is None:
             if body:
                 raise invalid_request([{"path": "body", "message": "this call takes no body"}])
-            return
+            return None
         try:
-            value = read_object(body, max_depth)
+            members = read_object(body, max_depth)
         except BadBody as error:
             raise invalid_request([{"path": "body", "message": str(error)}]) from None
+        value = {name: member.value for name, member in members.items()}
         if not self.body.is_valid(value):
             raise invalid_request([*_check(self.body, value, "body")][:_MAX_DETAILS])
+        return members
 
 
 def _check(schema: jsonschema_rs.Draft202012Validator, value: Any, where: str) -> Iterator[dict[str, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
+from verity._ledger.json_text import Member, scan_members
+
 MAX_DEPTH = 201
 """A payload's 200 levels, and the object around it."""
 
@@ -13,34 +15,48 @@ class BadBody(ValueError):
     """The body is not such an object; the message says why, without a word of what was sent."""
 
 
-def read_object(body: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """Parse the body.
+def read_object(body: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Member]:
+    """Parse the body into its members, with the text of each.
 
     Raises:
         BadBody: it is empty, not UTF-8, not JSON, not an object, too deep, or has a name twice.
     """
-    if not body:
-        raise BadBody("a JSON object is required")
     try:
-        value = _decoder.decode(body.decode())
+        pairs = scan_members(body.decode(), _scan_strictly)
         if b"\\u" in body:
             # An escaped lone surrogate is JSON, and still no text that could be stored or sent on as UTF-8.
-            json.dumps(value, ensure_ascii=False).encode()
-    except BadBody:
-        raise
-    except UnicodeDecodeError:
-        raise BadBody("must be UTF-8") from None
-    except UnicodeEncodeError:
-        raise BadBody("has a lone surrogate, which is not Unicode text") from None
-    except RecursionError:
-        raise _too_deep(max_depth) from None
-    except ValueError:
-        raise BadBody("must be JSON") from None
-    if not isinstance(value, dict):
-        raise BadBody("must be a JSON object")
-    if body.count(b"{") + body.count(b"[") > max_depth and _depth(value) > max_depth:
+            json.dumps([(name, member.value) for name, member in pairs], ensure_ascii=False).encode()
+    except (ValueError, StopIteration, IndexError, RecursionError) as error:
+        raise _explain(body, error, max_depth) from None
+    members = _unique(pairs)
+    if (
+        body.count(b"{") + body.count(b"[") > max_depth
+        and 1 + max(_depth(member.value) for member in members.values()) > max_depth
+    ):
         raise _too_deep(max_depth)
-    return value
+    return members
+
+
+def _explain(body: bytes, error: Exception, max_depth: int) -> BadBody:
+    """Why the body could not be read."""
+    if isinstance(error, BadBody):
+        return error
+    for kind, why in _REASONS.items():
+        if isinstance(error, kind):
+            return BadBody(why)
+    try:
+        json.loads(body.decode())
+    except RecursionError:
+        return _too_deep(max_depth)
+    except ValueError:
+        return BadBody("must be JSON" if body else "a JSON object is required")
+    return BadBody("must be a JSON object")
+
+
+_REASONS = {
+    UnicodeDecodeError: "must be UTF-8",
+    UnicodeEncodeError: "has a lone surrogate, which is not Unicode text",
+}
 
 
 def _too_deep(max_depth: int) -> BadBody:
@@ -68,4 +84,4 @@ def _depth(value: Any) -> int:
     return depth
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+_scan_strictly = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).scan_once  # type: ignore[attr-defined]  # public in all but the stubs

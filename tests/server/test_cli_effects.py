@@ -22,6 +22,7 @@ from tests.server.process import VERITY, run_verity
 from verity._store.purging import Purge
 from verity._store.sqlite import SqliteStore
 from verity.server.cli.group import cli
+from verity.server.postgres.blocking import PostgresStore
 
 HOUR_MS = 3_600_000
 EVIL = "re\x1b[31m:\x9b2\u202e\n"
@@ -266,6 +267,39 @@ def test_a_database_that_is_none(tmp_path: Path, shell: Shell) -> None:
     done = shell.run("list", "--database", f"sqlite:///{tmp_path}/notes.txt")
     assert done.exit_code == 3
     assert done.stderr.startswith("Error: ")
+
+
+def test_a_database_of_postgresql(postgres_url: str) -> None:
+    environment = {"VERITY_DATABASE": postgres_url, "VERITY_API_KEY": "vt_test_", "VERITY_BASE_URL": ""}
+    empty = run_verity("effects", "list", **environment)
+    assert (empty.returncode, empty.stdout) == (3, "")
+    assert "verity migrate" in empty.stderr
+
+    made = run_verity("keys", "create", "--environment", "test", **environment)
+    assert made.returncode == 0, made.stderr
+    (key,) = [json.loads(line) for line in run_verity("keys", "list", "--json", **environment).stdout.splitlines()]
+    assert run_verity("keys", "revoke", key["id"], **environment).returncode == 0
+    assert run_verity("keys", "revoke", "key_0", **environment).returncode == 1
+
+    store = PostgresStore(postgres_url)
+    call = Caller(store)
+    call.commit("done", {"refund_id": "re_1"})
+    call("fail_effect", {**call.tokens(call("lease_effect", {"effectKey": "failed"})), "error": "declined"})
+    listed = run_verity("effects", "list", "--json", **environment)
+    assert [json.loads(line)["effectKey"] for line in listed.stdout.splitlines()] == ["failed", "done"]
+    assert run_verity("effects", "reset", "failed", *IN, **environment).returncode == 0
+    assert call("get_effect", effectKey="failed")["status"] == "IDLE"
+    assert run_verity("effects", "show", "nothing", *IN, **environment).returncode == 6
+    store.close()
+
+
+def test_a_postgresql_that_is_away() -> None:
+    url = "postgresql://ledger:hunter2@127.0.0.1:9/ledger"
+    for command in (["effects", "list"], ["keys", "list"]):
+        done = run_verity(*command, VERITY_DATABASE=url, VERITY_BASE_URL="")
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "Traceback" not in done.stderr
+        assert "hunter2" not in done.stderr
 
 
 def test_a_served_ledger(shell: Shell) -> None:

@@ -12,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from verity._ledger.calls import Answer, Request
     from verity._store.api_keys import ApiKey
-    from verity._store.registry import OpenLedger
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -42,6 +41,10 @@ class Store(Protocol):
         """Revoke an API key; False where there is none with this id."""
         ...
 
+    def close(self) -> None:
+        """Close the database."""
+        ...
+
 
 def database_option(command: _Command) -> _Command:
     """Add `--database URL`."""
@@ -51,35 +54,8 @@ def database_option(command: _Command) -> _Command:
         envvar="VERITY_DATABASE",
         show_envvar=True,
         metavar="URL",
-        help="Where the ledger is: sqlite:///relative.db or sqlite:////absolute.db.",
+        help="Where the ledger is: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database.",
     )(command)
-
-
-@contextmanager
-def open_database(url: str) -> Iterator[OpenLedger]:
-    """Open the store for the time of a command.
-
-    Raises:
-        DatabaseError: it can't be used.
-    """
-    import apsw
-
-    from verity._store.connection import read_path
-    from verity._store.registry import open_ledger
-    from verity.errors import VerityConfigError
-
-    try:
-        if read_path(url) is None:
-            raise DatabaseError("A ledger in memory ends with its process, and no key could reach it; name a file.")
-        ledger = open_ledger(url)
-    except VerityConfigError as error:
-        raise DatabaseError(str(error)) from None
-    try:
-        yield ledger
-    except apsw.Error as error:
-        raise DatabaseError(f"The database does not answer ({type(error).__name__}: {error}).") from None
-    finally:
-        ledger.close()
 
 
 @contextmanager
@@ -88,24 +64,54 @@ def open_store(url: str, *, create: bool = True) -> Iterator[Store]:
 
     Args:
         url: where the ledger is.
-        create: whether to make it where there is none.
+        create: whether to make a ledger where there is none.
 
     Raises:
         DatabaseError: it can't be used.
     """
-    if not create:
-        _check_exists(url)
-    with open_database(url) as ledger:
-        yield ledger.store
-
-
-def _check_exists(url: str) -> None:
-    from verity._store.connection import read_path
     from verity.errors import VerityConfigError
+    from verity.server.opening import is_postgres
 
     try:
-        path = read_path(url)
+        store, failures = (_open_postgres if is_postgres(url) else _open_sqlite)(url, create)
     except VerityConfigError as error:
         raise DatabaseError(str(error)) from None
-    if path is not None and not Path(path).exists():
+    try:
+        yield store
+    except failures as error:
+        raise DatabaseError(f"The database does not answer ({type(error).__name__}: {error}).") from None
+    finally:
+        store.close()
+
+
+def _open_sqlite(url: str, create: bool) -> tuple[Store, tuple[type[Exception], ...]]:
+    import apsw
+
+    from verity._store.connection import read_path
+    from verity._store.sqlite import SqliteStore
+
+    path = read_path(url)
+    if path is None:
+        raise DatabaseError("A ledger in memory ends with its process, and no key could reach it; name a file.")
+    if not create and not Path(path).exists():
         raise DatabaseError(f"There is no ledger at {path!r}.")
+    return SqliteStore(path), (apsw.Error,)
+
+
+def _open_postgres(url: str, create: bool) -> tuple[Store, tuple[type[Exception], ...]]:
+    from verity.server.postgres.blocking import PostgresStore
+    from verity.server.postgres.database import Refusal
+    from verity.server.storage import StorageError
+
+    failures = (StorageError, Refusal)
+    try:
+        store = PostgresStore(url, migrated=create)
+        if not create:
+            try:
+                store.check_version()
+            except BaseException:
+                store.close()
+                raise
+    except failures as error:
+        raise DatabaseError(f"The database does not answer ({type(error).__name__}: {error}).") from None
+    return store, failures

@@ -64,7 +64,7 @@ def ledger_options(command: _Command) -> _Command:
         envvar="VERITY_DATABASE",
         show_envvar=True,
         metavar="URL",
-        help="Or a database: sqlite:///relative.db or sqlite:////absolute.db.",
+        help="Or a database: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database.",
     )
     @click.option(
         "--environment",

@@ -77,6 +77,10 @@ class PostgresStore:
         """Carry out one batch of a purge, durably; returns what is left to do."""
         return self._run(self._storage.purge(purge))
 
+    def check_version(self) -> None:
+        """Raise VerityConfigError unless the schema is this Verity's."""
+        self._run(check_version(self._database))
+
     def migrate(self) -> tuple[int, int]:
         """Bring the schema up to date; (the version before, the version now)."""
         return self._run(migrate(self._database))

@@ -176,9 +176,8 @@ async def test_a_task_that_is_cancelled_while_a_failure_is_recorded_records_it_a
         task.cancel()
         await asyncio.sleep(0)
         network.gate.set()
-        with pytest.raises(asyncio.CancelledError) as caught:
+        with pytest.raises(asyncio.CancelledError):
             await task
-        assert isinstance(caught.value.__context__, RuntimeError)
         with pytest.raises(EffectPreviouslyFailedError):
             await client.protect("task-fail", act=decline)
     await network.aclose()

@@ -55,7 +55,7 @@ class Ids:
 class Work:
     """One call under way, and the future that waits for its answer."""
 
-    __slots__ = ("answer", "asked_again", "call", "ids", "key_hash", "new_id", "new_token")
+    __slots__ = ("answer", "asked_again", "call", "collisions", "ids", "key_hash", "new_id", "new_token")
 
     def __init__(self, call: Call, future: asyncio.Future[Answer], ids: Ids) -> None:
         new_token = secrets.token_urlsafe(24)
@@ -69,6 +69,9 @@ class Work:
         self.new_id = ids.new()
         self.new_token = new_token
         self.asked_again = False
+        """Whether a statement for it was lost, so that what became of that one is unknown."""
+        self.collisions = 0
+        """How often the database refused it, for another transaction's sake."""
 
     @property
     def name(self) -> EffectName:

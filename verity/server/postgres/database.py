@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -18,6 +19,9 @@ _logger = logging.getLogger("verity.server")
 
 CONNECT_TIMEOUT_S = 3.0
 STATEMENT_TIMEOUT_S = 10.0
+_GRACE_S = 1.0
+"""How much longer than a statement may take its answer is waited for: a database that lives says by itself that it was
+too slow."""
 MAX_WAITING_READS = 1_000
 _AWAY_FOR_S = 0.25
 _SET_UP = """
@@ -46,7 +50,7 @@ class Refusal(Exception):
 
     def __init__(self, error: Exception) -> None:
         super().__init__(type(error).__name__)
-        self.is_passing = isinstance(error, asyncpg.TransactionRollbackError)
+        self.is_passing = isinstance(error, (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError))
         """Two transactions got into each other's way; the same statement may go through now."""
         self.is_about_a_value = isinstance(error, (asyncpg.DataError, ValueError))
 
@@ -55,11 +59,13 @@ _GONE = (
     OSError,
     asyncio.TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # also where no host takes writes
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidTransactionStateError,  # read-only: a primary that is none any more
     asyncpg.OperatorInterventionError,
     asyncpg.PostgresConnectionError,
     asyncpg.PostgresSystemError,
+    asyncpg.StatementCompletionUnknownError,
 )
 
 
@@ -98,7 +104,7 @@ class Database:
             raise Unanswered("the database is away")
         try:
             connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
-        except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (*_GONE, asyncpg.PostgresError) as error:
             self._away_until = time.monotonic() + _AWAY_FOR_S
             raise Unanswered(type(error).__name__) from error
         is_sound = False
@@ -109,11 +115,20 @@ class Database:
             if isinstance(error, ValueError) or not isinstance(error, _GONE):
                 is_sound = True
                 raise Refusal(error) from error
+            if isinstance(error, asyncio.TimeoutError):
+                await self._pool.expire_connections()  # where one hangs, the others do: each would cost as much time
             raise Unanswered(type(error).__name__) from error
         finally:
+            await self._give_back(connection, is_sound=is_sound)
+
+    async def _give_back(self, connection: Any, *, is_sound: bool) -> None:
+        try:
             if not is_sound:
                 connection.terminate()
             await self._pool.release(connection)
+        except (*_GONE, asyncpg.PostgresError) as error:
+            # It broke, and is back in the pool by itself. What its statement came to is known already.
+            _logger.debug("a connection could not be given back: %s", type(error).__name__)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Any]:
@@ -139,13 +154,17 @@ class Database:
             self._pool.terminate()
 
 
-async def connect(url: str, *, writers: int, readers: int = 4) -> Database:
+async def connect(
+    url: str, *, writers: int, readers: int = 4, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+) -> Database:
     """Open the pool, with one connection to begin with.
 
     Args:
-        url: `postgresql://user:password@host:port/database`, as libpq takes it.
+        url: `postgresql://user:password@host:port/database`, as libpq takes it. Of several hosts, the one that takes
+            writes is used.
         writers: the most connections for writes.
         readers: the most connections for reads.
+        statement_timeout_s: how long a statement may take, in seconds.
 
     Raises:
         VerityConfigError: the URL is wrong, or the database can't be reached with it. Never shows its password.
@@ -156,12 +175,13 @@ async def connect(url: str, *, writers: int, readers: int = 4) -> Database:
             min_size=1,
             max_size=writers + readers,
             timeout=CONNECT_TIMEOUT_S,
-            command_timeout=STATEMENT_TIMEOUT_S + CONNECT_TIMEOUT_S,
-            init=_set_up,
+            command_timeout=statement_timeout_s + _GRACE_S,
+            connect=_connect_to_primary,
+            init=lambda connection: _set_up(connection, statement_timeout_s),
             reset=_keep,
             server_settings={"application_name": "verity"},
         )
-    except (OSError, ValueError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*_GONE, ValueError, asyncpg.PostgresError) as error:
         raise VerityConfigError(
             f"The database at {without_password(url)} can't be used ({type(error).__name__}: {_first_line(error)}).",
             parameter="database",
@@ -169,8 +189,28 @@ async def connect(url: str, *, writers: int, readers: int = 4) -> Database:
     return Database(pool, readers)
 
 
-async def _set_up(connection: Any) -> None:
-    await connection.fetch(_SET_UP, f"{round(STATEMENT_TIMEOUT_S * 1000)}ms")
+async def _connect_to_primary(url: str, **options: Any) -> Any:
+    """Connect to the first host that answers and takes writes.
+
+    Each host has its share of the time: left to itself, asyncpg would give all of it to a first one that is silent.
+    """
+    options["target_session_attrs"] = "read-write"  # what a standby answers may be out of date
+    hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
+    failure: Exception | None = None
+    for host in hosts if len(hosts) > 1 else ():
+        try:
+            return await asyncpg.connect(
+                url.replace(",".join(hosts), host, 1), **{**options, "timeout": CONNECT_TIMEOUT_S / len(hosts)}
+            )
+        except (*_GONE, asyncpg.PostgresError) as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return await asyncpg.connect(url, **options)
+
+
+async def _set_up(connection: Any, statement_timeout_s: float) -> None:
+    await connection.fetch(_SET_UP, f"{round(statement_timeout_s * 1000)}ms")
 
 
 async def _keep(_connection: Any) -> None:

@@ -20,6 +20,8 @@ _MIGRATIONS = sorted(
     key=lambda entry: entry.name,
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
+_TIMEOUT_S = 7 * 24 * 3600.0
+"""Large tables take their time, and so does another node's migration that is waited for."""
 _ATTEMPTS = 10
 _PAUSE_S = 0.05
 
@@ -57,11 +59,13 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
         await _prepare(connection)
         try:
             async with connection.transaction():
-                before: int = await connection.fetchval("SELECT version FROM verity_schema FOR UPDATE")
-                _refuse_newer(before)
                 await connection.execute("SET LOCAL statement_timeout = 0")
+                before: int = await connection.fetchval(
+                    "SELECT version FROM verity_schema FOR UPDATE", timeout=_TIMEOUT_S
+                )
+                _refuse_newer(before)
                 for migration in _MIGRATIONS[before:to]:
-                    await connection.execute(migration.read_text(encoding="utf-8"), timeout=None)
+                    await connection.execute(migration.read_text(encoding="utf-8"), timeout=_TIMEOUT_S)
                 await connection.execute("UPDATE verity_schema SET version = $1", max(before, to))
         except asyncpg.DuplicateTableError as error:
             raise VerityConfigError(

@@ -32,6 +32,7 @@ _logger = logging.getLogger("verity.server")
 
 MAX_BATCH = 256
 MAX_WAITING = 20_000
+MAX_COLLISIONS = 5
 _RETRY_AFTER_S = 1
 
 Attempt = Callable[[Any, Statements, Sequence[Work]], Awaitable[list[Work]]]
@@ -176,7 +177,7 @@ class PostgresStorage(Storage):
     def _pass_on(self, left: list[Work], *, is_tried: bool) -> None:
         for work in left:
             if is_tried:
-                _settle(work, _unavailable("Too many others changed this effect at the same moment. Send it again."))
+                _settle(work, _crowded())
             else:
                 self._others.add(work)
 
@@ -186,31 +187,31 @@ class PostgresStorage(Storage):
             if not work.waits:
                 continue
             if work.asked_again:
-                _settle(
-                    work,
-                    _unavailable(
-                        "The ledger's storage did not answer; whether the call was carried out is unknown."
-                        " Send it again."
-                    ),
-                )
+                _settle(work, _unknown())
             else:
                 work.asked_again = True
                 self._others.add(work)
 
     async def _single_out(self, attempt: Attempt, batch: list[Work], refusal: Refusal) -> None:
         """The database refused one call's part, and with it all of the batch: each is tried alone."""
-        if len(batch) > 1 or (refusal.is_passing and not batch[0].asked_again):
+        if len(batch) > 1:
             for work in batch:
-                work.asked_again = work.asked_again or refusal.is_passing
                 await self._carry_out(attempt, [work])
             return
+        (work,) = batch
         _logger.error("the database refused a call: %s", refusal)
-        if refusal.is_about_a_value:
-            refused = Refused(400, "invalid_request", "The request has a value that the database can't hold.")
+        if refusal.is_passing and work.collisions < MAX_COLLISIONS:
+            work.collisions += 1
+            await self._carry_out(attempt, batch)
+        elif work.asked_again:
+            _settle(work, _unknown())
+        elif refusal.is_passing:
+            _settle(work, _crowded())
+        elif refusal.is_about_a_value:
+            _settle(work, Refused(400, "invalid_request", "The request has a value that the database can't hold."))
         else:
-            refused = Refused(500, "internal", "The ledger's database refused the call; nothing was carried out.")
-        for work in batch:
-            _settle(work, refused)
+            message = "The ledger's database refused the call; nothing was carried out."
+            _settle(work, Refused(500, "internal", message))
 
     async def _read(self, request: Request) -> Answer:
         try:
@@ -233,6 +234,16 @@ class PostgresStorage(Storage):
 def _settle(work: Work, refused: Refused) -> None:
     if work.waits:
         work.answer.set_result(answer_problem(refused, work.call.request.request_id))
+
+
+def _crowded() -> Refused:
+    return _unavailable("Too many others changed this effect at the same moment. Send it again.")
+
+
+def _unknown() -> Refused:
+    return _unavailable(
+        "The ledger's storage did not answer; whether the call was carried out is unknown. Send it again."
+    )
 
 
 def _unavailable(message: str) -> Refused:

@@ -1,0 +1,69 @@
+"""Nodes of a ledger in PostgreSQL, in the test's own event loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.ledger.calls import Caller
+from verity._ledger.calls import Answer
+from verity.server.postgres.database import connect
+from verity.server.postgres.migrations import migrate
+from verity.server.postgres.storage import PostgresStorage
+
+
+class Node:
+    """One node's storage, called from its own event loop."""
+
+    def __init__(self, storage: PostgresStorage) -> None:
+        self.storage = storage
+        self._caller = Caller(None)
+
+    async def ask(self, operation: str, body: Any, *, key: str | None = None) -> Answer:
+        return await self.storage.answer(self._caller.request(f"{operation}_effect", body, key=key))
+
+    async def __call__(self, operation: str, body: Any, *, key: str | None = None) -> Any:
+        """The JSON of a success."""
+        answer = await self.ask(operation, body, key=key)
+        assert answer.status == 200, answer.body
+        return json.loads(answer.body)
+
+    async def code(self, operation: str, body: Any, *, key: str | None = None) -> tuple[int, str]:
+        answer = await self.ask(operation, body, key=key)
+        return answer.status, json.loads(answer.body)["error"]["code"]
+
+    async def warm_up(self) -> None:
+        """Have every statement prepared, on the connection that comes next, too."""
+        lease = await self("lease", {"effectKey": "warm"})
+        await self("renew", Caller.tokens(lease))
+        await self("commit", {**Caller.tokens(lease), "result": 1})
+
+
+@asynccontextmanager
+async def node_on(url: str, **settings: Any) -> AsyncIterator[Node]:
+    database = await connect(url, writers=3, readers=1, **settings)
+    await migrate(database)
+    storage = PostgresStorage(database)
+    try:
+        yield Node(storage)
+    finally:
+        await storage.close()
+        await database.close()
+
+
+async def trail(sql: Any, key: str) -> list[str]:
+    """An effect's events."""
+    rows = await sql.fetch(
+        "SELECT events.type FROM events JOIN effects ON events.effect = effects.id"
+        " WHERE effects.effect_key = $1 ORDER BY sequence",
+        key,
+    )
+    return [kind for (kind,) in rows]
+
+
+async def until_somebody_waits(sql: Any) -> None:
+    """Return once a session waits for a lock."""
+    while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        pass

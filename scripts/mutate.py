@@ -16,7 +16,18 @@ import tomllib  # type: ignore[import-not-found]  # mypy checks for 3.10; the sc
 
 ROOT = Path(__file__).resolve().parent.parent
 BUGS = ROOT / "scripts" / "mutations.toml"
-_COPIED = ("verity", "generated", "tests", "scripts", "docs", "examples", "openapi.yaml", "pyproject.toml", "README.md")
+_COPIED = (
+    "verity",
+    "generated",
+    "tests",
+    "scripts",
+    "docs",
+    "deploy",
+    "examples",
+    "openapi.yaml",
+    "pyproject.toml",
+    "README.md",
+)
 _TIME_LIMIT_S = 120
 _TESTS_FAILED = 1
 

@@ -165,7 +165,7 @@ class PostgresStorage(Storage):
                     break
             self._pass_on(left, is_tried=attempt is batches.explain)
         except Unanswered as error:
-            _logger.error("the database broke off %d calls: %s", len(left), error)
+            _logger.error("the database broke off %d calls: %s", len(left), error, extra=_ids(left))
             self._ask_again(left)
         except Refusal as refusal:
             await self._single_out(attempt, left, refusal)
@@ -199,7 +199,7 @@ class PostgresStorage(Storage):
                 await self._carry_out(attempt, [work])
             return
         (work,) = batch
-        _logger.error("the database refused a call: %s", refusal)
+        _logger.error("the database refused a call: %s", refusal, extra=_ids(batch))
         if refusal.is_passing and work.collisions < MAX_COLLISIONS:
             work.collisions += 1
             await self._carry_out(attempt, batch)
@@ -227,8 +227,14 @@ class PostgresStorage(Storage):
                         return answer
                     rows = await connection.fetch(to_numbered(query.sql), *query.values)
         except (Unanswered, Refusal) as error:
-            _logger.error("the database did not answer a read: %s", error)
+            ids = {"requestId": request.request_id}
+            _logger.error("the database did not answer a read: %s", error, extra=ids)
             raise _unavailable("The ledger's storage does not answer. Send the request again.") from None
+
+
+def _ids(batch: Sequence[Work]) -> dict[str, list[str]]:
+    """For a log line: which requests it is about."""
+    return {"requestIds": [work.call.request.request_id for work in batch]}
 
 
 def _settle(work: Work, refused: Refused) -> None:

@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 FOREIGN = (
-    "apsw", "asyncpg", "click", "django", "flask", "httptools", "jsonschema_rs", "psycopg", "pytest", "rich",
-    "starlette", "uvicorn", "uvloop", "verity.server", "verity._store", "verity._embedded",
+    "apsw", "asyncpg", "click", "django", "flask", "httptools", "jsonschema_rs", "opentelemetry",
+    "prometheus_client", "psycopg", "pytest", "rich", "starlette", "uvicorn", "uvloop", "verity.server",
+    "verity._store", "verity._embedded",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import apsw
 
 from tests.served import TestClock
-from verity._ledger.calls import Answer, Request
+from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.effect import Effect, agrees_with_its_events
 from verity._store.api_keys import ApiKey
 from verity._store.names import COLUMNS
@@ -31,6 +31,7 @@ class Store(Protocol):
     def list_keys(self) -> list[ApiKey]: ...
     def revoke_key(self, key_id: str, now: int) -> bool: ...
     def purge(self, purge: Purge) -> Purge: ...
+    def expired_for_ms(self) -> dict[Environment, int]: ...
     def close(self) -> None: ...
 
 

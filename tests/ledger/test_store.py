@@ -347,3 +347,21 @@ def test_a_request_and_an_answer_show_no_body(call: Caller) -> None:
     request = call.request("lease_effect", {"effectKey": "secret"})
     answer = call.ask("lease_effect", {"effectKey": "secret"})
     assert (repr(request), repr(answer)) == ("<Request lease_effect req_1>", "<Answer 200>")
+
+
+def test_the_oldest_expired_effect_of_each_environment(call: Caller, store: Store, clock: TestClock) -> None:
+    live = Caller(store, "live")
+    assert store.expired_for_ms() == {}
+    for key in ("finished", "older", "newer"):
+        call("lease_effect", {"effectKey": key, "leaseDurationMs": 5000})
+        clock.advance(1000)
+    live("lease_effect", {"effectKey": "not yet", "leaseDurationMs": 120_000})
+    call.commit("another")
+    assert store.expired_for_ms() == {}
+    clock.advance(10_000)
+    call("commit_effect", {**call.tokens(call("lease_effect", {"effectKey": "finished"})), "result": 1})
+    assert store.expired_for_ms() == {"test": 7000}
+    call("lease_effect", {"effectKey": "older"})
+    assert store.expired_for_ms() == {"test": 6000}
+    clock.advance(120_000)
+    assert store.expired_for_ms()["live"] == 10_000

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from tests.served import ServedLedger, TestClock
+from tests.server.process import run_verity, serving
 from verity._ledger.calls import Answer, Request
 from verity._store.api_keys import ApiKey
 from verity.server.metrics import Metrics
@@ -21,8 +22,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
 
 class Scrapes:
-    def __init__(self, served: ServedLedger) -> None:
-        self._url = served.base_url.replace("/v1", "/metrics")
+    def __init__(self, base_url: str) -> None:
+        self._url = base_url.replace("/v1", "/metrics")
 
     def text(self) -> str:
         response = httpx.get(self._url)
@@ -43,7 +44,7 @@ class Scrapes:
 
 @pytest.fixture
 def scrapes(served: ServedLedger) -> Scrapes:
-    return Scrapes(served)
+    return Scrapes(served.base_url)
 
 
 def lease(client: httpx.Client, key: str, namespace: str = "payments") -> dict[str, object]:
@@ -118,7 +119,7 @@ def test_the_oldest_expired_effect(agent: httpx.Client) -> None:
             ).raise_for_status()
             clock.advance(7_000)
         clock.advance(30_000)
-        scrapes = Scrapes(served)
+        scrapes = Scrapes(served.base_url)
         assert scrapes.value("verity_oldest_expired_effect_age_seconds", environment="test") == 14
         assert scrapes.value("verity_oldest_expired_effect_age_seconds", environment="live") == 0
         clock.advance(1_000)  # kept for a few seconds: scrapes don't add up to a load
@@ -128,7 +129,7 @@ def test_the_oldest_expired_effect(agent: httpx.Client) -> None:
 def test_a_scrape_outlives_its_storage(tmp_path: Path) -> None:
     with ServedLedger(f"sqlite:///{tmp_path}/verity.db") as served:
         apsw.Connection(f"{tmp_path}/verity.db").execute("ALTER TABLE effects RENAME TO gone")
-        scrapes = Scrapes(served)
+        scrapes = Scrapes(served.base_url)
         age = scrapes.value("verity_oldest_expired_effect_age_seconds", environment="live")
         assert math.isnan(age)
         assert scrapes.value("verity_open_connections") >= 1
@@ -153,6 +154,21 @@ def test_the_method(agent: httpx.Client, served: ServedLedger) -> None:
     url = served.base_url.replace("/v1", "/metrics")
     assert httpx.post(url).status_code == 405
     assert httpx.head(url).content == b""
+
+
+def test_a_ledger_in_postgresql_tells_the_same_and_of_its_pool(postgres_url: str, tmp_path: Path) -> None:
+    made = run_verity("keys", "create", "--environment", "test", "--role", "agent", VERITY_DATABASE=postgres_url)
+    with serving(tmp_path, "--database", postgres_url) as server:
+        scrapes = Scrapes(server.base_url)
+        with httpx.Client(
+            base_url=server.base_url, headers={"Authorization": f"Bearer {made.stdout.strip()}"}
+        ) as client:
+            client.post("/effects/payments/commit", json={**lease(client, "a"), "result": 1}).raise_for_status()
+        assert scrapes.value("verity_leases_granted_total", prior_state="none") == 1
+        assert scrapes.value("verity_commits_total", source="acted") == 1
+        assert scrapes.value("verity_group_commit_size_sum") == 2
+        assert scrapes.value("verity_oldest_expired_effect_age_seconds", environment="test") == 0
+        assert scrapes.value("verity_pool_connections") >= scrapes.value("verity_pool_idle_connections") >= 1
 
 
 class PooledStorage(Storage):

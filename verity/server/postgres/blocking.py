@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from verity._ledger.calls import Answer, Request
+from verity._ledger.calls import Answer, Environment, Request
 from verity._store.api_keys import ApiKey
 from verity._store.purging import Purge
 from verity.server.postgres.database import connect
@@ -76,6 +76,10 @@ class PostgresStore:
     def purge(self, purge: Purge) -> Purge:
         """Carry out one batch of a purge, durably; returns what is left to do."""
         return self._run(self._storage.purge(purge))
+
+    def expired_for_ms(self) -> dict[Environment, int]:
+        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        return {each: round(age_s * 1000) for each, age_s in self._run(self._storage.expired_for_s()).items()}
 
     def check_version(self) -> None:
         """Raise VerityConfigError unless the schema is this Verity's."""

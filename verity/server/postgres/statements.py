@@ -126,9 +126,11 @@ _PURGE = f"""
 UPDATE effects SET {PURGED.replace("?", ":clock")} FROM {_unnest(_PURGE_COLUMNS)}
 WHERE effects.environment = wanted.environment AND effects.namespace = wanted.namespace AND effects.id = wanted.id
 """
+# Of the first that were created and not finished, since there may be many more than a scrape should read.
 _OLDEST_EXPIRED = """
-SELECT environment, max(:clock - lease_expires_at)::bigint FROM effects
-WHERE status = 'RUNNING' AND lease_expires_at <= :clock GROUP BY environment
+SELECT environment, max(:clock - lease_expires_at)::bigint
+FROM (SELECT environment, lease_expires_at FROM effects WHERE status = 'RUNNING' ORDER BY id LIMIT 10000) AS oldest
+WHERE lease_expires_at <= :clock GROUP BY environment
 """
 
 

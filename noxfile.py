@@ -67,3 +67,10 @@ def benchmark(session: nox.Session) -> None:
     """What protect() costs, next to raw httpx."""
     session.install("-q", ".[server]")
     session.run("python", "-m", "benchmarks.protect", *session.posargs)
+
+
+@nox.session(python=WORKSHOP)
+def benchmark_ledger(session: nox.Session) -> None:
+    """The served ledger under load: stores, nodes, group commit, and how many effects it holds."""
+    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
+    session.run("python", "-m", "benchmarks.ledger", *session.posargs)

@@ -1,0 +1,107 @@
+"""Ledgers that hold many effects already: committed ones, of random keys, with their audit trails, put there by SQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.load import INPUT, RESULT
+from tests.postgres import PostgresServer
+from verity._store.connection import connect
+
+_SHA256 = "'0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'"
+_AT = "1700000000000 + n"
+_VALUES = {
+    "id": f"({_AT}) << 21",
+    "environment": "'test'",
+    "namespace": "'payments'",
+    "status": "'COMMITTED'",
+    "fence": "1",
+    "lease_token": "'0123456789abcdef0123456789abcdef'",
+    "lease_expires_at": f"{_AT} + 30000",
+    "lease_duration_ms": "30000",
+    "prior_state": "'none'",
+    "effect_name": "'charge'",
+    "input_text": f"'{INPUT.decode()}'",
+    "input_sha256": _SHA256,
+    "result_text": f"'{RESULT.decode()}'",
+    "result_sha256": _SHA256,
+    "source": "'acted'",
+    "event_count": "2",
+    "created_at": _AT,
+    "updated_at": f"{_AT} + 1",
+}
+
+
+def _insert_effects(numbers: str, **more: str) -> str:
+    values = {**_VALUES, **more}
+    return f"INSERT INTO effects ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {numbers}"
+
+
+def _insert_events(numbers: str, **more: str) -> str:
+    values = {**more, "effect": _VALUES["id"], "sequence": "1 + e", "at": _AT, "fence": "1"}
+    values["type"] = "CASE e WHEN 0 THEN 'LEASE_GRANTED' ELSE 'COMMITTED' END"
+    values["detail"] = "'" + '{"priorState":"none","leaseDurationMs":30000,"leaseExpiresAt":1700000030000}' + "'"
+    return f"INSERT INTO events ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {numbers}"
+
+
+_TABLES = "('effects'::regclass, 'events'::regclass)"
+_PRIMARY_KEYS = f"""
+SELECT conrelid::regclass AS owner, conname AS name, pg_get_constraintdef(oid) AS definition FROM pg_constraint
+WHERE conrelid IN {_TABLES} AND contype = 'p'
+"""
+_INDEXES = f"""
+SELECT indexrelid::regclass AS name, pg_get_indexdef(indexrelid) AS definition FROM pg_index
+WHERE indrelid IN {_TABLES} AND NOT indisprimary
+"""
+
+
+def fill_postgres(server: PostgresServer, url: str, count: int) -> None:
+    """Fill a ledger that has its schema.
+
+    The indexes are built when most effects are there; that of the random keys as full as random inserts would leave
+    it. The last effects come after a checkpoint and touch most of that index's pages: so what is measured next is the
+    ordinary state between two checkpoints, and not the moment after one, when each page is logged as a whole.
+    """
+    database = url.rpartition("/")[2]
+    keys, indexes = server.query(_PRIMARY_KEYS, database), server.query(_INDEXES, database)
+    last = count - count * 4 // 100
+    for index in indexes:
+        server.execute(f"DROP INDEX {index['name']}", database)
+    for key in keys:
+        server.execute(f"ALTER TABLE {key['owner']} DROP CONSTRAINT {key['name']}", database)
+    _insert_into_postgres(server, database, 1, last)
+    for key in keys:
+        fillfactor = 70 if key["owner"] == "effects" else 90
+        definition = f"{key['definition']} WITH (fillfactor = {fillfactor})"
+        server.execute(f"ALTER TABLE {key['owner']} ADD CONSTRAINT {key['name']} {definition}", database)
+    for index in indexes:
+        server.execute(index["definition"], database)
+    server.execute("VACUUM ANALYZE", database)
+    server.execute("CHECKPOINT", database)
+    _insert_into_postgres(server, database, last + 1, count)
+
+
+def _insert_into_postgres(server: PostgresServer, database: str, first: int, end: int) -> None:
+    numbers = f"generate_series({first}::bigint, {end}) n"
+    key = {"effect_key": "'order:' || md5(n::text)", "key_hash": "decode(md5(n::text), 'hex')"}
+    server.execute(_insert_effects(numbers, **key), database)
+    owner = {"environment": "'test'", "namespace": "'payments'"}
+    server.execute(_insert_events(f"{numbers}, generate_series(0, 1) e", **owner), database)
+
+
+def fill_sqlite(path: Path, count: int) -> None:
+    """Make a ledger's file and fill it."""
+    connection = connect(str(path))
+    connection.execute("PRAGMA synchronous = OFF; PRAGMA cache_size = -4194304")
+    step = 500_000
+    with connection:
+        for first in range(1, count + 1, step):
+            end = min(first + step - 1, count)
+            series = f"SELECT {first} UNION ALL SELECT n + 1 FROM series WHERE n < {end}"
+            numbers = f"(WITH RECURSIVE series(n) AS ({series}) SELECT n FROM series)"
+            connection.execute(
+                _insert_effects(numbers, effect_key="'order:' || hex(randomblob(16))", key_hash="randomblob(16)")
+            )
+            connection.execute(_insert_events(f"{numbers}, (SELECT 0 AS e UNION ALL SELECT 1)"))
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()

@@ -8,6 +8,9 @@ import pytest
 
 from tests.postgres import PostgresServer
 
+both_stores = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True, scope="module")
+"""For a test of a served ledger whose outcome could depend on the store."""
+
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
@@ -28,3 +31,15 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     url = postgres_server.create_database()
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a ledger that is empty yet: SQLite in memory, unless the test says `both_stores`."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield "sqlite://"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    yield url
+    server.drop_database(url)

@@ -123,6 +123,23 @@ def _free_port() -> int:
 _WATCH = """read -r _; kill -QUIT "$0"; while kill -0 "$0"; do sleep 0.1; done; rm -rf "$@" """
 
 
+def execute(url: str, script: str) -> None:
+    """Run statements in a database; also from inside an event loop."""
+    _with_connection(url, lambda connection: connection.execute(script))
+
+
+def _with_connection(url: str, use: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        connection = await asyncpg.connect(url, ssl=False)
+        try:
+            return await use(connection)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, run()).result()
+
+
 class PostgresServer:
     """One server, from `start()` to `close()`, or as a context manager. It keeps port and data across restarts.
 
@@ -172,9 +189,12 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Shut down in order; connections are cut. Idempotent."""
+        self._end(signal.SIGINT)
+
+    def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
             self._unwatch()
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(how)
             self._process.wait()
             self._process = None
 
@@ -205,7 +225,7 @@ class PostgresServer:
 
     def close(self) -> None:
         """Stop, and remove everything. Idempotent."""
-        self.stop()
+        self._end(signal.SIGQUIT)  # without writing down what is going to be removed
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def url(self, database: str = "postgres") -> str:
@@ -224,22 +244,11 @@ class PostgresServer:
 
     def execute(self, script: str, database: str = "postgres") -> None:
         """Run statements as the superuser; also from inside an event loop."""
-        self._with_connection(database, lambda connection: connection.execute(script))
+        execute(self.url(database), script)
 
     def query(self, sql: str, database: str = "postgres") -> list[Any]:
         """The rows of one statement."""
-        return list(self._with_connection(database, lambda connection: connection.fetch(sql)))
-
-    def _with_connection(self, database: str, use: Callable[[Any], Awaitable[Any]]) -> Any:
-        async def run() -> Any:
-            connection = await asyncpg.connect(self.url(database), ssl=False)
-            try:
-                return await use(connection)
-            finally:
-                await connection.close()
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(asyncio.run, run()).result()
+        return list(_with_connection(self.url(database), lambda connection: connection.fetch(sql)))
 
     def processes(self) -> list[int]:
         """The ids of the server's processes."""

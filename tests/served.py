@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
+from typing import Any, Protocol
 
+from tests.postgres import execute
 from verity._ledger.calls import Environment
 from verity._store.api_keys import Role
 from verity._store.registry import open_ledger
 from verity.server.api_keys import issue
 from verity.server.app import create_app
+from verity.server.opening import is_postgres
+from verity.server.postgres.blocking import PostgresStore
+from verity.server.postgres.database import connect
+from verity.server.postgres.statements import CLOCK
+from verity.server.postgres.storage import PostgresStorage
 from verity.server.serving import LedgerServer, base_url, listen, run
 from verity.server.settings import ServerSettings
-from verity.server.storage import SqliteStorage
+from verity.server.storage import SqliteStorage, Storage
 
 _START_WITHIN_S = 30.0
+DATABASE_CLOCK = "(SELECT now_ms FROM test_clock)"
 
 
 class TestClock:
@@ -34,16 +44,86 @@ class TestClock:
         self.now_ms += ms
 
 
+class DatabaseClock(TestClock):
+    """A clock that a PostgreSQL database reads: `DATABASE_CLOCK`.
+
+    Args:
+        execute: runs a statement in that database.
+    """
+
+    def __init__(self, execute: Callable[[str], Any]) -> None:
+        self._execute = execute
+        execute("CREATE TABLE test_clock (now_ms bigint)")
+        execute("INSERT INTO test_clock VALUES (0)")
+        super().__init__()
+
+    @property
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    @now_ms.setter
+    def now_ms(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self._execute(f"UPDATE test_clock SET now_ms = {now_ms}")
+
+
+def make_clock(database: str) -> TestClock:
+    """A clock for the ledger in this database."""
+    return DatabaseClock(lambda sql: execute(database, sql)) if is_postgres(database) else TestClock()
+
+
+class _Database(Protocol):
+    store: Any
+    """For what commands do: keys and purges."""
+
+    def open(self) -> AbstractAsyncContextManager[Storage]: ...
+    def close(self) -> None: ...
+
+
+class _Sqlite:
+    def __init__(self, url: str, clock: Callable[[], int] | None) -> None:
+        self._ledger = open_ledger(url, clock=clock)
+        self.store = self._ledger.store
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Storage]:
+        yield SqliteStorage(self._ledger)
+
+    def close(self) -> None:
+        self._ledger.close()
+
+
+class _Postgres:
+    def __init__(self, url: str, clock: Callable[[], int] | None) -> None:
+        assert clock is None or isinstance(clock, DatabaseClock)
+        self._url = url
+        self._clock = CLOCK if clock is None else DATABASE_CLOCK
+        self.store = PostgresStore(url, clock=self._clock)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Storage]:
+        database = await connect(self._url, writers=3)
+        storage = PostgresStorage(database, clock=self._clock)
+        yield storage
+        await storage.close()
+        await database.close()
+
+    def close(self) -> None:
+        self.store.close()
+
+
 class ServedLedger:
     """Serve a ledger from `start()` to `stop()`, or as a context manager.
 
     Args:
-        database: `sqlite:///file.db`; in memory by default.
-        clock: ms since 1970; decides when leases and API keys run out. The real clock by default.
+        database: `sqlite:///file.db` or `postgresql://…`; SQLite in memory by default.
+        clock: ms since 1970; decides when leases and API keys run out. The real clock by default. A PostgreSQL
+            database's must be a `DatabaseClock`.
         settings: by default those of `verity serve`, except that a looked-up API key is not trusted for a moment.
 
     Attributes:
         base_url: what a client is given, with `/v1`. From `start()` on.
+        store: the way around the server, for keys and purges.
     """
 
     def __init__(
@@ -54,7 +134,8 @@ class ServedLedger:
         settings: ServerSettings | None = None,
     ) -> None:
         self.base_url = ""
-        self.ledger = open_ledger(database, clock=clock)
+        self._database: _Database = (_Postgres if is_postgres(database) else _Sqlite)(database, clock)
+        self.store = self._database.store
         self._clock = clock or (lambda: time.time_ns() // 1_000_000)
         self._settings = settings or ServerSettings(key_cache_s=0.0)
         self._listening = threading.Event()
@@ -65,11 +146,7 @@ class ServedLedger:
         """Listen; returns when requests are answered."""
         listener = listen("127.0.0.1", 0)
         self.base_url = base_url(listener)
-        app = create_app(SqliteStorage(self.ledger), self._settings, now_ms=self._clock)
-        self._server = LedgerServer(app, self._settings, self._listening.set)
-        self._thread = threading.Thread(
-            target=run, args=[self._server.serve(sockets=[listener])], name="served-ledger", daemon=True
-        )
+        self._thread = threading.Thread(target=run, args=[self._serve(listener)], name="served-ledger", daemon=True)
         self._thread.start()
         if not self._listening.wait(_START_WITHIN_S):
             raise RuntimeError("the served ledger did not start")
@@ -81,7 +158,7 @@ class ServedLedger:
             self._server.should_exit = True
             self._thread.join()
             self._thread = None
-            self.ledger.close()
+            self._database.close()
 
     def create_key(
         self,
@@ -93,8 +170,14 @@ class ServedLedger:
     ) -> str:
         """Make an API key."""
         key, record = issue(environment, role, now=self._clock(), namespaces=namespaces, lifetime_ms=lifetime_ms)
-        self.ledger.store.insert_key(record)
+        self.store.insert_key(record)
         return key
+
+    async def _serve(self, listener: socket.socket) -> None:
+        async with self._database.open() as storage:
+            app = create_app(storage, self._settings, now_ms=self._clock)
+            self._server = LedgerServer(app, self._settings, self._listening.set)
+            await self._server.serve(sockets=[listener])
 
     def __enter__(self) -> ServedLedger:
         return self.start()

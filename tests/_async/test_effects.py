@@ -306,7 +306,7 @@ async def test_a_purged_effect_stays_decided(world: AsyncWorld) -> None:
     client = world.new_client(namespace=f"ns of {world.key}")
     await client.protect("refund:1", act=act)
     world.clock.advance(1)
-    world.ledger.ledger.store.purge(Purge("test", before=world.clock.now_ms, namespace=f"ns of {world.key}"))
+    world.ledger.store.purge(Purge("test", before=world.clock.now_ms, namespace=f"ns of {world.key}"))
     effect = await client.effects.get("refund:1")
     assert effect.status == "COMMITTED"
     assert effect.purged_at

@@ -307,7 +307,7 @@ def test_a_purged_effect_stays_decided(world: SyncWorld) -> None:
     client = world.new_client(namespace=f"ns of {world.key}")
     client.protect("refund:1", act=act)
     world.clock.advance(1)
-    world.ledger.ledger.store.purge(Purge("test", before=world.clock.now_ms, namespace=f"ns of {world.key}"))
+    world.ledger.store.purge(Purge("test", before=world.clock.now_ms, namespace=f"ns of {world.key}"))
     effect = client.effects.get("refund:1")
     assert effect.status == "COMMITTED"
     assert effect.purged_at

@@ -104,7 +104,7 @@ def test_nothing_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
         with SyncVerityClient(served.base_url, typo, "payments") as stranger:
             seen.raising(VerityError, lambda: stranger.protect("done", act=lambda: result))
         seen.raising(VerityError, lambda: SyncVerityClient(f"http://user:{key}@ledger/v1", key))
-        seen.show(served.ledger.store, served.ledger, settings)
+        seen.show(served.store, settings)
     logged = [logging.Formatter().format(record) for record in caplog.records]
     assert any("held" in line for line in logged), "something was logged"
     assert any(re.match(r"POST \d+", line) for line in logged), "by the server, too"

@@ -15,7 +15,8 @@ import pytest
 
 from tests import contract_hook
 from tests.contract_hook import SPEC
-from tests.served import ServedLedger, TestClock
+from tests.postgres import PostgresServer, execute
+from tests.served import ServedLedger, TestClock, make_clock
 from verity._store.purging import Purge
 
 EXAMPLES = {name: example["value"] for name, example in SPEC["components"]["examples"].items()}
@@ -102,7 +103,7 @@ class Story:
     def purged(self) -> Any:
         self.committed()
         self._clock.now_ms = int(datetime.fromisoformat("2026-05-01T12:00:00+00:00").timestamp() * 1000)
-        self._served.ledger.store.purge(Purge("test", before=self._clock.now_ms))
+        self._served.store.purge(Purge("test", before=self._clock.now_ms))
         return self.send("LeaseRequestRefund")
 
     def oversized(self) -> Any:
@@ -154,8 +155,22 @@ REQUESTS: dict[str, Callable[[Story], Any]] = {
 }
 
 
-@pytest.fixture
-def story() -> Iterator[Story]:
+@pytest.fixture(scope="module")
+def on_postgres(postgres_server: PostgresServer) -> Iterator[tuple[ServedLedger, TestClock, str]]:
+    """One ledger for all stories there: a database of its own would take each of them longer than the story."""
+    url = postgres_server.create_database()
+    clock = make_clock(url)
+    with ServedLedger(url, clock=clock) as served:
+        yield served, clock, url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def story(request: pytest.FixtureRequest) -> Iterator[Story]:
+    if request.param == "postgres":
+        served, clock, url = request.getfixturevalue("on_postgres")
+        execute(url, "TRUNCATE effects, events, api_keys")
+        yield Story(served, clock)
+        return
     clock = TestClock(NOON)
     with ServedLedger(clock=clock) as served:
         yield Story(served, clock)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import apsw
 
-from tests.served import TestClock
+from tests.served import DATABASE_CLOCK, DatabaseClock, TestClock
 from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.effect import Effect, agrees_with_its_events
 from verity._store.api_keys import ApiKey
@@ -46,10 +46,8 @@ class Bench:
         self.kind = kind
         self.clock = TestClock()
         if kind == "postgres":
-            self.store: Any = PostgresStore(make_url(), clock="(SELECT now_ms FROM test_clock)")
-            self.execute("CREATE TABLE test_clock (now_ms bigint)")
-            self.execute("INSERT INTO test_clock VALUES (0)")
-            self.clock = _DatabaseClock(self.execute)
+            self.store: Any = PostgresStore(make_url(), clock=DATABASE_CLOCK)
+            self.clock = DatabaseClock(self.execute)
         else:
             self.store = SqliteStore(str(path / "v.db") if kind == "file" else None, clock=self.clock)
 
@@ -84,20 +82,3 @@ class Bench:
             events = read_events(self.execute(query.sql, *query.values))
             assert [sequence for sequence, _ in events] == list(range(1, len(events) + 1))
             assert agrees_with_its_events(effect, [event for _, event in events])
-
-
-class _DatabaseClock(TestClock):
-    """A clock that the database reads."""
-
-    def __init__(self, execute: Callable[..., Any]) -> None:
-        self._execute = execute
-        super().__init__()
-
-    @property
-    def now_ms(self) -> int:
-        return self._now_ms
-
-    @now_ms.setter
-    def now_ms(self, now_ms: int) -> None:
-        self._now_ms = now_ms
-        self._execute("UPDATE test_clock SET now_ms = ?", now_ms)

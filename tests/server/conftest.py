@@ -1,4 +1,4 @@
-"""A served ledger per module, and clients whose every answer is checked against the contract."""
+"""A served ledger per module and kind of store, and clients whose every answer is checked against the contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests import contract_hook
-from tests.served import ServedLedger, TestClock
+from tests.served import ServedLedger, TestClock, make_clock
 
 Client = Callable[..., httpx.Client]
 
@@ -21,13 +21,13 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def clock() -> TestClock:
-    return TestClock()
+def clock(database: str) -> TestClock:
+    return make_clock(database)
 
 
 @pytest.fixture(scope="module")
-def served(clock: TestClock) -> Iterator[ServedLedger]:
-    with ServedLedger(clock=clock) as ledger:
+def served(database: str, clock: TestClock) -> Iterator[ServedLedger]:
+    with ServedLedger(database, clock=clock) as ledger:
         yield ledger
 
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests import contract_hook
+from tests.conftest import both_stores
 from tests.served import ServedLedger, TestClock
 from tests.server.conftest import Client
 from verity._ledger.calls import Environment, Scope
@@ -113,6 +114,7 @@ def test_every_operation_needs_a_key(header: str | None, client_with: Client) ->
         assert response.headers["www-authenticate"] == 'Bearer realm="verity"'
 
 
+@both_stores
 def test_a_key_expires(served: ServedLedger, client_with: Client, clock: TestClock) -> None:
     client = client_with(served.create_key(lifetime_ms=60_000))
     assert client.get("/namespaces").status_code == 200
@@ -122,13 +124,14 @@ def test_a_key_expires(served: ServedLedger, client_with: Client, clock: TestClo
     assert client.get("/namespaces").status_code == 401
 
 
+@both_stores
 def test_a_key_is_revoked(served: ServedLedger, client_with: Client) -> None:
     key = served.create_key()
     client = client_with(key)
     assert client.get("/namespaces").status_code == 200
-    record = served.ledger.store.find_key(hash_key(key))
+    record = served.store.find_key(hash_key(key))
     assert record is not None
-    assert served.ledger.store.revoke_key(record.id, 1)
+    assert served.store.revoke_key(record.id, 1)
     assert client.get("/namespaces").status_code == 401
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import both_stores
 from tests.served import TestClock
+
+pytestmark = both_stores
 
 
 def test_lease_commit_and_the_cached_result(agent: httpx.Client, grant: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import both_stores
 from tests.served import ServedLedger
 from tests.server.conftest import Client
 
@@ -119,6 +120,7 @@ def test_fields_that_are_not_known_yet_are_ignored(agent: httpx.Client, effect_k
     assert response.status_code == 200
 
 
+@both_stores
 def test_mutilated_bodies_never_hurt(agent: httpx.Client) -> None:
     """A fixed seed: what it finds once, it finds again."""
     rng = random.Random(20260131)
@@ -151,6 +153,7 @@ def test_mutilated_bodies_never_hurt(agent: httpx.Client) -> None:
         assert response.status_code in (200, 400, 409), bytes(body)
 
 
+@both_stores
 def test_values_of_every_type_in_every_place(agent: httpx.Client, admin: httpx.Client) -> None:
     values: list[Any] = [
         None,

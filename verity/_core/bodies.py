@@ -85,8 +85,9 @@ def check_duration_ms(parameter: str, value: object) -> None:
 def _check_rest(wire: dict[str, Any]) -> None:
     if "fenceToken" in wire and (not _is_int(wire["fenceToken"]) or wire["fenceToken"] < 1):
         raise _wrong("fence_token", "a whole number of at least 1: the lease's fenceToken")
-    if "leaseToken" in wire and (not isinstance(wire["leaseToken"], str) or not wire["leaseToken"]):
-        raise _wrong("lease_token", "the lease's leaseToken, a non-empty string")
+    token = wire.get("leaseToken", "absent")
+    if not isinstance(token, str) or not token or "\0" in token:
+        raise _wrong("lease_token", "the lease's leaseToken, a non-empty string without NUL")
     if "hit" in wire and not isinstance(wire["hit"], bool):
         raise _wrong("hit", "True or False")
     if "durationMs" in wire and (not _is_int(wire["durationMs"]) or wire["durationMs"] < 0):

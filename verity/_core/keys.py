@@ -72,7 +72,7 @@ def _check_text(name: str, value: object, max_chars: int, error: type[VerityErro
     elif len(value) > max_chars:
         problem = f"{name} has {len(value):,} characters; at most {max_chars:,} are allowed."
     elif _SURROGATE_OR_NUL.search(value):
-        problem = f"{name} contains a NUL or a lone surrogate, which cannot be sent as UTF-8 JSON."
+        problem = f"{name} contains a NUL character or a lone surrogate, which no ledger takes."
     else:
         return value
     raise error(problem, parameter=name)  # type: ignore[call-arg]  # both classes take `parameter`

@@ -83,7 +83,7 @@ def read_command(request: Request) -> tuple[str, Command]:
     except NotJson as error:
         raise Refused(400, "invalid_request", str(error)) from None
     except KeyError as error:
-        message = f"{error.args[0]} is missing or of the wrong type"
+        message = f"{error.args[0]} is missing, of the wrong type, or has a NUL character"
         raise Refused(
             400, "invalid_request", message, details=[{"path": f"/{error.args[0]}", "message": message}]
         ) from None
@@ -96,9 +96,12 @@ def _get(members: Members, name: str, kind: type) -> Any:
     member = members.get(name)
     if member is None or member.value is None:
         return _ABSENT
-    if not isinstance(member.value, kind) or (kind is int and isinstance(member.value, bool)):
+    value = member.value
+    if kind is int and isinstance(value, float) and value.is_integer():  # JSON has one kind of number: 1.0 is 1
+        return int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or (kind is str and "\0" in value):
         raise KeyError(name)
-    return member.value
+    return value
 
 
 def _need(members: Members, name: str, kind: type) -> Any:

@@ -23,6 +23,8 @@ _ADMINISTRATION = "administration"
 _METHODS = ("get", "put", "post", "delete", "patch")
 _MAX_DETAILS = 20
 _JSON_TYPE = re.compile(rb'application/json\s*(;\s*charset="?utf-?8"?\s*)?', re.IGNORECASE)
+_NO_NUL = '"^[^\\x00]*$"'
+"""How a message ends that tells of the pattern which all texts in openapi.yaml have."""
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -137,6 +139,8 @@ def _check(schema: jsonschema_rs.Draft202012Validator, value: Any, where: str) -
         message = error.message
         if error.schema_path[-1] == "additionalProperties":  # the one message that quotes in spite of the mask
             message = "has a member that this call does not take"
+        elif message.endswith(_NO_NUL):
+            message = "must not have a NUL character"
         yield {"path": where + path, "message": message}
 
 

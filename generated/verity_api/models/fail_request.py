@@ -16,12 +16,12 @@ T = TypeVar("T", bound="FailRequest")
 class FailRequest:
     """
     Attributes:
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
         fence_token (int): The number of the grant. It rises with every grant of the effect and never comes back.
         lease_token (str): Proves that the grant is the sender's.
         error (Any): Any JSON value, null included, of at most 65,536 bytes as compact UTF-8 JSON.
         source (str | Unset): `acted`, or `observed` where the effect was found done.
-        run_id (str | Unset):
+        run_id (str | Unset): Any text without a NUL character.
     """
 
     effect_key: str

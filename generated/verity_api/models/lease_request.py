@@ -16,14 +16,14 @@ T = TypeVar("T", bound="LeaseRequest")
 class LeaseRequest:
     """
     Attributes:
-        effect_key (str): Names one effect for ever, within its namespace.
-        effect_name (str | Unset):
-        agent_id (str | Unset):
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_name (str | Unset): Any text without a NUL character.
+        agent_id (str | Unset): Any text without a NUL character.
         lease_duration_ms (int | Unset): Milliseconds.
         input_json (Any | Unset): Any JSON value, null included, of at most 65,536 bytes as compact UTF-8 JSON.
-        workflow_name (str | Unset):
-        case_id (str | Unset):
-        run_id (str | Unset):
+        workflow_name (str | Unset): Any text without a NUL character.
+        case_id (str | Unset): Any text without a NUL character.
+        run_id (str | Unset): Any text without a NUL character.
     """
 
     effect_key: str

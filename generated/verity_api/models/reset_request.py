@@ -16,10 +16,10 @@ T = TypeVar("T", bound="ResetRequest")
 class ResetRequest:
     """
     Attributes:
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
         mode (str | Unset): `verify` (the default): the next holder observes before it acts. `retry`: it acts at once.
         force (bool | Unset): Take the effect away from a holder whose lease is live.
-        reason (str | Unset): Why, for the audit trail.
+        reason (str | Unset): Why, for the audit trail. No NUL character.
     """
 
     effect_key: str

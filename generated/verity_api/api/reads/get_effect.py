@@ -94,7 +94,7 @@ def sync_detailed(
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
 
     Returns:
         Response[Effect]
@@ -119,7 +119,7 @@ def sync(
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
 
     Returns:
         Effect
@@ -142,7 +142,7 @@ async def asyncio_detailed(
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
 
     Returns:
         Response[Effect]
@@ -167,7 +167,7 @@ async def asyncio(
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
 
     Returns:
         Effect

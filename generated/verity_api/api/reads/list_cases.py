@@ -109,7 +109,7 @@ def sync_detailed(
 
     Args:
         namespace (str | Unset):
-        workflow_name (str):
+        workflow_name (str): Any text without a NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -140,7 +140,7 @@ def sync(
 
     Args:
         namespace (str | Unset):
-        workflow_name (str):
+        workflow_name (str): Any text without a NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -169,7 +169,7 @@ async def asyncio_detailed(
 
     Args:
         namespace (str | Unset):
-        workflow_name (str):
+        workflow_name (str): Any text without a NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -200,7 +200,7 @@ async def asyncio(
 
     Args:
         namespace (str | Unset):
-        workflow_name (str):
+        workflow_name (str): Any text without a NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 

@@ -110,7 +110,7 @@ def sync_detailed(
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -141,7 +141,7 @@ def sync(
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -170,7 +170,7 @@ async def asyncio_detailed(
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -201,7 +201,7 @@ async def asyncio(
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace.
+        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 

@@ -167,10 +167,10 @@ def sync_detailed(
         namespace (str | Unset):
         status (str | Unset):
         search (str | Unset):
-        workflow_name (str | Unset):
-        case_id (str | Unset):
-        run_id (str | Unset):
-        agent_id (str | Unset):
+        workflow_name (str | Unset): Any text without a NUL character.
+        case_id (str | Unset): Any text without a NUL character.
+        run_id (str | Unset): Any text without a NUL character.
+        agent_id (str | Unset): Any text without a NUL character.
         since (str | Unset):
         until (str | Unset):
         cursor (str | Unset):
@@ -219,10 +219,10 @@ def sync(
         namespace (str | Unset):
         status (str | Unset):
         search (str | Unset):
-        workflow_name (str | Unset):
-        case_id (str | Unset):
-        run_id (str | Unset):
-        agent_id (str | Unset):
+        workflow_name (str | Unset): Any text without a NUL character.
+        case_id (str | Unset): Any text without a NUL character.
+        run_id (str | Unset): Any text without a NUL character.
+        agent_id (str | Unset): Any text without a NUL character.
         since (str | Unset):
         until (str | Unset):
         cursor (str | Unset):
@@ -269,10 +269,10 @@ async def asyncio_detailed(
         namespace (str | Unset):
         status (str | Unset):
         search (str | Unset):
-        workflow_name (str | Unset):
-        case_id (str | Unset):
-        run_id (str | Unset):
-        agent_id (str | Unset):
+        workflow_name (str | Unset): Any text without a NUL character.
+        case_id (str | Unset): Any text without a NUL character.
+        run_id (str | Unset): Any text without a NUL character.
+        agent_id (str | Unset): Any text without a NUL character.
         since (str | Unset):
         until (str | Unset):
         cursor (str | Unset):
@@ -321,10 +321,10 @@ async def asyncio(
         namespace (str | Unset):
         status (str | Unset):
         search (str | Unset):
-        workflow_name (str | Unset):
-        case_id (str | Unset):
-        run_id (str | Unset):
-        agent_id (str | Unset):
+        workflow_name (str | Unset): Any text without a NUL character.
+        case_id (str | Unset): Any text without a NUL character.
+        run_id (str | Unset): Any text without a NUL character.
+        agent_id (str | Unset): Any text without a NUL character.
         since (str | Unset):
         until (str | Unset):
         cursor (str | Unset):

@@ -117,8 +117,8 @@ def sync_detailed(
 
     Args:
         namespace (str | Unset):
-        workflow_name (str):
-        case_id (str):
+        workflow_name (str): Any text without a NUL character.
+        case_id (str): Any text without a NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -151,8 +151,8 @@ def sync(
 
     Args:
         namespace (str | Unset):
-        workflow_name (str):
-        case_id (str):
+        workflow_name (str): Any text without a NUL character.
+        case_id (str): Any text without a NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -183,8 +183,8 @@ async def asyncio_detailed(
 
     Args:
         namespace (str | Unset):
-        workflow_name (str):
-        case_id (str):
+        workflow_name (str): Any text without a NUL character.
+        case_id (str): Any text without a NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -217,8 +217,8 @@ async def asyncio(
 
     Args:
         namespace (str | Unset):
-        workflow_name (str):
-        case_id (str):
+        workflow_name (str): Any text without a NUL character.
+        case_id (str): Any text without a NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 

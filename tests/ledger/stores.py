@@ -14,8 +14,9 @@ from verity._ledger.effect import Effect, agrees_with_its_events
 from verity._store.api_keys import ApiKey
 from verity._store.names import COLUMNS
 from verity._store.purging import Purge
-from verity._store.reads import Query, read_events, select_events
+from verity._store.reads import read_events
 from verity._store.sqlite import DIALECT, SqliteStore
+from verity._store.view import Query, select_events
 from verity.server.postgres import statements
 from verity.server.postgres.blocking import PostgresStore
 

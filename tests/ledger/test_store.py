@@ -126,7 +126,9 @@ def test_a_purge_goes_in_batches_and_can_be_taken_up_again(store: Store, call: C
     assert store.purge(Purge("test", before=clock.now_ms, namespace="payments")).purged == 0
 
 
-@pytest.mark.parametrize("text", ["1.10", "1e400", '"\\u00e9"', "[ 1, 2 ]", "null", "12345678901234567890"])
+@pytest.mark.parametrize(
+    "text", ["1.10", "1e400", '"\\u00e9"', "[ 1, 2 ]", "null", "12345678901234567890", '{"\\u0000":"a\\u0000"}']
+)
 def test_a_payload_comes_back_as_the_text_that_was_sent(store: Store, call: Caller, text: str) -> None:
     lease = call("lease_effect", {"effectKey": "k"})
     request = call.request("commit_effect")
@@ -225,7 +227,8 @@ def test_the_lists(call: Caller, clock: TestClock) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"limit": "x"}, {"cursor": "-1"}, {"cursor": "٣"}, {"since": "yesterday"}, {"until": ""}]
+    "query",
+    [{"limit": "x"}, {"cursor": "-1"}, {"cursor": "٣"}, {"since": "yesterday"}, {"until": ""}, {"search": "a\0"}],
 )
 def test_a_wrong_filter_is_told(call: Caller, query: dict[str, str]) -> None:
     assert call.refused("list_effects", **query) == (400, "invalid_request")
@@ -323,6 +326,10 @@ def test_the_fence_never_goes_down_in_the_database(bench: Bench, call: Caller, c
         ("lease_effect", {}, "/effectKey"),
         ("lease_effect", {"effectKey": ""}, "/effectKey"),
         ("lease_effect", {"effectKey": 7}, "/effectKey"),
+        ("lease_effect", {"effectKey": "a\0"}, "/effectKey"),
+        ("lease_effect", {"effectKey": "k", "runId": "\0"}, "/runId"),
+        ("commit_effect", {"effectKey": "k", "fenceToken": 1, "leaseToken": "\0", "result": 1}, "/leaseToken"),
+        ("reset_effect", {"effectKey": "k", "reason": "\0"}, "/reason"),
         ("lease_effect", {"effectKey": "k", "leaseDurationMs": True}, "/leaseDurationMs"),
         ("commit_effect", {"effectKey": "k", "leaseToken": "t", "result": 1}, "/fenceToken"),
         ("commit_effect", {"effectKey": "k", "fenceToken": 1, "leaseToken": "t"}, "/result"),
@@ -336,6 +343,22 @@ def test_a_store_that_is_asked_directly_takes_nothing_for_granted(
     answer = call.ask(operation, body)
     problem = json.loads(answer.body)["error"]
     assert (answer.status, problem["code"], problem["details"][0]["path"]) == (400, "invalid_request", path)
+
+
+@pytest.mark.parametrize("fence", [2**31, 2**63 - 1, 2**63, 10**30, 1.5e300])
+def test_a_fence_beyond_any_that_was_given_is_stale(call: Caller, fence: float) -> None:
+    lease = call.tokens(call("lease_effect", {"effectKey": "k"}))
+    wrong = {**lease, "fenceToken": fence, "result": 1, "error": 1, "hit": True}
+    for operation in ("commit_effect", "fail_effect", "renew_effect", "report_observe"):
+        assert call.refused(operation, wrong) == (409, "stale_fence")
+    assert call("commit_effect", {**lease, "fenceToken": 1.0, "result": 1})["status"] == "accepted"
+
+
+def test_an_effect_call_names_its_namespace(call: Caller) -> None:
+    for operation in ("lease_effect", "get_effect"):
+        request = replace(call.request(operation, {"effectKey": "k"}, effectKey="k"), namespace=None)
+        (answer,) = call.store.answer_batch([request])
+        assert answer.status == 400
 
 
 def test_a_body_that_is_not_json_is_refused(call: Caller) -> None:

@@ -44,6 +44,18 @@ def read_namespace(request: Request) -> str | None:
     return namespace
 
 
+def need_namespace(request: Request) -> str:
+    """The namespace that a call names, where it has to name one.
+
+    Raises:
+        Refused: 400, it names none; 403 as above.
+    """
+    namespace = read_namespace(request)
+    if not namespace:
+        raise Refused(400, "invalid_request", "This call needs a namespace.")
+    return namespace
+
+
 class Call(NamedTuple):
     """An effect call, read: what it is about, and what it asks for."""
 
@@ -60,7 +72,7 @@ def read_call(request: Request) -> Call:
     Raises:
         Refused: 400, 403 or 413.
     """
-    namespace = read_namespace(request) or ""
+    namespace = need_namespace(request)
     key, command = read_command(request)
     return Call(request, request.scope.environment, namespace, key, command)
 
@@ -99,7 +111,9 @@ def _get(members: Members, name: str, kind: type) -> Any:
     value = member.value
     if kind is int and isinstance(value, float) and value.is_integer():  # JSON has one kind of number: 1.0 is 1
         return int(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or (kind is str and "\0" in value):
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise KeyError(name)
+    if isinstance(value, str) and "\0" in value:
         raise KeyError(name)
     return value
 

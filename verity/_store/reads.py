@@ -1,46 +1,26 @@
 """The reads: lists, single effects, audit trails and counts, always inside the caller's scope.
 
 Each is written once for all stores: a generator that yields queries and is sent their rows, so that a store whose
-driver blocks and one whose driver awaits run the same code. Where two databases differ, a `Dialect` says how.
+driver blocks and one whose driver awaits run the same code. It makes its queries of a `View`, never by hand.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import Any
 
-from verity._ledger.calls import Answer, Environment, Request
+from verity._ledger.calls import Answer, Request
 from verity._ledger.effect import Effect, Event, EventType, parse_effect_id
 from verity._ledger.json_text import dump_fields
-from verity._ledger.wire import Refused, effect_fields, event_fields, format_time, read_namespace
-from verity._store.names import COLUMNS, hash_key
-
-
-class Query(NamedTuple):
-    """One SELECT; each value stands for a `?`."""
-
-    sql: str
-    values: Sequence[Any]
-
-
-class Dialect(NamedTuple):
-    """How a database says what others say differently."""
-
-    contains: str
-    """A condition: the column {0} contains the text ?."""
-    namespace: str
-    """What lists by namespace are indexed by."""
-    namespace_value: str
-    """A format for the values of that."""
-    event_owner: dict[str, str]
-    """The columns of `events` that name an event's effect, and those of `effects` that they hold."""
-
+from verity._ledger.wire import Refused, effect_fields, event_fields, format_time
+from verity._store.names import COLUMNS
+from verity._store.view import Dialect, Query, View, Where
 
 Rows = list[Any]
 Reading = Generator[Query, Rows, Answer]
-Read = Callable[[Request, int, Dialect], Reading]
+Read = Callable[[View, Mapping[str, str], int], Reading]
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
@@ -53,38 +33,16 @@ _EQUAL_FILTERS = {
 }
 
 
-class Where:
-    """The conditions of a list; starts with the scope, so that no query can leave it."""
-
-    def __init__(self, request: Request, dialect: Dialect) -> None:
-        scope = request.scope
-        self.conditions = ["environment = ?"]
-        self.values: list[Any] = [scope.environment]
-        namespace = read_namespace(request)
-        namespaces = scope.namespaces if namespace is None else {namespace}
-        if namespaces is not None:
-            write = dialect.namespace_value.format
-            values = [write(environment=scope.environment, namespace=each) for each in sorted(namespaces)]
-            self.add(f"{dialect.namespace} IN ({', '.join('?' * len(values))})", *values)
-
-    def add(self, condition: str, *values: Any) -> None:
-        self.conditions.append(condition)
-        self.values += values
-
-    def __str__(self) -> str:
-        return " AND ".join(self.conditions)
-
-
-def list_effects(request: Request, now: int, dialect: Dialect) -> Reading:
+def list_effects(view: View, query: Mapping[str, str], now: int) -> Reading:
     """Newest first; the cursor is the last id that was seen."""
-    query, where = request.query, Where(request, dialect)
+    where = Where()
     for name, column in _EQUAL_FILTERS.items():
         if name in query:
             where.add(f"{column} = ?", query[name])
     if "status" in query:
         _add_status(where, query["status"], now)
     if "search" in query:
-        where.add(dialect.contains.format("effect_key"), query["search"])
+        where.add(view.dialect.contains.format("effect_key"), query["search"])
     if "since" in query:
         where.add("created_at >= ?", _read_time("since", query["since"]))
     if "until" in query:
@@ -92,49 +50,36 @@ def list_effects(request: Request, now: int, dialect: Dialect) -> Reading:
     if "cursor" in query:
         where.add("id < ?", _read_number("cursor", query["cursor"]))
     limit = _limit(query)
-    rows = yield Query(
-        f"SELECT {COLUMNS} FROM effects WHERE {where} ORDER BY id DESC LIMIT ?", (*where.values, limit + 1)
-    )
+    rows = yield view.effects(COLUMNS, where, "ORDER BY id DESC LIMIT ?", limit + 1)
     effects = [Effect._make(row) for row in rows[:limit]]
     return _page([effect_fields(effect, now) for effect in effects], effects[-1].id if len(rows) > limit else None)
 
 
-def get_effect(request: Request, now: int, _dialect: Dialect) -> Reading:
+def get_effect(view: View, query: Mapping[str, str], now: int) -> Reading:
     """One effect by its key."""
-    effect = yield from _find(request)
+    effect = yield from _find(view, query)
     return Answer(200, dump_fields(effect_fields(effect, now)))
 
 
-def get_effect_by_id(request: Request, now: int, dialect: Dialect) -> Reading:
+def get_effect_by_id(view: View, query: Mapping[str, str], now: int) -> Reading:
     """One effect by its id."""
-    where = Where(request, dialect)
-    where.add("id = ?", parse_effect_id(request.query.get("effectId", "")))
-    rows = yield Query(f"SELECT {COLUMNS} FROM effects WHERE {where}", where.values)
+    where = Where()
+    where.add("id = ?", parse_effect_id(query.get("effectId", "")))
+    rows = yield view.effects(COLUMNS, where)
     if not rows:
         raise Refused(404, "effect_not_found", "There is no effect with this id.")
     return Answer(200, dump_fields(effect_fields(Effect._make(rows[0]), now)))
 
 
-def list_effect_events(request: Request, _now: int, dialect: Dialect) -> Reading:
+def list_effect_events(view: View, query: Mapping[str, str], _now: int) -> Reading:
     """The audit trail, oldest first."""
-    effect = yield from _find(request)
-    limit = _limit(request.query)
-    after = _read_number("cursor", request.query.get("cursor", "0"))
-    rows = yield select_events(dialect, request.scope.environment, effect, after, limit + 1)
+    effect = yield from _find(view, query)
+    limit = _limit(query)
+    after = _read_number("cursor", query.get("cursor", "0"))
+    rows = yield view.events(effect, after, limit + 1)
     events = read_events(rows)
     items = [event_fields(sequence, event) for sequence, event in events[:limit]]
     return _page(items, events[limit - 1][0] if len(events) > limit else None)
-
-
-def select_events(dialect: Dialect, environment: str, effect: Effect, after: int, limit: int) -> Query:
-    """The events of an effect with a sequence above `after`, oldest first; `read_events` reads the rows."""
-    values = {"environment": environment, "namespace": effect.namespace, "id": effect.id}
-    return Query(
-        "SELECT sequence, type, at, fence, agent_id, run_id, detail FROM events"
-        f" WHERE {' AND '.join(f'{column} = ?' for column in dialect.event_owner)}"
-        " AND sequence > ? ORDER BY sequence LIMIT ?",
-        (*(values[held] for held in dialect.event_owner.values()), after, limit),
-    )
 
 
 def read_events(rows: Rows) -> list[tuple[int, Event]]:
@@ -145,43 +90,44 @@ def read_events(rows: Rows) -> list[tuple[int, Event]]:
     ]
 
 
-def list_namespaces(request: Request, _now: int, dialect: Dialect) -> Reading:
+def list_namespaces(view: View, query: Mapping[str, str], _now: int) -> Reading:
     """Each namespace with its number of effects."""
-    return (yield from _groups(request, dialect, ["namespace"], []))
+    return (yield from _groups(view, query, ["namespace"], []))
 
 
-def list_workflows(request: Request, _now: int, dialect: Dialect) -> Reading:
+def list_workflows(view: View, query: Mapping[str, str], _now: int) -> Reading:
     """Each workflow with its numbers."""
-    return (yield from _groups(request, dialect, ["workflow_name"], []))
+    return (yield from _groups(view, query, ["workflow_name"], []))
 
 
-def list_cases(request: Request, _now: int, dialect: Dialect) -> Reading:
+def list_cases(view: View, query: Mapping[str, str], _now: int) -> Reading:
     """Each case of a workflow with its numbers."""
-    return (yield from _groups(request, dialect, ["workflow_name", "case_id"], ["workflowName"]))
+    return (yield from _groups(view, query, ["workflow_name", "case_id"], ["workflowName"]))
 
 
-def list_runs(request: Request, _now: int, dialect: Dialect) -> Reading:
+def list_runs(view: View, query: Mapping[str, str], _now: int) -> Reading:
     """Each run of a case with its numbers."""
-    return (yield from _groups(request, dialect, ["workflow_name", "case_id", "run_id"], ["workflowName", "caseId"]))
+    return (yield from _groups(view, query, ["workflow_name", "case_id", "run_id"], ["workflowName", "caseId"]))
 
 
 _NAMES = {"namespace": "namespace", "workflow_name": "workflowName", "case_id": "caseId", "run_id": "runId"}
 
 
-def _groups(request: Request, dialect: Dialect, columns: list[str], filters: list[str]) -> Reading:
-    where = Where(request, dialect)
+def _groups(view: View, query: Mapping[str, str], columns: list[str], filters: list[str]) -> Reading:
+    where = Where()
     for column in columns:
         where.add(f"{column} IS NOT NULL")
     for name in filters:
-        if name in request.query:
-            where.add(f"{_EQUAL_FILTERS[name]} = ?", request.query[name])
+        if name in query:
+            where.add(f"{_EQUAL_FILTERS[name]} = ?", query[name])
     listed = ", ".join(columns)
-    limit = _limit(request.query)
-    offset = _read_number("cursor", request.query.get("cursor", "0"))
-    rows = yield Query(
-        f"SELECT {listed}, count(*), min(created_at), max(updated_at) FROM effects WHERE {where}"
-        f" GROUP BY {listed} ORDER BY {listed} LIMIT ? OFFSET ?",
-        (*where.values, limit + 1, offset),
+    limit = _limit(query)
+    offset = _read_number("cursor", query.get("cursor", "0"))
+    rows = yield view.effects(
+        f"{listed}, count(*), min(created_at), max(updated_at)",
+        where,
+        f"GROUP BY {listed} ORDER BY {listed} LIMIT ? OFFSET ?",
+        *(limit + 1, offset),
     )
     items = [
         {
@@ -195,33 +141,16 @@ def _groups(request: Request, dialect: Dialect, columns: list[str], filters: lis
     return _page(items, offset + limit if len(rows) > limit else None)
 
 
-def get_stats(request: Request, now: int, dialect: Dialect) -> Reading:
+def get_stats(view: View, query: Mapping[str, str], now: int) -> Reading:
     """Counts by state, what happened since a moment (the last hour by default), and the oldest expired lease."""
-    since = _read_time("since", request.query["since"]) if "since" in request.query else now - 3_600_000
-    where = Where(request, dialect)
-    by_status: dict[str, int] = dict(
-        (
-            yield Query(
-                "SELECT CASE WHEN status = 'RUNNING' AND lease_expires_at <= ? THEN 'EXPIRED' ELSE status END AS state,"
-                f" count(*) FROM effects WHERE {where} GROUP BY state",
-                (now, *where.values),
-            )
-        )
-    )
-    recent: dict[str, int] = dict(
-        (
-            yield Query(
-                f"SELECT type, count(*) FROM events WHERE at >= ? AND ({', '.join(dialect.event_owner)})"
-                f" IN (SELECT {', '.join(dialect.event_owner.values())} FROM effects WHERE {where})"
-                " GROUP BY type",
-                (since, *where.values),
-            )
-        )
-    )
-    oldest = yield Query(
-        f"SELECT min(lease_expires_at) FROM effects WHERE {where} AND status = 'RUNNING' AND lease_expires_at <= ?",
-        (*where.values, now),
-    )
+    since = _read_time("since", query["since"]) if "since" in query else now - 3_600_000
+    state = "CASE WHEN status = 'RUNNING' AND lease_expires_at <= ? THEN 'EXPIRED' ELSE status END AS state"
+    counted = yield view.effects(f"{state}, count(*)", Where(), "GROUP BY state", first=[now])
+    by_status: dict[str, int] = dict(counted)
+    recent: dict[str, int] = dict((yield view.event_counts(since)))
+    expired = Where()
+    _add_status(expired, "EXPIRED", now)
+    oldest = yield view.effects("min(lease_expires_at)", expired)
     fields: dict[str, Any] = {
         "byStatus": {state: by_status.get(state, 0) for state in ("IDLE", "RUNNING", "EXPIRED", "COMMITTED", "FAILED")},
         "since": format_time(since),
@@ -232,13 +161,9 @@ def get_stats(request: Request, now: int, dialect: Dialect) -> Reading:
     return Answer(200, dump_fields(fields))
 
 
-def _find(request: Request) -> Generator[Query, Rows, Effect]:
-    key = request.query.get("effectKey", "")
-    environment, namespace = request.scope.environment, read_namespace(request) or ""
-    rows = yield Query(
-        f"SELECT {COLUMNS} FROM effects WHERE environment = ? AND namespace = ? AND key_hash = ?",
-        (environment, namespace, hash_key(environment, namespace, key)),
-    )
+def _find(view: View, query: Mapping[str, str]) -> Generator[Query, Rows, Effect]:
+    key = query.get("effectKey", "")
+    rows = yield view.effect(key)
     if not rows:
         raise Refused(404, "effect_not_found", f"There is no effect {key!r} in this namespace.")
     return Effect._make(rows[0])
@@ -253,16 +178,6 @@ def _add_status(where: Where, status: str, now: int) -> None:
         where.add("status = ?", status)
 
 
-def first_expiry(environment: Environment) -> Query:
-    """When the lease runs out, or ran out, that does so before all others in an environment; NULL where none runs."""
-    # The last condition is implied, but it is what lets the partial index be used: one seek.
-    return Query(
-        "SELECT min(lease_expires_at) FROM effects "
-        "WHERE environment = ? AND status = 'RUNNING' AND status <> 'COMMITTED'",
-        (environment,),
-    )
-
-
 def _page(items: list[Any], next_cursor: int | None) -> Answer:
     fields: dict[str, Any] = {"items": items}
     if next_cursor is not None:
@@ -270,7 +185,7 @@ def _page(items: list[Any], next_cursor: int | None) -> Answer:
     return Answer(200, dump_fields(fields))
 
 
-def _limit(query: Any) -> int:
+def _limit(query: Mapping[str, str]) -> int:
     return max(1, min(_read_number("limit", query.get("limit", str(DEFAULT_LIMIT))), MAX_LIMIT))
 
 
@@ -293,6 +208,18 @@ def _read_time(name: str, text: str) -> int:
 def _wrong_parameter(name: str, takes: str) -> Refused:
     message = f"{name} takes {takes}"
     return Refused(400, "invalid_request", message, details=[{"path": f"query/{name}", "message": message}])
+
+
+def begin(request: Request, now: int, dialect: Dialect) -> Reading:
+    """The read that a request asks for, inside its scope.
+
+    Raises:
+        Refused: 400 or 403; as the reading itself may.
+    """
+    for name, text in request.query.items():
+        if "\0" in text:
+            raise _wrong_parameter(name, "text without a NUL character")
+    return READS[request.operation](View(request, dialect), request.query, now)
 
 
 READS: dict[str, Read] = {

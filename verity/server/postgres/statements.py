@@ -12,7 +12,7 @@ from typing import NamedTuple
 from verity._ledger.effect import Effect, Event
 from verity._store.names import COLUMNS
 from verity._store.purging import PURGED
-from verity._store.reads import Dialect
+from verity._store.view import Dialect
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 """The database's own clock, in ms since 1970."""

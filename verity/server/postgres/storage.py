@@ -12,7 +12,7 @@ from verity._ledger.transitions import Lease
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
 from verity._store.api_keys import ApiKey
 from verity._store.purging import Purge
-from verity._store.reads import READS, Rows
+from verity._store.reads import Rows, begin
 from verity.server.postgres import api_keys, batches
 from verity.server.postgres.batches import Ids, Work, is_guessed_commit
 from verity.server.postgres.database import Database, Refusal, Unanswered
@@ -217,7 +217,7 @@ class PostgresStorage(Storage):
         try:
             async with self._database.reading() as connection:
                 now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
-                reading = READS[request.operation](request, now, DIALECT)
+                reading = begin(request, now, DIALECT)
                 rows: Rows | None = None
                 while True:
                     try:

@@ -1,0 +1,46 @@
+"""That a read can't leave its scope is a matter of how it is built; tests/server/test_matrix.py shows it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import pytest
+
+from verity._ledger.calls import Request, Scope
+from verity._ledger.wire import Refused
+from verity._store import reads, sqlite
+from verity._store.view import Dialect, View, Where
+from verity.server.postgres import statements
+
+DIALECTS = pytest.mark.parametrize("dialect", [sqlite.DIALECT, statements.DIALECT], ids=["sqlite", "postgres"])
+
+
+def test_the_reads_write_no_query_by_hand() -> None:
+    tree = ast.parse(inspect.getsource(reads))
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "Where" in called
+    assert "Query" not in called
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [text for text in texts if "FROM " in text]
+
+
+@DIALECTS
+def test_a_condition_can_not_get_around_the_scope(dialect: Dialect) -> None:
+    view = View(Request(Scope("test", frozenset({"b", "a"})), "list_effects"), dialect)
+    anything = Where()
+    anything.add("1 = 1 OR effect_key = ?", "k")
+    query = view.effects("id", anything, "LIMIT ?", 7)
+    head, _, tail = query.sql.partition(" WHERE ")
+    assert head == "SELECT id FROM effects"
+    assert tail.startswith("(environment = ?) AND (")
+    assert tail.endswith(" IN (?, ?)) AND (1 = 1 OR effect_key = ?) LIMIT ?")
+    assert [str(value).removeprefix("test/") for value in query.values] == ["test", "a", "b", "k", "7"]
+
+
+@DIALECTS
+def test_a_namespace_outside_the_scope_has_no_view(dialect: Dialect) -> None:
+    for namespace, query in (("b", {}), (None, {"namespace": "b"})):
+        request = Request(Scope("test", frozenset({"a"})), "list_effects", namespace=namespace, query=query)
+        with pytest.raises(Refused):
+            View(request, dialect)

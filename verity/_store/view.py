@@ -1,0 +1,119 @@
+"""What one caller may read, as queries: the reads have no other way to the tables, so that none can leave its scope.
+
+Whatever a read asks for is put behind the conditions of the scope, in parentheses, so that no `OR` gets around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from verity._ledger.calls import Request
+from verity._ledger.effect import Effect
+from verity._ledger.wire import need_namespace, read_namespace
+from verity._store.names import COLUMNS, hash_key
+
+
+class Query(NamedTuple):
+    """One SELECT; each value stands for a `?`."""
+
+    sql: str
+    values: Sequence[Any]
+
+
+class Dialect(NamedTuple):
+    """How a database says what others say differently."""
+
+    contains: str
+    """A condition: the column {0} contains the text ?."""
+    namespace: str
+    """What lists by namespace are indexed by."""
+    namespace_value: str
+    """A format for the values of that."""
+    event_owner: dict[str, str]
+    """The columns of `events` that name an event's effect, and those of `effects` that they hold."""
+
+
+class Where:
+    """Conditions, all of which hold."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._conditions: list[str] = []
+
+    def add(self, condition: str, *values: Any) -> None:
+        """One more; each value stands for a `?` in it."""
+        self._conditions.append(f"({condition})")
+        self.values += values
+
+    def __str__(self) -> str:
+        return " AND ".join(self._conditions)
+
+
+class View:
+    """The effects and events that a request's sender may read.
+
+    Raises:
+        Refused: 403, the request names a namespace that its sender's key is not bound to.
+    """
+
+    def __init__(self, request: Request, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self._request = request
+        self._environment = request.scope.environment
+        namespace = read_namespace(request)
+        namespaces = request.scope.namespaces if namespace is None else {namespace}
+        self._inside = Where()
+        self._inside.add("environment = ?", self._environment)
+        if namespaces is not None:
+            write = dialect.namespace_value.format
+            values = [write(environment=self._environment, namespace=each) for each in sorted(namespaces)]
+            self._inside.add(f"{dialect.namespace} IN ({', '.join('?' * len(values))})", *values)
+
+    def effects(self, columns: str, where: Where, rest: str = "", *values: Any, first: Sequence[Any] = ()) -> Query:
+        """A SELECT from `effects`.
+
+        Args:
+            columns: what is selected.
+            where: which of the caller's effects.
+            rest: what follows: GROUP BY, ORDER BY, LIMIT.
+            values: those of the rest's `?`s.
+            first: those of the columns' `?`s.
+        """
+        inside, also = self._inside, f" AND {where}" if str(where) else ""
+        return Query(
+            f"SELECT {columns} FROM effects WHERE {inside}{also} {rest}",
+            (*first, *inside.values, *where.values, *values),
+        )
+
+    def effect(self, key: str) -> Query:
+        """The effect with this key, in the namespace that the request names."""
+        namespace = need_namespace(self._request)
+        return Query(
+            f"SELECT {COLUMNS} FROM effects WHERE environment = ? AND namespace = ? AND key_hash = ?",
+            (self._environment, namespace, hash_key(self._environment, namespace, key)),
+        )
+
+    def events(self, effect: Effect, after: int, limit: int) -> Query:
+        """The events of an effect of this view with a sequence above `after`, oldest first."""
+        return select_events(self.dialect, self._environment, effect, after, limit)
+
+    def event_counts(self, since: int) -> Query:
+        """By type, how many events there were since a moment."""
+        owner = self.dialect.event_owner
+        return Query(
+            f"SELECT type, count(*) FROM events WHERE at >= ? AND ({', '.join(owner)})"
+            f" IN (SELECT {', '.join(owner.values())} FROM effects WHERE {self._inside}) GROUP BY type",
+            (since, *self._inside.values),
+        )
+
+
+def select_events(dialect: Dialect, environment: str, effect: Effect, after: int, limit: int) -> Query:
+    """The events of an effect with a sequence above `after`, oldest first; for whoever has the effect itself."""
+    values = {"environment": environment, "namespace": effect.namespace, "id": effect.id}
+    return Query(
+        "SELECT sequence, type, at, fence, agent_id, run_id, detail FROM events"
+        f" WHERE {' AND '.join(f'{column} = ?' for column in dialect.event_owner)}"
+        " AND sequence > ? ORDER BY sequence LIMIT ?",
+        (*(values[held] for held in dialect.event_owner.values()), after, limit),
+    )

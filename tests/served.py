@@ -135,7 +135,7 @@ class ServedLedger:
     ) -> None:
         self.base_url = ""
         self._database: _Database = (_Postgres if is_postgres(database) else _Sqlite)(database, clock)
-        self.store = self._database.store
+        self.store: Any = self._database.store
         self._clock = clock or (lambda: time.time_ns() // 1_000_000)
         self._settings = settings or ServerSettings(key_cache_s=0.0)
         self._listening = threading.Event()

@@ -55,6 +55,9 @@ BREAKING: dict[str, Callable[[Spec], Any]] = {
     "a longer shortest lease": lambda spec: schema(spec, "DurationMs").update(minimum=10_000),
     "a new limit": lambda spec: schema(spec, "Payload").update(maxProperties=10),
     "another pattern": lambda spec: schema(spec, "Source").update(pattern="^acted$"),
+    "a pattern where there was none": lambda spec: schema(spec, "ResetRequest")["properties"]["force"].update(
+        pattern="^a$"
+    ),
     "another kind": lambda spec: schema(spec, "FenceToken").update(type="string"),
     "a required parameter": lambda spec: lease(spec)["parameters"].append(
         {"in": "query", "name": "x", "required": True, "schema": {}}

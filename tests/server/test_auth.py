@@ -1,117 +1,19 @@
-"""Who may do what: every operation x role x environment x namespace, and the life of a key."""
+"""The life of an API key. Who may do what with one is in test_matrix.py."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from typing import Any
 
-import httpx
 import pytest
 
-from tests import contract_hook
 from tests.conftest import both_stores
 from tests.served import ServedLedger, TestClock
 from tests.server.conftest import Client
-from verity._ledger.calls import Environment, Scope
-from verity._store.api_keys import ApiKey, Role
+from verity._ledger.calls import Scope
+from verity._store.api_keys import ApiKey
 from verity.server.api_keys import hash_key, issue, mint
 from verity.server.auth import Authenticator
 from verity.server.problems import Problem
-
-ADMIN_ONLY = {"reset_effect", "resolve_effect"}
-BODIES: dict[str, dict[str, Any]] = {
-    "lease_effect": {},
-    "commit_effect": {"fenceToken": 1, "leaseToken": "t", "result": None},
-    "fail_effect": {"fenceToken": 1, "leaseToken": "t", "error": None},
-    "renew_effect": {"fenceToken": 1, "leaseToken": "t"},
-    "report_observe": {"fenceToken": 1, "leaseToken": "t", "hit": True},
-    "reset_effect": {},
-    "resolve_effect": {"result": None},
-}
-QUERIES = {
-    "get_effect": {"effectKey": "there"},
-    "list_effect_events": {"effectKey": "there"},
-    "list_cases": {"workflowName": "w"},
-    "list_runs": {"workflowName": "w", "caseId": "c"},
-}
-OPERATIONS = {
-    about["operationId"]: (method.upper(), path)
-    for path, item in contract_hook.SPEC["paths"].items()
-    for method, about in item.items()
-    if method != "parameters"
-}
-
-
-SECRET = "only test/payments knows this"
-_numbers = itertools.count()
-
-
-def call(client: httpx.Client, operation: str, namespace: str, effect_id: str, **more: Any) -> httpx.Response:
-    method, path = OPERATIONS[operation]
-    body = {"effectKey": "there", **BODIES[operation]} if operation in BODIES else None
-    path = path.format(namespace=namespace, effectId=effect_id)
-    return client.request(method, path, json=body, params=QUERIES.get(operation), **more)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("role", ["agent", "org_admin"])
-@pytest.mark.parametrize("environment", ["test", "live"])
-@pytest.mark.parametrize("bound", [None, "here", "elsewhere"])
-def test_matrix(
-    operation: str,
-    role: Role,
-    environment: Environment,
-    bound: str | None,
-    agent: httpx.Client,
-    served: ServedLedger,
-    client_with: Client,
-) -> None:
-    """A running effect of the environment `test`: who may do what with it, and who must not learn of it."""
-    namespace = f"namespace{next(_numbers)}"
-    seed = {"effectKey": "there", "workflowName": "w", "caseId": "c", "runId": SECRET, "inputJson": SECRET}
-    effect_id = agent.post(f"/effects/{namespace}/lease", json=seed).json()["effectId"]
-    binding = {None: [], "here": [namespace], "elsewhere": ["elsewhere"]}[bound]
-    response = call(
-        client_with(served.create_key(environment, role, namespaces=binding)), operation, namespace, effect_id
-    )
-
-    names_the_namespace = "{namespace}" in OPERATIONS[operation][1]
-    if (operation in ADMIN_ONLY and role == "agent") or (names_the_namespace and bound == "elsewhere"):
-        assert response.status_code == 403
-        assert response.json()["error"]["code"] == "forbidden"
-    elif environment == "test" and bound != "elsewhere":
-        if operation in BODIES:  # the lease is live, and the tokens that are sent are wrong
-            assert response.status_code == 409
-        else:
-            assert response.status_code == 200
-            assert any(name in response.text for name in (SECRET, namespace, '"w"', '"RUNNING":'))
-    else:
-        expected = {"lease_effect": 200}.get(
-            operation, 404 if operation in BODIES or "get_effect" in operation else None
-        )
-        if operation == "list_effect_events":
-            expected = 404
-        assert response.status_code == (expected or 200)
-        assert SECRET not in response.text
-        assert namespace not in response.text
-        if operation in ("list_workflows", "list_cases", "list_runs"):
-            assert response.json() == {"items": []}
-        if operation == "get_stats" and bound is not None:
-            assert not any(response.json()["byStatus"].values())
-
-
-@pytest.mark.parametrize(
-    "header",
-    [None, "x", "Basic dTpw", "Bearer", "Bearer vt_test_x", f"Bearer {mint('test')}", mint("test"), "Bearer \xe9"],
-)
-def test_every_operation_needs_a_key(header: str | None, client_with: Client) -> None:
-    client = client_with(None)
-    headers = {} if header is None else {b"authorization": header.encode("latin-1")}
-    for operation in OPERATIONS:
-        response = call(client, operation, "payments", "eff_0000000000000000", headers=headers)
-        assert response.status_code == 401, operation
-        assert response.headers["www-authenticate"] == 'Bearer realm="verity"'
 
 
 @both_stores

@@ -39,6 +39,9 @@ def details_of(response: httpx.Response) -> list[str]:
         ("lease", {"effectKey": "a", "leaseDurationMs": 30_000.5}, ["body/leaseDurationMs"]),
         ("lease", {"effectKey": "a", "leaseDurationMs": True}, ["body/leaseDurationMs"]),
         ("lease", {"effectKey": "a", "agentId": SECRET + "x" * 256, "runId": ""}, ["body/agentId", "body/runId"]),
+        ("lease", {"effectKey": "a\0", "runId": "\0"}, ["body/effectKey", "body/runId"]),
+        ("commit", {**COMMIT, "leaseToken": "a\0b"}, ["body/leaseToken"]),
+        ("reset", {"effectKey": "a", "reason": "a\0"}, ["body/reason"]),
         ("commit", {**COMMIT, "fenceToken": 0}, ["body/fenceToken"]),
         ("commit", {**COMMIT, "fenceToken": SECRET, "leaseToken": ""}, ["body/fenceToken", "body/leaseToken"]),
         ("commit", {**COMMIT, "source": SECRET}, ["body/source"]),
@@ -49,8 +52,15 @@ def details_of(response: httpx.Response) -> list[str]:
         ("report-observe", {**COMMIT, "hit": True, "durationMs": -1}, ["body/durationMs"]),
     ],
 )
-def test_bodies(path: str, body: dict[str, Any], places: list[str], agent: httpx.Client) -> None:
-    assert sorted(details_of(agent.post(f"/effects/payments/{path}", json=body))) == places
+def test_bodies(path: str, body: dict[str, Any], places: list[str], admin: httpx.Client) -> None:
+    assert sorted(details_of(admin.post(f"/effects/payments/{path}", json=body))) == places
+
+
+def test_a_nul_character_is_named(agent: httpx.Client) -> None:
+    response = agent.post("/effects/payments/lease", json={"effectKey": "a\0"})
+    assert response.json()["error"]["details"] == [
+        {"path": "body/effectKey", "message": "must not have a NUL character"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +105,7 @@ def test_other_content_types(content_type: str, agent: httpx.Client) -> None:
         ("/effects", "cursor=do-not-repeat-me&search=", ["query/cursor", "query/search"]),
         ("/effects", "namespace=a%2Fb", ["query/namespace"]),
         ("/effects", "search=%FF", ["query"]),
+        ("/effects", "search=a%00b&runId=%00", ["query/runId", "query/search"]),
         ("/effects", "&".join(f"a{n}=1" for n in range(60)), ["query"]),
         ("/effects", "since=do-not-repeat-me", ["query/since"]),
         ("/effects/payments/effect", "", ["query/effectKey"]),

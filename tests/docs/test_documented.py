@@ -14,6 +14,7 @@ from verity import records
 from verity._sync.effects import SyncEffects
 from verity.server.cli.effects import effects
 from verity.server.cli.group import cli
+from verity.server.cli.purge import purge
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {page.name: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
@@ -81,6 +82,12 @@ def test_every_command_and_server_option_is_explained() -> None:
     for parameter in serve.params:
         if isinstance(parameter, click.Option) and "--help" not in parameter.opts:
             assert f"| `{parameter.opts[0]}` | `{parameter.envvar}` |" in DOCS["settings.md"], parameter.opts
+
+
+def test_every_option_of_purge_is_explained() -> None:
+    for parameter in purge.params:
+        for option in parameter.opts if isinstance(parameter, click.Option) else []:
+            assert option == "--database" or f"| `{option}" in DOCS["operations.md"], option
 
 
 def test_every_option_of_effects_and_every_exit_code_are_explained() -> None:

@@ -74,6 +74,15 @@ class Bench:
         except asyncpg.IntegrityConstraintViolationError as error:
             raise DatabaseRefused(str(error)) from error
 
+    def columns_of(self, table: str) -> list[str]:
+        """The names of a table's columns, in their order."""
+        if self.kind != "postgres":
+            return [row[1] for row in self.execute(f"PRAGMA table_info({table})")]
+        rows = self.execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = ? ORDER BY ordinal_position", table
+        )
+        return [name for (name,) in rows]
+
     def check_all_rows(self) -> None:
         """Each row says what its events say."""
         dialect = statements.DIALECT if self.kind == "postgres" else DIALECT

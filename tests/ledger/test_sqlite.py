@@ -13,7 +13,8 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.served import TestClock
 from verity import VerityConfigError
-from verity._store.connection import SCHEMA_VERSION, connect, read_path
+from verity._store.connection import connect, read_path
+from verity._store.migrations import SCHEMA_VERSION
 from verity._store.registry import open_ledger
 from verity._store.sqlite import SqliteStore
 

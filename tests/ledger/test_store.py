@@ -278,18 +278,10 @@ def test_the_database_refuses_what_the_table_would_never_do(bench: Bench, call: 
 @pytest.mark.parametrize("skipped", [2, 5])
 def test_events_have_no_gaps_in_the_database(bench: Bench, call: Caller, skipped: int) -> None:
     call.commit("k", 7)
-    columns = [row[0] for row in _columns_of_events(bench)]
+    columns = bench.columns_of("events")
     copied = ", ".join(f"sequence + {skipped}" if name == "sequence" else name for name in columns)
     with pytest.raises(DatabaseRefused, match="an event before this one is missing"):
         bench.execute(f"INSERT INTO events SELECT {copied} FROM events WHERE sequence = 2")
-
-
-def _columns_of_events(bench: Bench) -> list[Any]:
-    if bench.kind == "postgres":
-        return bench.execute(
-            "SELECT column_name FROM information_schema.columns WHERE table_name = 'events' ORDER BY ordinal_position"
-        )
-    return [(row[1],) for row in bench.execute("PRAGMA table_info(events)")]
 
 
 def test_one_bad_call_leaves_the_others_alone(store: Store, call: Caller) -> None:

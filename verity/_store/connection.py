@@ -1,4 +1,4 @@
-"""One SQLite connection: where the file is, how it is opened, and its schema.
+"""One SQLite connection: where the file is, and how it is opened.
 
 SQLite itself comes with `apsw`: a system's own may be old, and some releases lose data with WAL and several
 connections (fixed in 3.51.3).
@@ -6,19 +6,14 @@ connections (fixed in 3.51.3).
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import apsw
 
+from verity._store.migrations import migrate
 from verity.errors import VerityConfigError
 
 BUSY_TIMEOUT_MS = 10_000
-_MIGRATIONS = sorted(
-    (entry for entry in resources.files("verity._store").joinpath("schema").iterdir() if entry.name.endswith(".sql")),
-    key=lambda entry: entry.name,
-)
-SCHEMA_VERSION = len(_MIGRATIONS)
 
 
 def read_path(url: str) -> str | None:
@@ -47,12 +42,22 @@ def read_path(url: str) -> str | None:
     return str(file)
 
 
-def connect(path: str | None) -> apsw.Connection:
+def connect(path: str | None, *, upgrade: bool = True) -> apsw.Connection:
     """Open the file (None: a new database in memory), and bring its schema up to date.
 
+    Args:
+        path: the file.
+        upgrade: False does so for a new file only, and refuses an older schema.
+
     Raises:
-        VerityConfigError: it is not a database, can't be written, or was made by a newer Verity.
+        VerityConfigError: it is not a database, can't be written, was made by a newer Verity, or has to be upgraded.
     """
+    connection, _ = open_and_migrate(path, upgrade=upgrade)
+    return connection
+
+
+def open_and_migrate(path: str | None, *, upgrade: bool = True) -> tuple[apsw.Connection, int]:
+    """As `connect`, with the version that the schema had before."""
     try:
         connection = apsw.Connection(path or ":memory:")
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -65,35 +70,16 @@ def connect(path: str | None) -> apsw.Connection:
                     parameter="base_url",
                 )
         connection.execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536")
-        _migrate(connection, path)
+        before = migrate(connection, path, upgrade=upgrade)
+    except apsw.BusyError as error:
+        raise VerityConfigError(
+            f"The ledger's file {path!r} was locked for {BUSY_TIMEOUT_MS // 1000} seconds by another process, which "
+            "may be migrating it. Try again.",
+            parameter="base_url",
+        ) from error
     except apsw.Error as error:
         raise VerityConfigError(
             f"The ledger's file {path!r} cannot be opened as a database ({type(error).__name__}: {error}).",
             parameter="base_url",
         ) from error
-    return connection
-
-
-def _migrate(connection: apsw.Connection, path: str | None) -> None:
-    if connection.execute("PRAGMA user_version").get == SCHEMA_VERSION:
-        return
-    connection.execute("BEGIN IMMEDIATE")  # several processes may open a new file at once
-    try:
-        version = connection.execute("PRAGMA user_version").get
-        if version > SCHEMA_VERSION:
-            raise VerityConfigError(
-                f"The ledger's file {path!r} has schema {version}, made by a newer Verity; this one knows up to "
-                f"{SCHEMA_VERSION}. Upgrade this installation.",
-                parameter="base_url",
-            )
-        if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get:
-            raise VerityConfigError(
-                f"The file {path!r} is a database of something else; name a new file.", parameter="base_url"
-            )
-        for migration in _MIGRATIONS[version:]:
-            connection.execute(migration.read_text(encoding="utf-8"))
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    return connection, before

@@ -36,12 +36,13 @@ class OpenLedger:
 _open: dict[str, OpenLedger] = {}
 
 
-def open_ledger(url: str, *, clock: Callable[[], int] | None = None) -> OpenLedger:
+def open_ledger(url: str, *, clock: Callable[[], int] | None = None, upgrade: bool = True) -> OpenLedger:
     """Open `sqlite:///file.db` (shared within the process), or `sqlite://`, a new one in memory each time.
 
     Args:
         url: where the ledger is.
         clock: ms since 1970, for tests; a ledger with a clock of its own is not shared.
+        upgrade: whether a file with an older schema is brought up to date; False refuses it.
 
     Raises:
         VerityConfigError: the URL or the file can't be used.
@@ -49,10 +50,10 @@ def open_ledger(url: str, *, clock: Callable[[], int] | None = None) -> OpenLedg
     path = read_path(url)
     with forks.held_off():
         if path is None or clock is not None:
-            return OpenLedger(SqliteStore(path, clock=clock or now_ms))
+            return OpenLedger(SqliteStore(path, clock=clock or now_ms, upgrade=upgrade))
         ledger = _open.get(path)
         if ledger is None:
-            ledger = _open[path] = OpenLedger(SqliteStore(path))
+            ledger = _open[path] = OpenLedger(SqliteStore(path, upgrade=upgrade))
             ledger.path = path
         else:
             ledger.users += 1

@@ -23,7 +23,7 @@ from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
 from verity._store.connection import connect
 from verity._store.names import COLUMNS, hash_key
-from verity._store.purging import PURGED, Purge
+from verity._store.purging import DUE, PURGED, Candidate, Purge
 from verity._store.reads import Rows, begin
 from verity._store.view import Dialect, Query
 from verity.errors import VerityConfigError
@@ -41,6 +41,14 @@ _INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _FIRST_EXPIRY = (
     "SELECT min(lease_expires_at) FROM effects WHERE environment = ? AND status = 'RUNNING' AND status <> 'COMMITTED'"
 )
+_LOOK_FOR_PURGE = f"""
+SELECT '', effects.id, effects.key_hash, effects.event_count, effects.created_at,
+    {DUE} AND effects.environment = ? AND (? IS NULL OR effects.namespace = ?)
+FROM events CROSS JOIN effects ON effects.id = events.effect
+WHERE events.effect > ? AND events.sequence = 1
+ORDER BY events.effect LIMIT ?
+"""
+_PURGE = f"UPDATE effects SET {PURGED} WHERE id = ? AND event_count = ? AND purged_at IS NULL"
 _RETRY_AFTER_S = 1
 _ID_RANDOM_BITS = 21
 DIALECT = Dialect(
@@ -60,6 +68,7 @@ class SqliteStore:
         path: the file; None keeps everything in memory.
         clock: ms since 1970; it decides when leases run out.
         new_token: makes lease tokens.
+        upgrade: whether a file with an older schema is brought up to date; False refuses it.
 
     Raises:
         VerityConfigError: the file can't be used.
@@ -71,14 +80,16 @@ class SqliteStore:
         *,
         clock: Callable[[], int] = now_ms,
         new_token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
+        upgrade: bool = True,
     ) -> None:
         self._path = path
+        self._upgrade = upgrade
         self._clock = clock
         self._new_token = new_token
         self._lock = threading.Lock()
         self._latest_now = 0
         self._lost = False
-        self._connection: apsw.Connection | None = connect(path)
+        self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
         self._users = 1
         self.transactions = 0
         forks.watch(self)
@@ -135,18 +146,25 @@ class SqliteStore:
         """Carry out one batch of a purge, durably; returns what is left to do. Raises apsw.Error as the above do."""
         with self._lock:
             connection = self._connected()
+            where = (purge.environment, purge.namespace, purge.namespace)
+            rows = connection.execute(_LOOK_FOR_PURGE, (purge.before, *where, purge.reached[1], purge.batch))
+            looked_at = [Candidate._make(row) for row in rows]
+            due = [each for each in looked_at if each.is_due]
+            if purge.dry_run or not due:
+                return purge.after(looked_at, len(due))
             connection.execute("BEGIN IMMEDIATE")
             try:
-                now = self._now()
-                rows: Rows = connection.execute(*purge.select("id")).fetchall()
-                for row in rows:
-                    connection.execute("DELETE FROM events WHERE effect = ?", row)
-                    connection.execute(f"UPDATE effects SET {PURGED} WHERE id = ?", (now, *row))
+                purged = self._purge(connection, due)
                 connection.execute("COMMIT")
             except BaseException:
                 self._roll_back(connection)
                 raise
-            return purge.after([row[0] for row in rows])
+            return purge.after(looked_at, purged)
+
+    def now_ms(self) -> int:
+        """The ledger's clock, in ms since 1970."""
+        with self._lock:
+            return self._now()
 
     def expired_for_ms(self) -> dict[Environment, int]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""
@@ -192,7 +210,7 @@ class SqliteStore:
                 parameter="base_url",
             )
         if self._connection is None:
-            self._connection = connect(self._path)
+            self._connection = connect(self._path, upgrade=self._upgrade)
         return self._connection
 
     def _now(self) -> int:
@@ -208,6 +226,16 @@ class SqliteStore:
         connection.execute("COMMIT")
         self.transactions += 1
         return answers
+
+    def _purge(self, connection: apsw.Connection, due: Sequence[Candidate]) -> int:
+        """Purge what is still as it was read; returns how many."""
+        now, purged = self._now(), 0
+        for each in due:
+            connection.execute(_PURGE, (now, each.id, each.known_count))
+            if connection.changes():
+                connection.execute("DELETE FROM events WHERE effect = ?", (each.id,))
+                purged += 1
+        return purged
 
     def _roll_back(self, connection: apsw.Connection) -> None:
         try:

@@ -23,7 +23,8 @@ def is_postgres(url: str) -> bool:
 
 @asynccontextmanager
 async def open_storage(url: str, *, max_batch: int) -> AsyncIterator[Storage]:
-    """Open a ledger's database for a server, and close it afterwards. An empty database gets its schema.
+    """Open a ledger's database for a server, and close it afterwards. An empty one gets its schema; an older one is
+    refused, and waits for `verity migrate`.
 
     Args:
         url: `sqlite:///file.db` or `postgresql://…`.
@@ -40,7 +41,7 @@ async def open_storage(url: str, *, max_batch: int) -> AsyncIterator[Storage]:
         raise VerityConfigError(
             "A ledger in memory ends with its process, and no key could reach it; name a file.", parameter="database"
         )
-    ledger = open_ledger(url)
+    ledger = open_ledger(url, upgrade=False)
     ledger.loops.max_batch = max_batch
     try:
         yield SqliteStorage(ledger)

@@ -1,12 +1,5 @@
 -- A purged effect is COMMITTED without its result, which the old table's check forbids, so the table is made anew.
-DROP TRIGGER effects_committed_is_final;
-DROP TRIGGER effects_fence_rises;
-DROP INDEX effects_by_namespace;
-DROP INDEX effects_unfinished;
-DROP INDEX effects_by_run;
-ALTER TABLE effects RENAME TO effects_0001;
-
-CREATE TABLE effects (
+CREATE TABLE effects_0002 (
     id INTEGER PRIMARY KEY,
     environment TEXT NOT NULL CHECK (environment IN ('live', 'test')),
     key_hash BLOB NOT NULL UNIQUE,
@@ -42,17 +35,17 @@ CREATE TABLE effects (
     CHECK (purged_at IS NULL OR status IN ('COMMITTED', 'FAILED'))
 ) STRICT;
 
-INSERT INTO effects
-SELECT id, environment, key_hash, namespace, effect_key, status, fence, lease_token, lease_expires_at,
-       lease_duration_ms, idempotency_key, prior_state, effect_name, agent_id, workflow_name, case_id, run_id, NULL,
-       input_text, input_sha256, result_text, result_sha256, error_text, error_sha256, source, event_count, created_at,
-       updated_at, NULL
-FROM effects_0001;
-
 -- Until now a reset effect's next grant was always told `reset`; from now on it is told what the row says.
-UPDATE effects SET prior_state = 'reset' WHERE status = 'IDLE';
+INSERT INTO effects_0002
+SELECT id, environment, key_hash, namespace, effect_key, status, fence, lease_token, lease_expires_at,
+       lease_duration_ms, idempotency_key, CASE status WHEN 'IDLE' THEN 'reset' ELSE prior_state END, effect_name,
+       agent_id, workflow_name, case_id, run_id, NULL, input_text, input_sha256, result_text, result_sha256, error_text,
+       error_sha256, source, event_count, created_at, updated_at, NULL
+FROM effects;
 
-DROP TABLE effects_0001;
+-- In this order, so that the reference of `events` goes on meaning the table that is called effects.
+DROP TABLE effects;
+ALTER TABLE effects_0002 RENAME TO effects;
 
 CREATE INDEX effects_by_namespace ON effects (environment, namespace, id);
 CREATE INDEX effects_unfinished ON effects (environment, status, lease_expires_at) WHERE status <> 'COMMITTED';

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -12,7 +12,9 @@ import click
 if TYPE_CHECKING:
     from verity._ledger.calls import Answer, Request
     from verity._store.api_keys import ApiKey
+    from verity._store.purging import Purge
 
+Failures = tuple[type[Exception], ...]
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -41,6 +43,14 @@ class Store(Protocol):
         """Revoke an API key; False where there is none with this id."""
         ...
 
+    def now_ms(self) -> int:
+        """The ledger's clock, in ms since 1970."""
+        ...
+
+    def purge(self, purge: Purge) -> Purge:
+        """Carry out one batch of a purge, durably; returns what is left to do."""
+        ...
+
     def close(self) -> None:
         """Close the database."""
         ...
@@ -58,9 +68,13 @@ def database_option(command: _Command) -> _Command:
     )(command)
 
 
+def _no_answer(error: Exception) -> str:
+    return f"The database does not answer ({type(error).__name__}: {error})."
+
+
 @contextmanager
 def open_store(url: str, *, create: bool = True) -> Iterator[Store]:
-    """Open the database, of whatever kind, for the time of a command.
+    """Open the database, of whatever kind, for the time of a command. One with an older schema is refused.
 
     Args:
         url: where the ledger is.
@@ -72,39 +86,58 @@ def open_store(url: str, *, create: bool = True) -> Iterator[Store]:
     from verity.errors import VerityConfigError
     from verity.server.opening import is_postgres
 
-    try:
+    with _telling((VerityConfigError,), str):
         store, failures = (_open_postgres if is_postgres(url) else _open_sqlite)(url, create)
-    except VerityConfigError as error:
-        raise DatabaseError(str(error)) from None
-    try:
+    with _telling(failures), closing(store):
         yield store
-    except failures as error:
-        raise DatabaseError(f"The database does not answer ({type(error).__name__}: {error}).") from None
-    finally:
-        store.close()
 
 
-def _open_sqlite(url: str, create: bool) -> tuple[Store, tuple[type[Exception], ...]]:
+def migrate(url: str) -> tuple[int, int]:
+    """Bring the database's schema up to date, and make it where there is none; (the version before, the version now).
+
+    Raises:
+        DatabaseError: it can't be used.
+    """
+    from verity._store.connection import open_and_migrate
+    from verity._store.migrations import SCHEMA_VERSION
+    from verity.errors import VerityConfigError
+    from verity.server.opening import is_postgres
+
+    with _telling((VerityConfigError,), str):
+        if not is_postgres(url):
+            connection, before = open_and_migrate(_read_file(url))
+            connection.close()
+            return before, SCHEMA_VERSION
+        from verity.server.postgres.blocking import PostgresStore
+
+        with _telling(_postgres_failures()), closing(PostgresStore(url, migrated=False)) as store:
+            return store.migrate()
+
+
+def _open_sqlite(url: str, create: bool) -> tuple[Store, Failures]:
     import apsw
 
-    from verity._store.connection import read_path
     from verity._store.sqlite import SqliteStore
+
+    path = _read_file(url)
+    if not create and not Path(path).exists():
+        raise DatabaseError(f"There is no ledger at {path!r}.")
+    return SqliteStore(path, upgrade=False), (apsw.Error,)
+
+
+def _read_file(url: str) -> str:
+    from verity._store.connection import read_path
 
     path = read_path(url)
     if path is None:
         raise DatabaseError("A ledger in memory ends with its process, and no key could reach it; name a file.")
-    if not create and not Path(path).exists():
-        raise DatabaseError(f"There is no ledger at {path!r}.")
-    return SqliteStore(path), (apsw.Error,)
+    return path
 
 
-def _open_postgres(url: str, create: bool) -> tuple[Store, tuple[type[Exception], ...]]:
+def _open_postgres(url: str, create: bool) -> tuple[Store, Failures]:
     from verity.server.postgres.blocking import PostgresStore
-    from verity.server.postgres.database import Refusal
-    from verity.server.storage import StorageError
 
-    failures = (StorageError, Refusal)
-    try:
+    with _telling(_postgres_failures()):
         store = PostgresStore(url, migrated=create)
         if not create:
             try:
@@ -112,6 +145,20 @@ def _open_postgres(url: str, create: bool) -> tuple[Store, tuple[type[Exception]
             except BaseException:
                 store.close()
                 raise
+    return store, _postgres_failures()
+
+
+def _postgres_failures() -> Failures:
+    from verity.server.postgres.database import Refusal
+    from verity.server.storage import StorageError
+
+    return StorageError, Refusal
+
+
+@contextmanager
+def _telling(failures: Failures, words: Callable[[Exception], str] = _no_answer) -> Iterator[None]:
+    """Turn failures into one line and the exit code of a database that can't be used."""
+    try:
+        yield
     except failures as error:
-        raise DatabaseError(f"The database does not answer ({type(error).__name__}: {error}).") from None
-    return store, failures
+        raise DatabaseError(words(error)) from None

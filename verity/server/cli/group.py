@@ -14,6 +14,8 @@ _COMMANDS = {
     "demo": "verity.server.cli.demo:demo",
     "effects": "verity.server.cli.effects:effects",
     "keys": "verity.server.cli.keys:keys",
+    "migrate": "verity.server.cli.migrate:migrate",
+    "purge": "verity.server.cli.purge:purge",
     "serve": "verity.server.cli.serve:serve",
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from verity.server.cli.database import database_option, open_store
-from verity.server.cli.options import json_option, read_duration
+from verity.server.cli.options import json_option, read_duration, read_namespaces
 from verity.server.cli.output import print_rows
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def keys() -> None:
     "--namespace",
     "namespaces",
     multiple=True,
+    callback=read_namespaces,
     metavar="NS",
     help="Bind the key to this namespace; may be given several times. Without it, the key reaches all.",
 )
@@ -49,8 +50,7 @@ def create(
     """
     from verity.server.api_keys import issue
 
-    bound = [_check_namespace(namespace) for namespace in namespaces]
-    key, record = issue(environment, role, now=_now_ms(), namespaces=bound, name=name, lifetime_ms=expires_in)
+    key, record = issue(environment, role, now=_now_ms(), namespaces=namespaces, name=name, lifetime_ms=expires_in)
     with open_store(database) as store:
         store.insert_key(record)
     click.echo(key)
@@ -108,13 +108,3 @@ def _describe(record: ApiKey, now: int) -> dict[str, Any]:
 
 def _format_time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat(timespec="seconds")
-
-
-def _check_namespace(namespace: str) -> str:
-    from verity._core.keys import check_namespace
-    from verity.errors import VerityConfigError
-
-    try:
-        return check_namespace(namespace)
-    except VerityConfigError as error:
-        raise click.BadParameter(str(error), param_hint="--namespace") from None

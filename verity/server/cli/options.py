@@ -26,3 +26,23 @@ def parse_duration(text: str) -> int | None:
     """Milliseconds; None where it is no duration."""
     match = _DURATION.fullmatch(text)
     return int(match[1]) * _UNIT_MS[match[2]] if match else None
+
+
+def read_namespace(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """A namespace that can be one: an option's callback."""
+    return None if value is None else _check_namespace(value)
+
+
+def read_namespaces(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """The same, of an option that may be given several times."""
+    return tuple(map(_check_namespace, values))
+
+
+def _check_namespace(namespace: str) -> str:
+    from verity._core.keys import check_namespace
+    from verity.errors import VerityConfigError
+
+    try:
+        return check_namespace(namespace)
+    except VerityConfigError as error:
+        raise click.BadParameter(str(error)) from None

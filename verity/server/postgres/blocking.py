@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from verity._ledger.calls import Answer, Environment, Request
 from verity._store.api_keys import ApiKey
 from verity._store.purging import Purge
-from verity.server.postgres.database import connect
+from verity.server.postgres.database import Database, connect
 from verity.server.postgres.migrations import check_version, migrate, read_version
 from verity.server.postgres.statements import CLOCK
 from verity.server.postgres.storage import PostgresStorage
@@ -32,11 +32,7 @@ class PostgresStore:
     def __init__(self, url: str, *, migrated: bool = True, clock: str = CLOCK) -> None:
         self._loop = asyncio.new_event_loop()
         try:
-            self._database = self._run(connect(url, writers=3, readers=1))
-            if migrated:
-                if not self._run(read_version(self._database)):
-                    self._run(migrate(self._database))
-                self._run(check_version(self._database))
+            self._database = self._run(_open(url, migrated=migrated))
         except BaseException:
             self._loop.close()
             raise
@@ -81,6 +77,10 @@ class PostgresStore:
         """By environment, how long ago the oldest lease ran out that nobody took over."""
         return {each: round(age_s * 1000) for each, age_s in self._run(self._storage.expired_for_s()).items()}
 
+    def now_ms(self) -> int:
+        """The database's clock, in ms since 1970."""
+        return self._run(self._storage.now_ms())
+
     def check_version(self) -> None:
         """Raise VerityConfigError unless the schema is this Verity's."""
         self._run(check_version(self._database))
@@ -98,3 +98,16 @@ class PostgresStore:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(work)
+
+
+async def _open(url: str, *, migrated: bool) -> Database:
+    database = await connect(url, writers=3, readers=1)
+    try:
+        if migrated:
+            if not await read_version(database):
+                await migrate(database)
+            await check_version(database)
+    except BaseException:
+        await database.close()
+        raise
+    return database

@@ -56,8 +56,8 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
         VerityConfigError: it was made by a newer Verity, or has tables of something else.
     """
     async with database.connection() as connection:
-        await _prepare(connection)
         try:
+            await _prepare(connection)
             async with connection.transaction():
                 await connection.execute("SET LOCAL statement_timeout = 0")
                 before: int = await connection.fetchval(
@@ -70,6 +70,10 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
         except asyncpg.DuplicateTableError as error:
             raise VerityConfigError(
                 f"The database has tables of something else ({error}); name an empty one.", parameter="database"
+            ) from None
+        except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError) as error:
+            raise VerityConfigError(
+                f"The database can't be migrated, and is as it was ({error}).", parameter="database"
             ) from None
     return before, max(before, to)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from verity._ledger.effect import Effect, Event
 from verity._store.names import COLUMNS
-from verity._store.purging import PURGED
+from verity._store.purging import DUE, PURGED, Purge
 from verity._store.view import Dialect
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -116,15 +116,27 @@ WITH changed AS (
 SELECT n FROM changed
 """
 
-_PURGE_COLUMNS = ("environment", "namespace", "id")
-FORGET_EVENTS = f"""
-DELETE FROM events USING {_unnest(_PURGE_COLUMNS)}
-WHERE events.environment = wanted.environment AND events.namespace = wanted.namespace AND events.effect = wanted.id
+_LOOK_FOR_PURGE = f"""
+SELECT effects.namespace, effects.id, effects.key_hash, effects.event_count, effects.created_at, {DUE}
+FROM (
+    SELECT effect FROM events
+    WHERE environment = ? AND (namespace, effect) > (?, ?) AND sequence = 1 :only
+    ORDER BY namespace, effect LIMIT ?
+) AS looked_at
+JOIN effects ON effects.id = looked_at.effect
+ORDER BY effects.namespace, effects.id
 """
-"""Drops the audit trails of effects that are being purged."""
+_PURGE_COLUMNS = (*_NAME, "known_count")
 _PURGE = f"""
-UPDATE effects SET {PURGED.replace("?", ":clock")} FROM {_unnest(_PURGE_COLUMNS)}
-WHERE effects.environment = wanted.environment AND effects.namespace = wanted.namespace AND effects.id = wanted.id
+WITH purged AS (
+    UPDATE effects SET {PURGED.replace("?", ":clock")} FROM {_unnest(_PURGE_COLUMNS)}
+    WHERE {_IS_NAMED} AND effects.event_count = wanted.known_count AND effects.purged_at IS NULL
+    RETURNING effects.environment, effects.namespace, effects.id
+), forgotten AS (
+    DELETE FROM events USING purged
+    WHERE events.environment = purged.environment AND events.namespace = purged.namespace AND events.effect = purged.id
+)
+SELECT count(*) FROM purged
 """
 # Of the first that were created and not finished, since there may be many more than a scrape should read.
 _OLDEST_EXPIRED = """
@@ -147,7 +159,7 @@ class Statements(NamedTuple):
     change: str
     """Writes decisions, each where the effect is still as it was read; answers with the numbers of those."""
     purge: str
-    """Drops the payloads of effects."""
+    """Drops payloads and audit trails of effects that are still as they were read; answers with how many."""
     oldest_expired: str
     """By environment, the age in ms of the oldest lease that ran out and was not taken over."""
 
@@ -157,6 +169,13 @@ def write_statements(clock: str = CLOCK) -> Statements:
     return Statements(
         clock, *(text.replace(":clock", clock) for text in (_GRANT, _COMMIT, _LOOK, _CHANGE, _PURGE, _OLDEST_EXPIRED))
     )
+
+
+def look_for_purge(purge: Purge) -> tuple[str, tuple[object, ...]]:
+    """The next effects that a purge looks at, as the columns of a `Candidate`, and the values of the statement."""
+    only = () if purge.namespace is None else (purge.namespace,)
+    sql = to_numbered(_LOOK_FOR_PURGE.replace(":only", "AND namespace = ?" * len(only)))
+    return sql, (purge.before, purge.environment, *purge.reached, *only, purge.batch)
 
 
 def change_row(

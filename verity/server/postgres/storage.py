@@ -11,7 +11,7 @@ from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.transitions import Lease
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
 from verity._store.api_keys import ApiKey
-from verity._store.purging import Purge
+from verity._store.purging import Candidate, Purge
 from verity._store.reads import Rows, begin
 from verity.server.postgres import api_keys, batches
 from verity.server.postgres.batches import Ids, Work, is_guessed_commit
@@ -20,8 +20,8 @@ from verity.server.postgres.lanes import Lane
 from verity.server.postgres.statements import (
     CLOCK,
     DIALECT,
-    FORGET_EVENTS,
     Statements,
+    look_for_purge,
     to_arrays,
     to_numbered,
     write_statements,
@@ -123,14 +123,21 @@ class PostgresStorage(Storage):
 
     async def purge(self, purge: Purge) -> Purge:
         """Carry out one batch of a purge, durably; returns what is left to do."""
-        select, values = purge.select("environment, namespace, id")
-        async with self._database.connection() as connection, connection.transaction():
-            rows = await connection.fetch(f"{to_numbered(select)} FOR UPDATE", *values)
-            if rows:
-                names = to_arrays([tuple(row) for row in rows])
-                await connection.execute(FORGET_EVENTS, *names)
-                await connection.execute(self._sql.purge, *names)
-        return purge.after([row["id"] for row in rows])
+        sql, values = look_for_purge(purge)
+        async with self._database.connection() as connection:
+            looked_at = [Candidate._make(row) for row in await connection.fetch(sql, *values)]
+            due = [each for each in looked_at if each.is_due]
+            if purge.dry_run or not due:
+                return purge.after(looked_at, len(due))
+            names = sorted((purge.environment, each.namespace, each.key_hash, each.known_count) for each in due)
+            purged: int = await connection.fetchval(self._sql.purge, *to_arrays(names))
+        return purge.after(looked_at, purged)
+
+    async def now_ms(self) -> int:
+        """The database's clock, in ms since 1970."""
+        async with self._database.connection() as connection:
+            now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
+        return now
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""

@@ -33,6 +33,7 @@ NAMES = {
     "async_check_callable": "sync_check_callable",
     "async_gather": "sync_gather",
     "async_settled": "sync_settled",
+    "async_until": "sync_until",
     "asyncio_response": "sync_response",
     "_AsyncOneConnection": "_SyncOneConnection",
     "handle_async_request": "handle_request",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
 from typing import Any
 
 import anyio
@@ -41,3 +43,82 @@ def sync_gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     for thread in threads:
         thread.join()
     return outcomes
+
+
+_LOOK_EVERY_S = 0.005
+_LONG_S = 30.0
+
+
+async def async_until(condition: Callable[[], bool]) -> None:
+    """Return once it holds."""
+    with anyio.fail_after(_LONG_S):
+        while not condition():  # noqa: ASYNC110 - what it waits for happens in another thread or process
+            await anyio.sleep(_LOOK_EVERY_S)
+
+
+def sync_until(condition: Callable[[], bool]) -> None:
+    """Return once it holds."""
+    end = time.monotonic() + _LONG_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(_LOOK_EVERY_S)
+
+
+class AsyncBackground:
+    """Calls that run while the test goes on; leaving it waits for all of them."""
+
+    def __init__(self) -> None:
+        self._group = anyio.create_task_group()
+        self.outcomes: list[Any] = []
+
+    def start(self, call: Callable[[], Awaitable[Any]]) -> anyio.CancelScope:
+        """Begin a call; its outcome, or its exception, is appended."""
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                try:
+                    self.outcomes.append(await call())
+                except Exception as error:  # noqa: BLE001 - it is the outcome
+                    self.outcomes.append(error)
+
+        self._group.start_soon(run)
+        return scope
+
+    async def __aenter__(self) -> AsyncBackground:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._group.__aexit__(kind, error, trace)
+
+
+class SyncBackground:
+    """Calls that run while the test goes on; leaving it waits for all of them."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self.outcomes: list[Any] = []
+
+    def start(self, call: Callable[[], Any]) -> None:
+        """Begin a call; its outcome, or its exception, is appended."""
+
+        def run() -> None:
+            try:
+                self.outcomes.append(call())
+            except Exception as error:  # noqa: BLE001 - it is the outcome
+                self.outcomes.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        self._threads.append(thread)
+
+    def __enter__(self) -> SyncBackground:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for thread in self._threads:
+            thread.join()

@@ -15,7 +15,7 @@ from verity._ledger.calls import Environment
 from verity._store.api_keys import Role
 from verity._store.registry import open_ledger
 from verity.server.api_keys import issue
-from verity.server.app import create_app
+from verity.server.app import LedgerApp, create_app
 from verity.server.opening import is_postgres
 from verity.server.postgres.blocking import PostgresStore
 from verity.server.postgres.database import connect
@@ -124,6 +124,7 @@ class ServedLedger:
     Attributes:
         base_url: what a client is given, with `/v1`. From `start()` on.
         store: the way around the server, for keys and purges.
+        app: the application, once it listens.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class ServedLedger:
         self._listening = threading.Event()
         self._thread: threading.Thread | None = None
         self._server: LedgerServer | None = None
+        self.app: LedgerApp
 
     def start(self) -> ServedLedger:
         """Listen; returns when requests are answered."""
@@ -175,8 +177,8 @@ class ServedLedger:
 
     async def _serve(self, listener: socket.socket) -> None:
         async with self._database.open() as storage:
-            app = create_app(storage, self._settings, now_ms=self._clock)
-            self._server = LedgerServer(app, self._settings, self._listening.set)
+            self.app = create_app(storage, self._settings, now_ms=self._clock)
+            self._server = LedgerServer(self.app, self._settings, self._listening.set)
             await self._server.serve(sockets=[listener])
 
     def __enter__(self) -> ServedLedger:

@@ -6,6 +6,7 @@ ledger, and so are the answers: both come from `_ledger`, through the same store
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -13,9 +14,15 @@ from urllib.parse import unquote
 import httpx
 
 from verity._core.payload import encode_json
-from verity._ledger.calls import Environment, Request, Scope
+from verity._ledger.calls import Answer, Environment, Request, Scope
+from verity._ledger.json_text import read_members
+from verity._ledger.prefer import read_wait_s
+from verity._store.looks import EffectName
 from verity._store.registry import OpenLedger, open_ledger
+from verity._store.sqlite import SqliteStore
 from verity._tracing import trace_headers
+
+_LOOK_EVERY_S = 0.05
 
 _OPERATIONS = {
     ("POST", "lease"): "lease_effect",
@@ -36,6 +43,35 @@ _LISTS = {
     "runs": "list_runs",
     "stats": "get_stats",
 }
+
+
+class _Wait:
+    """For how long a lease request may be held, with `Prefer: wait=N`, while another holder's lease is live.
+
+    It looks again and again, since the other holder may be another process. Of a client's calls on one effect only one
+    waits here, and a look is one read that no writer notices.
+    """
+
+    def __init__(self, store: SqliteStore, request: Request, headers: Mapping[str, str] | None) -> None:
+        self.asked_s = read_wait_s((headers or {}).get("Prefer"))
+        self._store = store
+        self._request = request
+        self._end = time.monotonic() + self.asked_s
+
+    def goes_on(self, answer: Answer) -> bool:
+        """Whether to wait on after this answer."""
+        return bool(self.asked_s) and answer.outcome[0] == "lease_conflict" and time.monotonic() < self._end
+
+    def is_over(self) -> bool:
+        """Whether it is worth while to ask for the lease again."""
+        key = read_members(self._request.body)["effectKey"].value
+        (look,) = self._store.look([EffectName(self._request.scope.environment, self._request.namespace or "", key)])
+        return not look.remaining_ms
+
+
+def _to_response(answer: Answer, wait: _Wait) -> httpx.Response:
+    headers = {**answer.headers, "preference-applied": "wait"} if wait.asked_s else dict(answer.headers)
+    return httpx.Response(answer.status, headers=headers, content=answer.body)
 
 
 class _EmbeddedSender:
@@ -72,8 +108,16 @@ class AsyncEmbeddedSender(_EmbeddedSender):
         params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         """Carry the call out; raises only what says that the ledger can't be used at all."""
-        answer = await self._ledger.loops.answer(self._read(method, url, headers, json, params))
-        return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
+        request = self._read(method, url, headers, json, params)
+        wait = _Wait(self._ledger.store, request, headers)
+        answer = await self._ledger.loops.answer(request)
+        while wait.goes_on(answer):
+            import anyio.to_thread  # only here: a program that does not wait does not need it
+
+            await anyio.sleep(_LOOK_EVERY_S)
+            if await anyio.to_thread.run_sync(wait.is_over):
+                answer = await self._ledger.loops.answer(request)
+        return _to_response(answer, wait)
 
     async def aclose(self) -> None:
         """Let go of the ledger."""
@@ -93,8 +137,14 @@ class SyncEmbeddedSender(_EmbeddedSender):
         params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         """Carry the call out; raises only what says that the ledger can't be used at all."""
-        answer = self._ledger.threads.answer(self._read(method, url, headers, json, params))
-        return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
+        request = self._read(method, url, headers, json, params)
+        wait = _Wait(self._ledger.store, request, headers)
+        answer = self._ledger.threads.answer(request)
+        while wait.goes_on(answer):
+            time.sleep(_LOOK_EVERY_S)
+            if wait.is_over():
+                answer = self._ledger.threads.answer(request)
+        return _to_response(answer, wait)
 
     def close(self) -> None:
         """Let go of the ledger."""

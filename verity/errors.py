@@ -105,11 +105,15 @@ class LeaseConflictError(VerityApiError):
 
     Attributes:
         lease_expires_at: when that lease runs out if it is not renewed (RFC 3339, the ledger's clock), or None.
+        waited: whether the ledger held the request, as asked, before it gave this answer.
     """
 
-    def __init__(self, message: str = "", *, lease_expires_at: str | None = None, **context: Any) -> None:
+    def __init__(
+        self, message: str = "", *, lease_expires_at: str | None = None, waited: bool = False, **context: Any
+    ) -> None:
         super().__init__(message, **context)
         self.lease_expires_at = lease_expires_at
+        self.waited = waited
 
 
 class EffectPreviouslyFailedError(VerityError):

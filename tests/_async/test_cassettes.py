@@ -17,6 +17,7 @@ from tests.served import ServedLedger, TestClock
 from verity import (
     CommitRequestBody,
     CommitUncertainError,
+    ConflictRetryConfig,
     EffectPreviouslyFailedError,
     FailRequestBody,
     LeaseConflictError,
@@ -54,7 +55,8 @@ async def played(request: pytest.FixtureRequest) -> AsyncIterator[Played]:
             served = stack.enter_context(ServedLedger(clock=clock))
             base_url, api_key = served.base_url, served.create_key()
         tape = stack.enter_context(cassette(request.node.originalname.removeprefix("test_")))
-        async with VerityClient(base_url, api_key, "payments", _runtime=runtime) as client:
+        retry = ConflictRetryConfig(wait=False)  # the ledger would hold requests in real time
+        async with VerityClient(base_url, api_key, "payments", conflict_retry=retry, _runtime=runtime) as client:
             yield Played(client, clock, runtime)
         assert RECORDING or tape.all_played, "the client sent less than it did"
 

@@ -306,7 +306,9 @@ async def test_a_conflict_takes_over_when_the_lease_runs_out(world: AsyncWorld) 
 
 async def test_the_attempts_are_requests(world: AsyncWorld) -> None:
     await world.client.request_lease("payments", {"effectKey": world.key, "leaseDurationMs": 120_000})
-    client = world.new_client(conflict_retry=ConflictRetryConfig(max_attempts=3, initial_delay_s=2.0, jitter=False))
+    client = world.new_client(
+        conflict_retry=ConflictRetryConfig(max_attempts=3, initial_delay_s=2.0, jitter=False, wait=False)
+    )
     with pytest.raises(LeaseConflictError, match="Try again later") as caught:
         await client.protect(world.key, act=world.act)
     assert world.network.operations().count("lease") == 1 + 3

@@ -9,7 +9,7 @@ import httpx
 from tests._async.network import AsyncFaultyTransport
 from tests._async.virtual import AsyncVirtualRuntime
 from tests.served import ServedLedger, TestClock
-from verity import VerityClient
+from verity import ConflictRetryConfig, VerityClient
 
 
 class AsyncWorld:
@@ -42,6 +42,7 @@ class AsyncWorld:
             "namespace": "payments",
             "transport": self.network,
             "_runtime": self.runtime,
+            "conflict_retry": ConflictRetryConfig(wait=False),  # the ledger would hold requests in real time
         }
         client = VerityClient(**{**arguments, **settings})
         self._clients.append(client)

@@ -18,6 +18,7 @@ from tests.served import ServedLedger, TestClock
 from verity import (
     CommitRequestBody,
     CommitUncertainError,
+    ConflictRetryConfig,
     EffectPreviouslyFailedError,
     FailRequestBody,
     LeaseConflictError,
@@ -55,7 +56,8 @@ def played(request: pytest.FixtureRequest) -> Iterator[Played]:
             served = stack.enter_context(ServedLedger(clock=clock))
             base_url, api_key = served.base_url, served.create_key()
         tape = stack.enter_context(cassette(request.node.originalname.removeprefix("test_")))
-        with SyncVerityClient(base_url, api_key, "payments", _runtime=runtime) as client:
+        retry = ConflictRetryConfig(wait=False)  # the ledger would hold requests in real time
+        with SyncVerityClient(base_url, api_key, "payments", conflict_retry=retry, _runtime=runtime) as client:
             yield Played(client, clock, runtime)
         assert RECORDING or tape.all_played, "the client sent less than it did"
 

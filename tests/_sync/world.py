@@ -10,7 +10,7 @@ import httpx
 from tests._sync.network import SyncFaultyTransport
 from tests._sync.virtual import SyncVirtualRuntime
 from tests.served import ServedLedger, TestClock
-from verity import SyncVerityClient
+from verity import ConflictRetryConfig, SyncVerityClient
 
 
 class SyncWorld:
@@ -43,6 +43,7 @@ class SyncWorld:
             "namespace": "payments",
             "transport": self.network,
             "_runtime": self.runtime,
+            "conflict_retry": ConflictRetryConfig(wait=False),  # the ledger would hold requests in real time
         }
         client = SyncVerityClient(**{**arguments, **settings})
         self._clients.append(client)

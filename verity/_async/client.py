@@ -109,6 +109,7 @@ class VerityClient:
             self._runtime,
             base_url=self._settings.base_url,
             max_delay_s=self._settings.conflict_retry.max_delay_s,
+            timeout_s=self._settings.request_timeout_s,
         )
         self._protector = AsyncProtector(self._ledger, self._runtime, self._settings)
         self._closed = False

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from verity._async.acquisition import AsyncAcquisition
 from verity._async.lease_keeper import AsyncLeaseKeeper
 from verity._async.ledger import AsyncLedger, Wire
 from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, async_settled
-from verity._core.backoff import conflict_delay
 from verity._core.failure import add_note, describe_failure
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
@@ -24,7 +24,6 @@ from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
 from verity.errors import (
     CommitUncertainError,
     EffectPreviouslyFailedError,
-    LeaseConflictError,
     ObserveFailedError,
     VerityError,
 )
@@ -68,11 +67,14 @@ class AsyncProtector:
         self._runtime = runtime
         self._settings = settings
         self._logger: logging.Logger = settings.logger
+        self._acquisition = AsyncAcquisition(ledger, runtime, settings.logger)
         self._warned_names: set[str | None] = set()
 
     async def protect(self, effect: AsyncEffect) -> Any:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
-        lease, requested_at = await self._acquire(effect)
+        lease, requested_at = await self._acquisition.acquire(
+            effect.namespace, effect.lease_body, effect.conflict_retry
+        )
         if lease.status == CACHED_COMPLETED:
             effect.span.outcome = "cached"
             return lease.cached_result
@@ -96,25 +98,6 @@ class AsyncProtector:
                 effect.cancellation.release()
                 raise
             return await self._commit(effect, lease, await async_settled("act", result), "acted")
-
-    async def _acquire(self, effect: AsyncEffect) -> tuple[LeaseResponse, float]:
-        """The lease, or the cached outcome, and when it was requested on the monotonic clock."""
-        config = effect.conflict_retry
-        idempotency_key = self._runtime.new_id()
-        attempt = 1
-        while True:
-            requested_at = self._runtime.monotonic()
-            try:
-                lease = await self._ledger.lease(effect.namespace, effect.lease_body, idempotency_key=idempotency_key)
-            except LeaseConflictError as conflict:
-                if not config.enabled or attempt >= config.max_attempts:
-                    raise
-                delay_s = conflict_delay(config, attempt, conflict.retry_after_s, self._runtime.random())
-            else:
-                return lease, requested_at
-            self._logger.debug("Effect %r is being processed elsewhere; asking again in %.1f s.", effect.key, delay_s)
-            await self._runtime.sleep(delay_s)
-            attempt += 1
 
     def _keep(self, effect: AsyncEffect, lease: LeaseResponse, requested_at: float) -> AsyncLeaseKeeper:
         return AsyncLeaseKeeper(

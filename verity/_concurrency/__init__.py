@@ -20,6 +20,7 @@ from verity._concurrency.calls import (
     sync_settled,
 )
 from verity._concurrency.homes import AsyncHome, AsyncSemaphore, SyncHome, SyncSemaphore, forget_in_child
+from verity._concurrency.lines import AsyncLines, SyncLines
 from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "AsyncCancellation",
     "AsyncFunction",
     "AsyncHome",
+    "AsyncLines",
     "AsyncRuntime",
     "AsyncSemaphore",
     "AsyncThunk",
@@ -34,6 +36,7 @@ __all__ = [
     "SyncCancellation",
     "SyncFunction",
     "SyncHome",
+    "SyncLines",
     "SyncRuntime",
     "SyncSemaphore",
     "SyncThunk",

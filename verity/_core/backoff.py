@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from verity.config import ConflictRetryConfig
+
+MAX_HOLD_S = 25
+"""The longest that a ledger holds a lease request."""
 
 SEND_ATTEMPTS = 3
 """Requests in all for one logical call whose answers are lost or transient."""
@@ -18,6 +23,36 @@ def conflict_delay(config: ConflictRetryConfig, attempt: int, retry_after_s: flo
     """
     delay = _spread(_doubled(config.initial_delay_s, attempt, config.max_delay_s), random, enabled=config.jitter)
     return min(max(delay, retry_after_s or 0.0), config.max_delay_s)
+
+
+def hold_s(config: ConflictRetryConfig, delay_s: float) -> int:
+    """Whole seconds for which a ledger may hold the next lease request, instead of a delay before it; 0: it may not.
+
+    Rounded up, since a ledger answers as soon as there is something to say.
+    """
+    if not config.wait or config.max_delay_s < 1:
+        return 0
+    return min(math.ceil(delay_s), int(config.max_delay_s), MAX_HOLD_S)
+
+
+def patience_s(config: ConflictRetryConfig) -> float:
+    """How long all delays of a call take together, in seconds."""
+    patience = 0.0
+    for attempt in range(1, config.max_attempts):
+        delay = _doubled(config.initial_delay_s, attempt, config.max_delay_s)
+        if delay >= config.max_delay_s or not delay:
+            return patience + (config.max_attempts - attempt) * delay
+        patience += delay
+    return patience
+
+
+def attempt_after(config: ConflictRetryConfig, waited_s: float) -> int:
+    """The attempt (from 1) that a call has come to which has waited in line for so long. One more is always left."""
+    for attempt in range(1, config.max_attempts - 1):
+        waited_s -= _doubled(config.initial_delay_s, attempt, config.max_delay_s)
+        if waited_s < 0 or not config.initial_delay_s:
+            return attempt
+    return max(1, config.max_attempts - 1)
 
 
 def resend_delay(attempt: int, retry_after_s: float | None, max_delay_s: float, random: float) -> float:

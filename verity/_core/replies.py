@@ -131,6 +131,7 @@ def _read_problem(
         error: VerityApiError = LeaseConflictError(
             f"Another holder's lease on effect {effect_key!r} is live (HTTP 409, {said}). {advice}",
             lease_expires_at=expires if isinstance(expires, str) else None,
+            waited="wait" in headers.get("preference-applied", "").lower(),
             **context,
         )
     else:

@@ -22,6 +22,7 @@ from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, ans
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
 from verity._store.connection import connect
+from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import COLUMNS, hash_key
 from verity._store.purging import DUE, PURGED, Candidate, Purge
 from verity._store.reads import Rows, begin
@@ -50,6 +51,7 @@ ORDER BY events.effect LIMIT ?
 """
 _PURGE = f"UPDATE effects SET {PURGED} WHERE id = ? AND event_count = ? AND purged_at IS NULL"
 _RETRY_AFTER_S = 1
+_LOOKED_UP_AT_ONCE = 500
 _ID_RANDOM_BITS = 21
 DIALECT = Dialect(
     contains="instr({0}, ?) > 0", namespace="namespace", namespace_value="{namespace}", event_owner={"effect": "id"}
@@ -165,6 +167,22 @@ class SqliteStore:
         """The ledger's clock, in ms since 1970."""
         with self._lock:
             return self._now()
+
+    def look(self, names: Sequence[EffectName]) -> list[Look]:
+        """Look at effects that somebody waits for. It reads; writers don't notice."""
+        hashes = [hash_key(*name) for name in names]
+        found: dict[object, Look] = {}
+        with self._lock:
+            connection, now = self._connected(), self._now()
+            for start in range(0, len(hashes), _LOOKED_UP_AT_ONCE):
+                some = hashes[start : start + _LOOKED_UP_AT_ONCE]
+                rows: Rows = connection.execute(
+                    "SELECT key_hash, status, lease_expires_at FROM effects"
+                    f" WHERE key_hash IN ({', '.join('?' * len(some))})",
+                    some,
+                ).fetchall()
+                found.update((key_hash, look_at(status, expires_at, now)) for key_hash, status, expires_at in rows)
+        return [found.get(each, UNKNOWN) for each in hashes]
 
     def expired_for_ms(self) -> dict[Environment, int]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""

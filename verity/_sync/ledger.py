@@ -12,6 +12,7 @@ import httpx
 from verity_api import AuthenticatedClient
 from verity_api.api.effects import commit_effect, fail_effect, lease_effect, renew_effect, report_observe
 from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewRequest, ReportObserveRequest
+from verity_api.types import UNSET
 
 from verity._concurrency import SyncRuntime, SyncThunk
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
@@ -31,22 +32,34 @@ class SyncLedger:
     sent a request with a lost or transient answer up to `SEND_ATTEMPTS` times: all these calls are idempotent.
     """
 
-    def __init__(self, sender: Any, runtime: SyncRuntime, *, base_url: str, max_delay_s: float) -> None:
+    def __init__(
+        self, sender: Any, runtime: SyncRuntime, *, base_url: str, max_delay_s: float, timeout_s: float
+    ) -> None:
         self._sender = sender
         self._runtime = runtime
         self._base_url = base_url
         self._max_delay_s = max_delay_s
+        self._timeout_s = timeout_s
         self.api = _api_over(sender, base_url)
 
-    def lease(self, namespace: str, body: Wire, *, idempotency_key: str) -> LeaseResponse:
-        """Ask for a lease; the idempotency key makes a repeated request get the same grant."""
+    def lease(self, namespace: str, body: Wire, *, idempotency_key: str, hold_s: int = 0) -> LeaseResponse:
+        """Ask for a lease; the idempotency key makes a repeated request get the same grant.
+
+        Args:
+            namespace: where the key is.
+            body: the request.
+            idempotency_key: one for each logical request.
+            hold_s: for how many seconds the ledger may hold the request while another holder's lease is live.
+        """
         request = LeaseRequest.from_dict(body)
+        api = self._api_with(self._timeout_s + hold_s if hold_s else None)
+        prefer = f"wait={hold_s}" if hold_s else UNSET
         return self.call(
             LeaseResponse,
             "lease",
             body["effectKey"],
             lambda: lease_effect.sync_response(
-                namespace, client=self.api, body=request, idempotency_key=idempotency_key
+                namespace, client=api, body=request, idempotency_key=idempotency_key, prefer=prefer
             ),
         )
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verity._concurrency import SyncAct, SyncCancellation, SyncRuntime, sync_settled
-from verity._core.backoff import conflict_delay
 from verity._core.failure import add_note, describe_failure
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
+from verity._sync.acquisition import SyncAcquisition
 from verity._sync.lease_keeper import SyncLeaseKeeper
 from verity._sync.ledger import SyncLedger, Wire
 from verity._tracing import EffectSpan
@@ -25,7 +25,6 @@ from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
 from verity.errors import (
     CommitUncertainError,
     EffectPreviouslyFailedError,
-    LeaseConflictError,
     ObserveFailedError,
     VerityError,
 )
@@ -69,11 +68,12 @@ class SyncProtector:
         self._runtime = runtime
         self._settings = settings
         self._logger: logging.Logger = settings.logger
+        self._acquisition = SyncAcquisition(ledger, runtime, settings.logger)
         self._warned_names: set[str | None] = set()
 
     def protect(self, effect: SyncEffect) -> Any:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
-        lease, requested_at = self._acquire(effect)
+        lease, requested_at = self._acquisition.acquire(effect.namespace, effect.lease_body, effect.conflict_retry)
         if lease.status == CACHED_COMPLETED:
             effect.span.outcome = "cached"
             return lease.cached_result
@@ -97,25 +97,6 @@ class SyncProtector:
                 effect.cancellation.release()
                 raise
             return self._commit(effect, lease, sync_settled("act", result), "acted")
-
-    def _acquire(self, effect: SyncEffect) -> tuple[LeaseResponse, float]:
-        """The lease, or the cached outcome, and when it was requested on the monotonic clock."""
-        config = effect.conflict_retry
-        idempotency_key = self._runtime.new_id()
-        attempt = 1
-        while True:
-            requested_at = self._runtime.monotonic()
-            try:
-                lease = self._ledger.lease(effect.namespace, effect.lease_body, idempotency_key=idempotency_key)
-            except LeaseConflictError as conflict:
-                if not config.enabled or attempt >= config.max_attempts:
-                    raise
-                delay_s = conflict_delay(config, attempt, conflict.retry_after_s, self._runtime.random())
-            else:
-                return lease, requested_at
-            self._logger.debug("Effect %r is being processed elsewhere; asking again in %.1f s.", effect.key, delay_s)
-            self._runtime.sleep(delay_s)
-            attempt += 1
 
     def _keep(self, effect: SyncEffect, lease: LeaseResponse, requested_at: float) -> SyncLeaseKeeper:
         return SyncLeaseKeeper(

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from verity._ledger import calls
 from verity._ledger.calls import Answer, Request
+from verity._ledger.prefer import read_wait_s
 from verity._tracing import RequestSpan, read_trace_parent
 from verity.server import metrics, problems
 from verity.server.auth import Authenticator
@@ -30,6 +31,7 @@ from verity.server.rates import RateLimit
 from verity.server.router import Router
 from verity.server.settings import ServerSettings
 from verity.server.storage import Storage, StorageError
+from verity.server.waiting import WaitingRoom
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -43,6 +45,7 @@ _MAX_QUERY_PARAMETERS = 50
 # What a holder says of an effect that it was granted. Refused, it would leave behind what nobody knows of.
 _FINISHING = frozenset({"commit_effect", "fail_effect", "renew_effect"})
 _PREFIX = "/v1"
+_LEASE = "lease_effect"
 _PROBES = ("/healthz", "/readyz", "/metrics")
 _NOBODY = bytes(32)
 _READY_WITHIN_S = 2.0
@@ -82,6 +85,8 @@ class LedgerApp:
         self._settings = settings
         self._rates = RateLimit(settings.rate_limit)
         self._router = Router(read_operations(load_spec()))
+        self.waiting = WaitingRoom(storage, settings.max_waits)
+        self.metrics.watch_waits(lambda: self.waiting.parked)
         self._callers = Authenticator(storage.find_key, cache_s=settings.key_cache_s, now_ms=now_ms)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +114,9 @@ class LedgerApp:
             answer = problems.to_answer(problems.unavailable(), request_id)
         except asyncio.CancelledError:  # the server ends, and its time to do so in good order is over
             _logger.error("a request was given up: the server ends", extra={"requestId": request_id})
-            answer = problems.to_answer(problems.unavailable(), request_id)
+            await _send_answer(send, problems.to_answer(problems.unavailable(), request_id), request_id, more=False)
+            self._record(call, 503)
+            raise
         except Exception as error:  # noqa: BLE001 - the border: whatever fails is answered as a problem
             _logger.error("a request failed: %s", describe(error), extra={"requestId": request_id})
             answer = problems.to_answer(problems.internal(), request_id)
@@ -147,19 +154,26 @@ class LedgerApp:
         parameters = operation.check_parameters(in_path, _read_query(scope["query_string"]), headers)
         members = operation.check_body(body, self._settings.max_body_depth)
         idempotency_key = headers.get(b"idempotency-key")
-        return await self._storage.answer(
-            Request(
-                scope=caller,
-                operation=operation.name,
-                namespace=in_path.get("namespace"),
-                body=body,
-                members=members,
-                query=parameters,
-                idempotency_key=None if idempotency_key is None else idempotency_key.decode("latin-1"),
-                request_id=call.request_id,
-                trace_parent=read_trace_parent(headers.get(b"traceparent")),
-            )
+        request = Request(
+            scope=caller,
+            operation=operation.name,
+            namespace=in_path.get("namespace"),
+            body=body,
+            members=members,
+            query=parameters,
+            idempotency_key=None if idempotency_key is None else idempotency_key.decode("latin-1"),
+            request_id=call.request_id,
+            trace_parent=read_trace_parent(headers.get(b"traceparent")),
         )
+        wait_s = 0
+        if operation.name == _LEASE and b"prefer" in headers:
+            wait_s = read_wait_s(headers[b"prefer"].decode("latin-1"))
+        if wait_s:
+            return await self.waiting.answer_lease(request, wait_s, receive)
+        answer = await self._storage.answer(request)
+        if self.waiting.parked and answer.status == 200:
+            self.waiting.changed(request)
+        return answer
 
     def _check_rate(self, caller: calls.Scope, operation: str) -> None:
         wait_s = self._rates.take(caller.actor or "", must=operation in _FINISHING)

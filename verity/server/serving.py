@@ -51,6 +51,7 @@ class LedgerServer(uvicorn.Server):
         )
         super().__init__(config)
         self._on_listening = on_listening
+        self._waiting = app.waiting
         self._connections = Connections(settings, app.metrics)
         self._tls = tls
         self._handshake_timeout_s = settings.header_timeout_s
@@ -71,7 +72,8 @@ class LedgerServer(uvicorn.Server):
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nothing more, and finish what has begun."""
+        """Accept nothing more, and finish what has begun; who waits for another holder is answered now."""
+        self._waiting.close()
         await super().shutdown(sockets)
         self._connections.stop()
 

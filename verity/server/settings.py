@@ -22,6 +22,8 @@ class ServerSettings:
         header_timeout_s: how long a request's header may take, from the first byte or the connection on, in seconds.
         body_timeout_s: how long its body may take after that, in seconds.
         max_connections: how many connections may be open.
+        max_waits: how many lease requests may be held until another holder's effect is decided; further ones are
+            answered at once.
         max_batch: how many calls go to storage together at the most; 1 switches group commit off.
         key_cache_s: how long a looked-up API key is trusted, in seconds; the longest that a revoked one lives on.
         access_log: whether to log one line for each request.
@@ -36,6 +38,7 @@ class ServerSettings:
     header_timeout_s: float = 5.0
     body_timeout_s: float = 9.0
     max_connections: int = 10_000
+    max_waits: int = 10_000
     max_batch: int = MAX_BATCH
     key_cache_s: float = 0.5
     access_log: bool = False

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import apsw
 
 from verity._ledger.calls import Answer, Environment, Request
 from verity._store.api_keys import ApiKey
+from verity._store.looks import EffectName, Look
 from verity._store.registry import OpenLedger
 
 
@@ -25,8 +26,8 @@ class Pool(NamedTuple):
 
 
 class Storage(Protocol):
-    """Where a served ledger keeps its effects and keys, seen from an event loop. Without the last three, which are for
-    `/metrics`, an implementation that inherits from this works, too.
+    """Where a served ledger keeps its effects and keys, seen from an event loop. Without the last four, which are for
+    waiting and `/metrics`, an implementation that inherits from this works, too.
     """
 
     async def answer(self, request: Request) -> Answer:
@@ -40,6 +41,14 @@ class Storage(Protocol):
             StorageError: storage did not answer.
         """
         ...
+
+    async def look(self, names: Sequence[EffectName]) -> list[Look]:  # noqa: ARG002 - as with `watch_batches`
+        """Look at effects that somebody waits for, all of them at once, without disturbing anybody.
+
+        Raises:
+            StorageError: storage did not answer, or can't look.
+        """
+        raise StorageError(f"{type(self).__name__} can't look at effects")
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how long ago the oldest lease ran out that nobody took over; none is absent. Cheap.
@@ -72,6 +81,13 @@ class SqliteStorage(Storage):
         """The API key with this hash."""
         try:
             return await asyncio.get_running_loop().run_in_executor(None, self._ledger.store.find_key, sha256)
+        except apsw.Error as error:
+            raise StorageError(type(error).__name__) from error
+
+    async def look(self, names: Sequence[EffectName]) -> list[Look]:
+        """Look at effects that somebody waits for."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, self._ledger.store.look, names)
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 

@@ -127,7 +127,9 @@ def _effects_of(store: Store, environment: Environment) -> SyncEffects:
     from verity._sync.effects import SyncEffects
     from verity._sync.ledger import SyncLedger
 
-    ledger = SyncLedger(_StoreSender(store, environment), SyncRuntime(), base_url="the database", max_delay_s=1.0)
+    ledger = SyncLedger(
+        _StoreSender(store, environment), SyncRuntime(), base_url="the database", max_delay_s=1.0, timeout_s=20.0
+    )
     return SyncEffects(ledger, None, lambda: None)
 
 

@@ -96,6 +96,11 @@ SELECT wanted.n::integer, :clock, {", ".join(f"effects.{name}" for name in COLUM
 FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS wanted(environment, namespace, key_hash, n)
 LEFT JOIN effects ON {_IS_NAMED}
 """
+_STATES = f"""
+SELECT effects.status, effects.lease_expires_at, :clock
+FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS wanted(environment, namespace, key_hash, n)
+LEFT JOIN effects ON {_IS_NAMED} ORDER BY wanted.n
+"""
 _STAYS = frozenset({"id", "namespace", "key", "created_at", "purged_at"})
 _CHANGING = tuple(name for name in Effect._fields if name not in _STAYS)
 CHANGE_COLUMNS = ("n", *_NAME, "known_count", *_CHANGING)
@@ -162,13 +167,14 @@ class Statements(NamedTuple):
     """Drops payloads and audit trails of effects that are still as they were read; answers with how many."""
     oldest_expired: str
     """By environment, the age in ms of the oldest lease that ran out and was not taken over."""
+    states: str
+    """Status, expiry and the time, or nulls, in the order of the names."""
 
 
 def write_statements(clock: str = CLOCK) -> Statements:
     """The statements; `clock` is an SQL expression for the time in ms since 1970."""
-    return Statements(
-        clock, *(text.replace(":clock", clock) for text in (_GRANT, _COMMIT, _LOOK, _CHANGE, _PURGE, _OLDEST_EXPIRED))
-    )
+    texts = (_GRANT, _COMMIT, _LOOK, _CHANGE, _PURGE, _OLDEST_EXPIRED, _STATES)
+    return Statements(clock, *(text.replace(":clock", clock) for text in texts))
 
 
 def look_for_purge(purge: Purge) -> tuple[str, tuple[object, ...]]:

@@ -12,6 +12,8 @@ from verity._ledger.transitions import Lease
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
 from verity._store.api_keys import ApiKey
 from verity._store.purging import Candidate, Purge
+from verity._store.looks import UNKNOWN, EffectName, Look, look_at
+from verity._store.names import hash_key
 from verity._store.reads import Rows, begin
 from verity.server.postgres import api_keys, batches
 from verity.server.postgres.batches import Ids, Work, is_guessed_commit
@@ -138,6 +140,13 @@ class PostgresStorage(Storage):
         async with self._database.connection() as connection:
             now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
         return now
+
+    async def look(self, names: Sequence[EffectName]) -> list[Look]:
+        """Look at effects that somebody waits for."""
+        rows = [(name.environment, name.namespace, hash_key(*name)) for name in names]
+        async with self._database.reading() as connection:
+            found = await connection.fetch(self._sql.states, *to_arrays(rows))
+        return [UNKNOWN if status is None else look_at(status, expires_at, now) for status, expires_at, now in found]
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""

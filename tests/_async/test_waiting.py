@@ -1,0 +1,193 @@
+"""Waiting for another holder: in real time, since it is the ledger that waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests._async.network import AsyncFaultyTransport, Says
+from tests._async.world import AsyncWorld
+from tests.gather import AsyncBackground, async_until
+from tests.served import ServedLedger
+from verity import ConflictRetryConfig, LeaseConflictError, VerityClient
+
+
+class Contest:
+    """A holder of an effect, and a client whose calls have to wait for it."""
+
+    def __init__(self, holder: VerityClient, client: VerityClient, network: AsyncFaultyTransport | None) -> None:
+        self.holder, self.client, self.network = holder, client, network
+        self.lease: Any = None
+        self.acts = 0
+
+    async def hold(self, duration_ms: int = 30_000) -> None:
+        self.lease = await self.holder.request_lease("payments", {"effectKey": "k", "leaseDurationMs": duration_ms})
+
+    async def commit(self, result: Any = "theirs") -> None:
+        tokens = {name: self.lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+        await self.holder.commit("payments", {**tokens, "result": result})
+
+    async def fail(self) -> None:
+        tokens = {name: self.lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+        await self.holder.fail("payments", {**tokens, "error": "declined"})
+
+    async def act(self) -> str:
+        self.acts += 1
+        return "ours"
+
+    async def protect(self) -> Any:
+        return await self.client.protect("k", act=self.act)
+
+    def held(self) -> int:
+        """How many requests asked to be held."""
+        assert self.network is not None
+        return sum("prefer" in each.headers for each in self.network.sent)
+
+
+def _nothing() -> None:
+    """A request that goes through."""
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[ServedLedger]:
+    with ServedLedger() as served:
+        yield served
+
+
+@pytest.fixture
+async def contest(served: ServedLedger) -> AsyncIterator[Contest]:
+    network = AsyncFaultyTransport()
+    key = served.create_key()
+    async with (
+        VerityClient(served.base_url, key, "payments") as holder,
+        VerityClient(served.base_url, key, "payments", transport=network) as client,
+    ):
+        yield Contest(holder, client, network)
+    await network.aclose()
+
+
+@pytest.fixture(params=["file", "memory"])
+async def embedded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Contest]:
+    url = f"sqlite:///{tmp_path}/v.db" if request.param == "file" else "sqlite://"
+    async with VerityClient(url, namespace="payments") as client, VerityClient(url, namespace="payments") as other:
+        yield Contest(other if request.param == "file" else client, client, None)
+
+
+async def test_who_waits_has_the_result_with_the_second_request(contest: Contest, served: ServedLedger) -> None:
+    await contest.hold()
+    async with AsyncBackground() as background:
+        background.start(contest.protect)
+        await async_until(lambda: served.app.waiting.parked == 1)
+        await contest.commit()
+    assert background.outcomes == ["theirs"]
+    assert contest.acts == 0
+    assert contest.network is not None
+    assert [each.headers.get("prefer") for each in contest.network.sent] == [None, "wait=1"]
+
+
+async def test_of_many_that_wait_for_one_effect_one_asks(contest: Contest, served: ServedLedger) -> None:
+    await contest.hold()
+    async with AsyncBackground() as background:
+        for _ in range(40):
+            background.start(contest.protect)
+        await async_until(lambda: contest.network is not None and len(contest.network.sent) == 41)
+        await async_until(lambda: served.app.waiting.parked == 1)
+        await contest.commit()
+    assert background.outcomes == ["theirs"] * 40
+    assert contest.held() == 1
+    assert contest.acts == 0
+
+
+async def test_what_failed_is_everybodys_answer_too(contest: Contest, served: ServedLedger) -> None:
+    await contest.hold()
+    async with AsyncBackground() as background:
+        for _ in range(5):
+            background.start(contest.protect)
+        await async_until(lambda: contest.network is not None and len(contest.network.sent) == 6)
+        await contest.fail()
+    assert [type(each).__name__ for each in background.outcomes] == ["EffectPreviouslyFailedError"] * 5
+    assert contest.held() == 1
+
+
+async def test_a_lease_that_runs_out_is_granted_to_one_of_those_who_wait(contest: Contest) -> None:
+    await contest.hold(5_000)
+    async with AsyncBackground() as background:
+        for _ in range(8):
+            background.start(contest.protect)
+    assert background.outcomes == ["ours"] * 8
+    assert contest.acts == 1
+
+
+# async only
+async def test_when_the_one_who_asks_is_cancelled_the_next_one_asks(contest: Contest, served: ServedLedger) -> None:
+    await contest.hold()
+    async with AsyncBackground() as background:
+        first = background.start(contest.protect)
+        await async_until(lambda: served.app.waiting.parked == 1)
+        for _ in range(3):
+            background.start(contest.protect)
+        await async_until(lambda: contest.network is not None and len(contest.network.sent) == 5)
+        first.cancel()
+        await async_until(lambda: contest.held() == 2)
+        await contest.commit()
+    assert background.outcomes == ["theirs"] * 3
+
+
+# end async only
+async def test_when_the_one_who_asks_is_answered_with_an_error_the_next_one_asks(contest: Contest) -> None:
+    await contest.hold()
+    assert contest.network is not None
+    contest.network.faults["lease"] = [_nothing, _nothing, Says(403, b"{}")]
+    async with AsyncBackground() as background:
+        background.start(contest.protect)
+        background.start(contest.protect)
+        await async_until(lambda: contest.held() == 2)
+        await contest.commit()
+    assert sorted(map(str, background.outcomes))[1] == "theirs"
+    assert contest.acts == 0
+
+
+async def test_patience_ends(contest: Contest) -> None:
+    await contest.hold()
+    retry = ConflictRetryConfig(max_attempts=2, initial_delay_s=0.01, max_delay_s=1)
+    client = VerityClient(
+        contest.client._settings.base_url, contest.client._settings.api_key, "payments", conflict_retry=retry
+    )
+    async with client, AsyncBackground() as background:
+        for _ in range(3):
+            background.start(lambda: client.protect("k", act=contest.act))
+    assert [type(each) for each in background.outcomes] == [LeaseConflictError] * 3
+    assert any(each.waited for each in background.outcomes)
+    assert contest.acts == 0
+
+
+async def test_an_older_ledger_is_asked_after_delays_as_ever(world: AsyncWorld) -> None:
+    client = world.new_client(conflict_retry=ConflictRetryConfig(max_attempts=4))
+    world.network.faults["lease"] = [Says(409, b"{}")] * 3
+    assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert world.runtime.slept == [0.5, 1.0]
+    assert [each.headers.get("prefer") for each in world.network.sent[:4]] == [None, "wait=1", None, None]
+
+
+@pytest.mark.parametrize("retry", [{"wait": False}, {"max_delay_s": 0.9}])
+async def test_a_client_that_may_not_wait_sleeps(retry: Any, world: AsyncWorld) -> None:
+    client = world.new_client(conflict_retry=ConflictRetryConfig(**retry))
+    world.network.faults["lease"] = [Says(409, b"{}")]
+    assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert [each.headers.get("prefer") for each in world.network.sent[:2]] == [None, None]
+    assert world.runtime.slept == [0.5]
+
+
+async def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:
+    await embedded.hold()
+    async with AsyncBackground() as background:
+        for _ in range(5):
+            background.start(embedded.protect)
+        await async_until(lambda: len(embedded.client._protector._acquisition._lines.lines) == 1)
+        await embedded.commit()
+    assert background.outcomes == ["theirs"] * 5
+    assert embedded.acts == 0
+    assert not embedded.client._protector._acquisition._lines.lines

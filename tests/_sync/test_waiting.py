@@ -1,0 +1,178 @@
+# Made from tests/_async/test_waiting.py by scripts/mirror.py. Do not edit.
+"""Waiting for another holder: in real time, since it is the ledger that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests._sync.network import Says, SyncFaultyTransport
+from tests._sync.world import SyncWorld
+from tests.gather import SyncBackground, sync_until
+from tests.served import ServedLedger
+from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient
+
+
+class Contest:
+    """A holder of an effect, and a client whose calls have to wait for it."""
+
+    def __init__(self, holder: SyncVerityClient, client: SyncVerityClient, network: SyncFaultyTransport | None) -> None:
+        self.holder, self.client, self.network = holder, client, network
+        self.lease: Any = None
+        self.acts = 0
+
+    def hold(self, duration_ms: int = 30_000) -> None:
+        self.lease = self.holder.request_lease("payments", {"effectKey": "k", "leaseDurationMs": duration_ms})
+
+    def commit(self, result: Any = "theirs") -> None:
+        tokens = {name: self.lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+        self.holder.commit("payments", {**tokens, "result": result})
+
+    def fail(self) -> None:
+        tokens = {name: self.lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+        self.holder.fail("payments", {**tokens, "error": "declined"})
+
+    def act(self) -> str:
+        self.acts += 1
+        return "ours"
+
+    def protect(self) -> Any:
+        return self.client.protect("k", act=self.act)
+
+    def held(self) -> int:
+        """How many requests asked to be held."""
+        assert self.network is not None
+        return sum("prefer" in each.headers for each in self.network.sent)
+
+
+def _nothing() -> None:
+    """A request that goes through."""
+
+
+@pytest.fixture
+def served() -> Iterator[ServedLedger]:
+    with ServedLedger() as served:
+        yield served
+
+
+@pytest.fixture
+def contest(served: ServedLedger) -> Iterator[Contest]:
+    network = SyncFaultyTransport()
+    key = served.create_key()
+    with (
+        SyncVerityClient(served.base_url, key, "payments") as holder,
+        SyncVerityClient(served.base_url, key, "payments", transport=network) as client,
+    ):
+        yield Contest(holder, client, network)
+    network.close()
+
+
+@pytest.fixture(params=["file", "memory"])
+def embedded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Contest]:
+    url = f"sqlite:///{tmp_path}/v.db" if request.param == "file" else "sqlite://"
+    with SyncVerityClient(url, namespace="payments") as client, SyncVerityClient(url, namespace="payments") as other:
+        yield Contest(other if request.param == "file" else client, client, None)
+
+
+def test_who_waits_has_the_result_with_the_second_request(contest: Contest, served: ServedLedger) -> None:
+    contest.hold()
+    with SyncBackground() as background:
+        background.start(contest.protect)
+        sync_until(lambda: served.app.waiting.parked == 1)
+        contest.commit()
+    assert background.outcomes == ["theirs"]
+    assert contest.acts == 0
+    assert contest.network is not None
+    assert [each.headers.get("prefer") for each in contest.network.sent] == [None, "wait=1"]
+
+
+def test_of_many_that_wait_for_one_effect_one_asks(contest: Contest, served: ServedLedger) -> None:
+    contest.hold()
+    with SyncBackground() as background:
+        for _ in range(40):
+            background.start(contest.protect)
+        sync_until(lambda: contest.network is not None and len(contest.network.sent) == 41)
+        sync_until(lambda: served.app.waiting.parked == 1)
+        contest.commit()
+    assert background.outcomes == ["theirs"] * 40
+    assert contest.held() == 1
+    assert contest.acts == 0
+
+
+def test_what_failed_is_everybodys_answer_too(contest: Contest, served: ServedLedger) -> None:
+    contest.hold()
+    with SyncBackground() as background:
+        for _ in range(5):
+            background.start(contest.protect)
+        sync_until(lambda: contest.network is not None and len(contest.network.sent) == 6)
+        contest.fail()
+    assert [type(each).__name__ for each in background.outcomes] == ["EffectPreviouslyFailedError"] * 5
+    assert contest.held() == 1
+
+
+def test_a_lease_that_runs_out_is_granted_to_one_of_those_who_wait(contest: Contest) -> None:
+    contest.hold(5_000)
+    with SyncBackground() as background:
+        for _ in range(8):
+            background.start(contest.protect)
+    assert background.outcomes == ["ours"] * 8
+    assert contest.acts == 1
+
+
+def test_when_the_one_who_asks_is_answered_with_an_error_the_next_one_asks(contest: Contest) -> None:
+    contest.hold()
+    assert contest.network is not None
+    contest.network.faults["lease"] = [_nothing, _nothing, Says(403, b"{}")]
+    with SyncBackground() as background:
+        background.start(contest.protect)
+        background.start(contest.protect)
+        sync_until(lambda: contest.held() == 2)
+        contest.commit()
+    assert sorted(map(str, background.outcomes))[1] == "theirs"
+    assert contest.acts == 0
+
+
+def test_patience_ends(contest: Contest) -> None:
+    contest.hold()
+    retry = ConflictRetryConfig(max_attempts=2, initial_delay_s=0.01, max_delay_s=1)
+    client = SyncVerityClient(
+        contest.client._settings.base_url, contest.client._settings.api_key, "payments", conflict_retry=retry
+    )
+    with client, SyncBackground() as background:
+        for _ in range(3):
+            background.start(lambda: client.protect("k", act=contest.act))
+    assert [type(each) for each in background.outcomes] == [LeaseConflictError] * 3
+    assert any(each.waited for each in background.outcomes)
+    assert contest.acts == 0
+
+
+def test_an_older_ledger_is_asked_after_delays_as_ever(world: SyncWorld) -> None:
+    client = world.new_client(conflict_retry=ConflictRetryConfig(max_attempts=4))
+    world.network.faults["lease"] = [Says(409, b"{}")] * 3
+    assert client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert world.runtime.slept == [0.5, 1.0]
+    assert [each.headers.get("prefer") for each in world.network.sent[:4]] == [None, "wait=1", None, None]
+
+
+@pytest.mark.parametrize("retry", [{"wait": False}, {"max_delay_s": 0.9}])
+def test_a_client_that_may_not_wait_sleeps(retry: Any, world: SyncWorld) -> None:
+    client = world.new_client(conflict_retry=ConflictRetryConfig(**retry))
+    world.network.faults["lease"] = [Says(409, b"{}")]
+    assert client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert [each.headers.get("prefer") for each in world.network.sent[:2]] == [None, None]
+    assert world.runtime.slept == [0.5]
+
+
+def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:
+    embedded.hold()
+    with SyncBackground() as background:
+        for _ in range(5):
+            background.start(embedded.protect)
+        sync_until(lambda: len(embedded.client._protector._acquisition._lines.lines) == 1)
+        embedded.commit()
+    assert background.outcomes == ["theirs"] * 5
+    assert embedded.acts == 0
+    assert not embedded.client._protector._acquisition._lines.lines

@@ -1,0 +1,251 @@
+"""The waiting room: lease requests that are held, over real sockets, on one node and on two."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gather import async_until, sync_until
+from tests.served import ServedLedger
+from verity._ledger.calls import Request, Scope
+from verity._ledger.json_text import read_members
+from verity._ledger.prefer import read_wait_s
+from verity._store.looks import EffectName, Look
+from verity._store.registry import OpenLedger, open_ledger
+from verity.server.settings import ServerSettings
+from verity.server.storage import SqliteStorage, StorageError
+from verity.server.waiting import WaitingRoom
+
+
+class Node:
+    """One node of a ledger, and a client of it."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.served = ServedLedger(url, settings=ServerSettings(key_cache_s=0.0, **settings)).start()
+        self.http = httpx.Client(
+            base_url=self.served.base_url,
+            headers={"Authorization": f"Bearer {self.served.create_key(role='org_admin')}"},
+            limits=httpx.Limits(max_connections=None),
+            timeout=60,
+        )
+        self.threads = ThreadPoolExecutor(64)
+
+    @property
+    def parked(self) -> int:
+        return self.served.app.waiting.parked
+
+    def post(self, call: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+        return self.http.post(f"/effects/payments/{call}", json={"effectKey": "k", **body}, headers=headers or {})
+
+    def lease(self, wait_s: int = 20, **body: Any) -> Future[httpx.Response]:
+        """A lease request that may be held, sent in the background."""
+        return self.threads.submit(self.post, "lease", {"Prefer": f"wait={wait_s}"}, **body)
+
+    def hold(self, duration_ms: int = 30_000) -> dict[str, Any]:
+        """Take the lease; returns its tokens."""
+        lease = self.post("lease", leaseDurationMs=duration_ms).json()
+        return {name: lease[name] for name in ("fenceToken", "leaseToken")}
+
+    def stop(self) -> None:
+        self.served.stop()
+        self.threads.shutdown()
+        self.http.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/v.db"
+
+
+@pytest.fixture
+def node(url: str) -> Iterator[Node]:
+    node = Node(url)
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+def other(url: str) -> Iterator[Node]:
+    other = Node(url)
+    yield other
+    other.stop()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("wait=10", 10),
+        ("wait=25", 25),
+        ("wait=600", 25),
+        ("respond-async, wait=3", 3),
+        ("Wait = 4 ; x=y, return=minimal", 4),
+        ('wait="7"', 7),
+        ("wait=0", 0),
+        ("wait=-1", 0),
+        ("wait=1.5", 0),
+        ("wait", 0),
+        ("wait=99999999999", 0),
+        ("await=5", 0),
+        ("wait=\u0663", 0),
+        ("", 0),
+        (None, 0),
+    ],
+)
+def test_a_preference(header: str | None, seconds: int) -> None:
+    assert read_wait_s(header) == seconds
+
+
+@pytest.mark.parametrize("decision", ["commit", "fail"])
+def test_all_are_answered_when_the_effect_is_decided(node: Node, decision: str) -> None:
+    tokens = node.hold()
+    held = [node.lease() for _ in range(20)]
+    sync_until(lambda: node.parked == 20)
+    payload: dict[str, Any] = {"result": 7} if decision == "commit" else {"error": 7}
+    node.post(decision, **tokens, **payload)
+    answers = [each.result().json() for each in held]
+    assert {answer["status"] for answer in answers} == {"cached_completed" if decision == "commit" else "cached_failed"}
+    assert node.parked == 0
+
+
+def test_what_another_node_decides_is_seen(node: Node, other: Node) -> None:
+    tokens = node.hold()
+    held = [other.lease() for _ in range(3)]
+    sync_until(lambda: other.parked == 3)
+    node.post("commit", **tokens, result=7)
+    answers = [each.result() for each in held]
+    assert [answer.json()["cachedResult"] for answer in answers] == [7] * 3
+    assert [answer.headers["preference-applied"] for answer in answers] == ["wait"] * 3
+
+
+def test_a_lease_that_runs_out_or_is_reset_is_granted_to_one(node: Node) -> None:
+    node.hold(5_000)
+    held = [node.lease(wait_s=6) for _ in range(5)]
+    sync_until(lambda: node.parked == 5)
+    statuses = sorted(each.result().status_code for each in held)
+    assert statuses == [200, 409, 409, 409, 409]
+    waiting = node.lease()
+    sync_until(lambda: node.parked == 1)
+    node.post("reset", force=True)
+    assert waiting.result().json()["fenceToken"] == 4
+
+
+def test_when_the_time_is_over_the_answer_is_the_conflict(node: Node) -> None:
+    node.hold()
+    answer = node.lease(wait_s=1).result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "lease_conflict")
+    assert answer.headers["preference-applied"] == "wait"
+    plain = node.post("lease", {"Prefer": "wait=soon"})
+    assert (plain.status_code, plain.headers.get("preference-applied")) == (409, None)
+
+
+def test_the_holder_that_asks_again_is_not_held(node: Node) -> None:
+    first = node.post("lease", {"Idempotency-Key": "one"}).json()
+    again = node.post("lease", {"Idempotency-Key": "one", "Prefer": "wait=20"}).json()
+    assert again["leaseToken"] == first["leaseToken"]
+
+
+def test_only_so_many_are_held(url: str) -> None:
+    node = Node(url, max_waits=1)
+    try:
+        tokens = node.hold()
+        held = node.lease()
+        sync_until(lambda: node.parked == 1)
+        refused = node.lease().result()
+        assert (refused.status_code, refused.headers.get("preference-applied")) == (409, None)
+        node.post("commit", **tokens, result=7)
+        assert held.result().status_code == 200
+    finally:
+        node.stop()
+
+
+def test_a_server_that_stops_answers_everybody_first(url: str) -> None:
+    node = Node(url)
+    node.hold()
+    held = [node.lease(wait_s=25) for _ in range(3)]
+    sync_until(lambda: node.parked == 3)
+    node.stop()
+    assert [each.result().status_code for each in held] == [409] * 3
+
+
+def test_a_client_that_leaves_is_forgotten_and_granted_nothing(node: Node) -> None:
+    tokens = node.hold()
+    authorization = node.http.headers["Authorization"]
+    body = b'{"effectKey":"k"}'
+    with socket.create_connection((node.http.base_url.host, node.http.base_url.port or 0)) as raw:
+        raw.sendall(
+            b"POST /v1/effects/payments/lease HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Prefer: wait=20\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n%s"
+            % (authorization.encode(), len(body), body)
+        )
+        sync_until(lambda: node.parked == 1)
+    sync_until(lambda: node.parked == 0)
+    node.post("fail", **tokens, error=1)
+    node.post("reset")
+    assert node.post("lease").json()["fenceToken"] == 2
+
+
+class CountingStorage(SqliteStorage):
+    """Tells how many effects each look was at."""
+
+    def __init__(self, ledger: OpenLedger) -> None:
+        super().__init__(ledger)
+        self.looks: list[int] = []
+
+    async def look(self, names: Sequence[EffectName]) -> list[Look]:
+        self.looks.append(len(names))
+        return await super().look(names)
+
+
+async def test_many_waiters_are_one_look() -> None:
+    ledger = open_ledger("sqlite://")
+    storage = CountingStorage(ledger)
+    room = WaitingRoom(storage, 10_000)
+
+    def request(operation: str, **body: Any) -> Request:
+        text = json.dumps({"effectKey": "k", **body}).encode()
+        return Request(Scope("test"), operation, "payments", text, read_members(text))
+
+    async def stay() -> None:
+        await asyncio.Event().wait()
+
+    lease = json.loads((await storage.answer(request("lease_effect"))).body)
+    held = [asyncio.create_task(room.answer_lease(request("lease_effect"), 20, stay)) for _ in range(500)]
+    await async_until(lambda: room.parked == 500 and len(storage.looks) >= 3)
+    commit = request("commit_effect", result=7, fenceToken=1, leaseToken=lease["leaseToken"])
+    await storage.answer(commit)
+    room.changed(commit)
+    assert {(await each).outcome[0] for each in held} == {"cached_completed"}
+    assert set(storage.looks) == {1}
+    await async_until(lambda: room._looking is None)
+    ledger.close()
+
+
+async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = open_ledger("sqlite://")
+
+    class Blind(SqliteStorage):
+        async def look(self, names: Sequence[EffectName]) -> list[Look]:
+            raise StorageError("away")
+
+    room = WaitingRoom(Blind(ledger), 10)
+    request = Request(
+        Scope("test"), "lease_effect", "payments", b'{"effectKey":"k"}', read_members(b'{"effectKey":"k"}')
+    )
+    await room.answer_lease(request, 1, asyncio.Event().wait)
+    answer = await room.answer_lease(request, 1, asyncio.Event().wait)
+    assert (answer.status, answer.headers["preference-applied"]) == (409, "wait")
+    assert [record.message for record in caplog.records] == [
+        "effects that are waited for could not be looked at: StorageError"
+    ]
+    await async_until(lambda: room._looking is None)
+    ledger.close()

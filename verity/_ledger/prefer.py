@@ -1,0 +1,15 @@
+"""The `Prefer` header (RFC 7240): how long a lease request may be held."""
+
+from __future__ import annotations
+
+import re
+
+MAX_WAIT_S = 25
+
+_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;[^,]*)?(?=,|$)', re.ASCII | re.IGNORECASE)
+
+
+def read_wait_s(header: str | None) -> int:
+    """The seconds that it asks to wait, at most 25; 0 where it asks for nothing, or for nonsense."""
+    found = _WAIT.search(header) if header else None
+    return min(int(found[1]), MAX_WAIT_S) if found else 0

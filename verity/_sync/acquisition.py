@@ -1,0 +1,75 @@
+# Made from verity/_async/acquisition.py by scripts/mirror.py. Do not edit.
+"""How a lease is acquired: ask, and where another holder's lease is live, wait for it in line."""
+
+from __future__ import annotations
+
+import logging
+
+from verity._concurrency import SyncLines, SyncRuntime
+from verity._core.backoff import attempt_after, conflict_delay, hold_s, patience_s
+from verity._core.replies import GRANTED
+from verity._sync.ledger import SyncLedger, Wire
+from verity.config import ConflictRetryConfig
+from verity.errors import LeaseConflictError
+from verity.values import LeaseResponse
+
+
+class SyncAcquisition:
+    """Acquires leases for one client. Of all its calls that wait for the same effect only one asks the ledger."""
+
+    def __init__(self, ledger: SyncLedger, runtime: SyncRuntime, logger: logging.Logger) -> None:
+        self._ledger = ledger
+        self._runtime = runtime
+        self._logger = logger
+        self._lines = SyncLines()
+
+    def acquire(self, namespace: str, lease_body: Wire, config: ConflictRetryConfig) -> tuple[LeaseResponse, float]:
+        """The lease, or the cached outcome, and when it was requested on the monotonic clock.
+
+        Raises:
+            LeaseConflictError: another holder's lease is live, and still is after all that `config` allows.
+        """
+        idempotency_key = self._runtime.new_id()
+        requested_at = self._runtime.monotonic()
+        try:
+            return self._ledger.lease(namespace, lease_body, idempotency_key=idempotency_key), requested_at
+        except LeaseConflictError as conflict:
+            if not config.enabled or config.max_attempts == 1:
+                raise
+            return self._wait_in_line(namespace, lease_body, config, idempotency_key, conflict)
+
+    def _wait_in_line(
+        self,
+        namespace: str,
+        lease_body: Wire,
+        config: ConflictRetryConfig,
+        idempotency_key: str,
+        conflict: LeaseConflictError,
+    ) -> tuple[LeaseResponse, float]:
+        """What is decided is everybody's answer; a lease is granted to one, and the next one goes on asking."""
+        began_at = self._runtime.monotonic()
+        with self._lines.place((namespace, lease_body["effectKey"])) as place:
+            if not place.turn(patience_s(config)):
+                raise conflict
+            if place.shared is not None:
+                return place.shared, self._runtime.monotonic()
+            unheld = 0  # requests that an older ledger answered at once: their delay is still to come
+            for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
+                delay_s = conflict_delay(config, attempt - unheld, conflict.retry_after_s, self._runtime.random())
+                held_s = 0 if unheld else hold_s(config, delay_s)
+                self._logger.debug(
+                    "Effect %r is being processed elsewhere; waiting %.1f s for it.", lease_body["effectKey"], delay_s
+                )
+                if not held_s:
+                    self._runtime.sleep(delay_s)
+                requested_at = self._runtime.monotonic()
+                try:
+                    lease = self._ledger.lease(namespace, lease_body, idempotency_key=idempotency_key, hold_s=held_s)
+                except LeaseConflictError as error:
+                    conflict = error
+                    unheld = unheld or int(held_s > 0 and not error.waited)
+                else:
+                    if lease.status != GRANTED:
+                        place.share(lease)
+                    return lease, requested_at
+            raise conflict

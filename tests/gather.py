@@ -46,7 +46,7 @@ def sync_gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 _LOOK_EVERY_S = 0.005
-_LONG_S = 30.0
+_LONG_S = 15.0
 
 
 async def async_until(condition: Callable[[], bool]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.gather import async_until, sync_until
 from tests.served import ServedLedger
-from verity._ledger.calls import Request, Scope
+from verity._ledger.calls import Answer, Request, Scope
 from verity._ledger.json_text import read_members
 from verity._ledger.prefer import read_wait_s
 from verity._store.looks import EffectName, Look
@@ -34,7 +34,7 @@ class Node:
             base_url=self.served.base_url,
             headers={"Authorization": f"Bearer {self.served.create_key(role='org_admin')}"},
             limits=httpx.Limits(max_connections=None),
-            timeout=60,
+            timeout=12,  # far less than a request is held for: an answer that comes only then is none
         )
         self.threads = ThreadPoolExecutor(64)
 
@@ -45,7 +45,7 @@ class Node:
     def post(self, call: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
         return self.http.post(f"/effects/payments/{call}", json={"effectKey": "k", **body}, headers=headers or {})
 
-    def lease(self, wait_s: int = 20, **body: Any) -> Future[httpx.Response]:
+    def lease(self, wait_s: int = 25, **body: Any) -> Future[httpx.Response]:
         """A lease request that may be held, sent in the background."""
         return self.threads.submit(self.post, "lease", {"Prefer": f"wait={wait_s}"}, **body)
 
@@ -150,7 +150,7 @@ def test_when_the_time_is_over_the_answer_is_the_conflict(node: Node) -> None:
 
 def test_the_holder_that_asks_again_is_not_held(node: Node) -> None:
     first = node.post("lease", {"Idempotency-Key": "one"}).json()
-    again = node.post("lease", {"Idempotency-Key": "one", "Prefer": "wait=20"}).json()
+    again = node.post("lease", {"Idempotency-Key": "one", "Prefer": "wait=25"}).json()
     assert again["leaseToken"] == first["leaseToken"]
 
 
@@ -184,7 +184,7 @@ def test_a_client_that_leaves_is_forgotten_and_granted_nothing(node: Node) -> No
     with socket.create_connection((node.http.base_url.host, node.http.base_url.port or 0)) as raw:
         raw.sendall(
             b"POST /v1/effects/payments/lease HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Prefer: wait=20\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n%s"
+            b"Prefer: wait=25\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n%s"
             % (authorization.encode(), len(body), body)
         )
         sync_until(lambda: node.parked == 1)
@@ -226,6 +226,36 @@ async def test_many_waiters_are_one_look() -> None:
     room.changed(commit)
     assert {(await each).outcome[0] for each in held} == {"cached_completed"}
     assert set(storage.looks) == {1}
+    await async_until(lambda: room._looking is None)
+    ledger.close()
+
+
+async def test_what_is_decided_while_a_waiter_asks_is_not_missed() -> None:
+    ledger = open_ledger("sqlite://")
+
+    def request(operation: str, **body: Any) -> Request:
+        text = json.dumps({"effectKey": "k", **body}).encode()
+        return Request(Scope("test"), operation, "payments", text, read_members(text))
+
+    class Overtaking(SqliteStorage):
+        """The holder commits after the waiter was refused and before it hears of it; and nobody looks."""
+
+        async def answer(self, asked: Request) -> Answer:
+            answer = await super().answer(asked)
+            if answer.outcome[0] == "lease_conflict":
+                commit = request("commit_effect", result=7, fenceToken=1, leaseToken=lease["leaseToken"])
+                await super().answer(commit)
+                room.changed(commit)
+            return answer
+
+        async def look(self, names: Sequence[EffectName]) -> list[Look]:
+            raise StorageError("away")
+
+    storage = Overtaking(ledger)
+    room = WaitingRoom(storage, 10)
+    lease = json.loads((await storage.answer(request("lease_effect"))).body)
+    answer = await asyncio.wait_for(room.answer_lease(request("lease_effect"), 25, asyncio.Event().wait), 12)
+    assert answer.outcome[0] == "cached_completed"
     await async_until(lambda: room._looking is None)
     ledger.close()
 

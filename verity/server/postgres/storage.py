@@ -11,9 +11,9 @@ from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.transitions import Lease
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
 from verity._store.api_keys import ApiKey
-from verity._store.purging import Candidate, Purge
 from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import hash_key
+from verity._store.purging import Candidate, Purge
 from verity._store.reads import Rows, begin
 from verity.server.postgres import api_keys, batches
 from verity.server.postgres.batches import Ids, Work, is_guessed_commit

@@ -6,7 +6,7 @@ import pytest
 
 from tests._async.network import LOSE_ANSWER, LOSE_REQUEST, Says
 from tests._async.world import AsyncWorld
-from verity import CommitUncertainError
+from verity import CommitUncertainError, VerityApiError, VerityConnectionError
 
 
 def renewals(world: AsyncWorld) -> int:
@@ -144,3 +144,55 @@ async def test_a_cached_result_needs_no_renewal(world: AsyncWorld) -> None:
     planned = len(world.runtime.timers)
     await world.client.protect(world.key, act=world.act)
     assert len(world.runtime.timers) == planned
+
+
+@pytest.mark.parametrize("auto_renew", [True, False])
+async def test_act_begins_on_a_lease_that_lasts(world: AsyncWorld, auto_renew: bool) -> None:
+    """The answer was long on its way: nothing may begin on what is left of the lease before it is renewed."""
+    world.network.faults["lease"] = [lambda: world.clock.advance(25_000)]
+    client = world.new_client(auto_renew=auto_renew)
+    assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert world.network.operations() == ["lease", "renew", "commit"]
+
+
+@pytest.mark.parametrize("auto_renew", [True, False])
+async def test_nobody_acts_on_a_lease_that_another_holder_has_by_now(world: AsyncWorld, auto_renew: bool) -> None:
+    async def observe() -> None:
+        world.clock.advance(30_000)  # as a process that was frozen, or a ledger that was away
+        await world.client.request_lease("payments", {"effectKey": world.key})
+
+    with pytest.raises(VerityApiError, match="stale_fence"):
+        await world.new_client(auto_renew=auto_renew).protect(world.key, observe=observe, act=world.act)
+    assert not world.acts
+    assert (await world.effect())["status"] == "RUNNING", "it is the other one's"
+
+
+async def test_nobody_acts_on_a_lease_whose_loss_is_known(world: AsyncWorld) -> None:
+    async def observe() -> None:
+        await world.reset(force=True)
+        await world.runtime.advance(20)
+
+    with pytest.raises(VerityApiError, match="stale_fence"):
+        await world.client.protect(world.key, observe=observe, act=world.act)
+    assert not world.acts
+
+
+async def test_nobody_acts_on_a_lease_that_can_not_be_confirmed(world: AsyncWorld) -> None:
+    world.network.faults["renew"] = [LOSE_REQUEST] * 12
+
+    async def observe() -> None:
+        world.clock.advance(29_000)
+
+    with pytest.raises(VerityConnectionError):
+        await world.client.protect(world.key, observe=observe, act=world.act)
+    assert not world.acts
+    assert (await world.effect())["status"] == "RUNNING", "nothing is recorded: it runs out"
+
+
+async def test_nobody_acts_where_even_the_renewal_took_too_long(world: AsyncWorld) -> None:
+    slow = lambda: world.clock.advance(20_000)  # noqa: E731
+    world.network.faults["lease"] = [slow]
+    world.network.faults["renew"] = [slow]
+    with pytest.raises(VerityConnectionError, match="act did not run"):
+        await world.client.protect(world.key, act=world.act)
+    assert not world.acts

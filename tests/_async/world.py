@@ -78,10 +78,12 @@ class AsyncWorld:
         page = await self.read("events", effectKey=self.key)
         return [event["type"] for event in page["items"]]
 
-    async def reset(self) -> None:
-        """An admin lets the failed effect be tried again."""
+    async def reset(self, *, force: bool = False) -> None:
+        """An admin lets the effect be tried again; with force, also from under a live lease."""
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
-            answer = await http.post(f"{self.ledger.base_url}/effects/payments/reset", json={"effectKey": self.key})
+            answer = await http.post(
+                f"{self.ledger.base_url}/effects/payments/reset", json={"effectKey": self.key, "force": force}
+            )
         assert answer.status_code == 200, answer.text
 
     async def close(self) -> None:

@@ -79,10 +79,12 @@ class SyncWorld:
         page = self.read("events", effectKey=self.key)
         return [event["type"] for event in page["items"]]
 
-    def reset(self) -> None:
-        """An admin lets the failed effect be tried again."""
+    def reset(self, *, force: bool = False) -> None:
+        """An admin lets the effect be tried again; with force, also from under a live lease."""
         with httpx.Client(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
-            answer = http.post(f"{self.ledger.base_url}/effects/payments/reset", json={"effectKey": self.key})
+            answer = http.post(
+                f"{self.ledger.base_url}/effects/payments/reset", json={"effectKey": self.key, "force": force}
+            )
         assert answer.status_code == 200, answer.text
 
     def close(self) -> None:

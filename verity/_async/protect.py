@@ -87,10 +87,11 @@ class AsyncProtector:
             )
         if effect.on_lease is not None:
             await async_settled("on_lease", effect.on_lease(lease))
-        with self._keep(effect, lease, requested_at):
+        with self._keep(effect, lease, requested_at) as keeper:
             found = await self._observe(effect, lease)
             if found is not None:
                 return await self._commit(effect, lease, found, "observed")
+            await keeper.confirm()
             try:
                 result = await effect.cancellation.call(effect.act)
             except Exception as error:
@@ -108,7 +109,8 @@ class AsyncProtector:
             tokens=_tokens(effect, lease),
             requested_at=requested_at,
             duration_s=effect.duration_ms / 1000,
-            fraction=self._settings.renew_at_fraction if self._settings.auto_renew else 0,
+            fraction=self._settings.renew_at_fraction,
+            renews=self._settings.auto_renew,
             request_timeout_s=self._settings.request_timeout_s,
         )
 

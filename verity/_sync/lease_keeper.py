@@ -9,7 +9,7 @@ from verity._concurrency import SyncRuntime, Timer
 from verity._core.renewal import next_renewal_at, renewal_timeout_s, retry_renewal_after
 from verity._core.replies import is_definite_loss, is_finished
 from verity._sync.ledger import SyncLedger, Wire
-from verity.errors import VerityError
+from verity.errors import VerityConnectionError, VerityError
 
 
 class SyncLeaseKeeper:
@@ -19,7 +19,8 @@ class SyncLeaseKeeper:
         tokens: effectKey, fenceToken and leaseToken of the grant.
         requested_at: when the lease was requested, on the runtime's monotonic clock.
         duration_s: how long the lease lasts from then.
-        fraction: the part of the duration after which it is renewed; 0 renews never.
+        fraction: the part of the duration after which it is renewed.
+        renews: whether it is renewed in the background at all.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class SyncLeaseKeeper:
         requested_at: float,
         duration_s: float,
         fraction: float,
+        renews: bool,
         request_timeout_s: float,
     ) -> None:
         self._ledger = ledger
@@ -43,13 +45,14 @@ class SyncLeaseKeeper:
         self._requested_at = requested_at
         self._duration_s = duration_s
         self._fraction = fraction
+        self._renews = renews
         self._timeout_s = renewal_timeout_s(duration_s, fraction, request_timeout_s)
         self._timer: Timer | None = None
         self._stopped = False
         self._warned: set[str] = set()
 
     def __enter__(self) -> SyncLeaseKeeper:
-        if self._fraction > 0:
+        if self._renews:
             self._plan(next_renewal_at(self._requested_at, self._duration_s, self._fraction))
         return self
 
@@ -57,6 +60,34 @@ class SyncLeaseKeeper:
         self._stopped = True
         if self._timer is not None:
             self._timer.stop()
+
+    def confirm(self) -> None:
+        """Make sure, right before act, that the lease is still ours, and will be for a while.
+
+        The grant's answer may have been long on its way, or observe have taken its time, or renewals failed: then the
+        lease is renewed now. That it can be says that nobody else was granted since, so what observe found still holds.
+
+        Raises:
+            VerityError: it is lost, or it is unknown whether it is.
+        """
+        if not self._is_due():
+            return
+        requested_at = self._runtime.monotonic()
+        self._ledger.renew(self._namespace, self._extension())
+        self._requested_at = max(self._requested_at, requested_at)
+        if self._is_due():
+            key = self._tokens["effectKey"]
+            raise VerityConnectionError(
+                f"The renewal of the lease on effect {key!r} took so long that the lease may have run out again; "
+                "act did not run.",
+                effect_key=key,
+            )
+
+    def _is_due(self) -> bool:
+        return self._runtime.monotonic() >= next_renewal_at(self._requested_at, self._duration_s, self._fraction)
+
+    def _extension(self) -> Wire:
+        return {**self._tokens, "extensionMs": round(self._duration_s * 1000)}
 
     def _is_stopped(self) -> bool:
         """Asked anew each time: it changes while a renewal is under way."""
@@ -69,9 +100,8 @@ class SyncLeaseKeeper:
         if self._is_stopped():  # the timer's thread may have been on its way already
             return
         requested_at = self._runtime.monotonic()
-        body = {**self._tokens, "extensionMs": round(self._duration_s * 1000)}
         try:
-            self._ledger.renew(self._namespace, body, attempts=1, timeout_s=self._timeout_s)
+            self._ledger.renew(self._namespace, self._extension(), attempts=1, timeout_s=self._timeout_s)
         except VerityError as error:
             if self._is_stopped():
                 return

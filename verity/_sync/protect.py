@@ -86,10 +86,11 @@ class SyncProtector:
             )
         if effect.on_lease is not None:
             sync_settled("on_lease", effect.on_lease(lease))
-        with self._keep(effect, lease, requested_at):
+        with self._keep(effect, lease, requested_at) as keeper:
             found = self._observe(effect, lease)
             if found is not None:
                 return self._commit(effect, lease, found, "observed")
+            keeper.confirm()
             try:
                 result = effect.cancellation.call(effect.act)
             except Exception as error:
@@ -107,7 +108,8 @@ class SyncProtector:
             tokens=_tokens(effect, lease),
             requested_at=requested_at,
             duration_s=effect.duration_ms / 1000,
-            fraction=self._settings.renew_at_fraction if self._settings.auto_renew else 0,
+            fraction=self._settings.renew_at_fraction,
+            renews=self._settings.auto_renew,
             request_timeout_s=self._settings.request_timeout_s,
         )
 

@@ -63,6 +63,13 @@ def mutate(session: nox.Session) -> None:
 
 
 @nox.session(python=HERE)
+def torture(session: nox.Session) -> None:
+    """20,000 effects while nodes, PostgreSQL and clients are killed. Slow."""
+    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
+    session.run("python", "-m", "tests.torture", *session.posargs)
+
+
+@nox.session(python=HERE)
 def benchmark(session: nox.Session) -> None:
     """What protect() costs, next to raw httpx."""
     session.install("-q", ".[server]")

@@ -105,7 +105,7 @@ def _template() -> Path:
     return data
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """One below the range of outgoing connections, so that none of those takes it while the server is down."""
     for _ in range(100):
         port = random.randint(20_000, 32_000)
@@ -152,11 +152,25 @@ class PostgresServer:
         self._data = self.directory / "data"
         self._log = self.directory / "server.log"
         _run("cp", "-R", _template(), self._data)
-        self.port = _free_port()
+        self.port = free_port()
+        self._given = settings
         self._settings = {**_SETTINGS, "port": str(self.port), **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: subprocess.Popen[bytes] | None = None
         self._names = (f"test_{number}" for number in itertools.count(1))
+
+    def standby(self) -> PostgresServer:
+        """A copy of this server that follows it, not started yet. From its start on, a commit waits for it, too."""
+        copy = PostgresServer(**{**self._given, "hot_standby": "on"})
+        shutil.rmtree(copy._data)
+        source = f"host=127.0.0.1 port={self.port} user={_SUPERUSER} sslmode=disable"
+        _run(
+            find_binaries() / "pg_basebackup", "--dbname", source, "--pgdata", copy._data,
+            "--write-recovery-conf", "--no-sync", "--checkpoint", "fast",
+        )  # fmt: skip
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.execute("SELECT pg_reload_conf()")
+        return copy
 
     def start(self) -> PostgresServer:
         """Returns when it takes connections; after a crash that is when it has recovered."""

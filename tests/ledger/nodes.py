@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.ledger.calls import Caller
 from verity._ledger.calls import Answer
+from verity.server.postgres.batches import Ids
 from verity.server.postgres.database import connect
 from verity.server.postgres.migrations import migrate
 from verity.server.postgres.storage import PostgresStorage
@@ -42,10 +43,10 @@ class Node:
 
 
 @asynccontextmanager
-async def node_on(url: str, **settings: Any) -> AsyncIterator[Node]:
+async def node_on(url: str, *, ids: Ids | None = None, **settings: Any) -> AsyncIterator[Node]:
     database = await connect(url, writers=3, readers=1, **settings)
     await migrate(database)
-    storage = PostgresStorage(database)
+    storage = PostgresStorage(database, ids=ids)
     try:
         yield Node(storage)
     finally:

@@ -14,6 +14,7 @@ from tests.ledger.calls import Caller
 from tests.ledger.nodes import Node, node_on, trail, until_somebody_waits
 from tests.postgres import PostgresServer
 from verity.errors import VerityConfigError
+from verity.server.postgres.batches import Ids
 from verity.server.postgres.database import connect, find_dangers
 from verity.server.postgres.storage import MAX_COLLISIONS
 
@@ -190,6 +191,27 @@ async def test_the_databases_defaults_endanger_nothing(node: Node, postgres_url:
             assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
         lease = await fresh("lease", {"effectKey": "k"})
         assert (await fresh("commit", {**Caller.tokens(lease), "result": 1}))["status"] == "accepted"
+
+
+async def test_a_nodes_clock_decides_nothing(postgres_url: str, sql: Any) -> None:
+    """Of two nodes one is years behind, and one years ahead."""
+    async with (
+        node_on(postgres_url, ids=Ids(lambda: 0)) as behind,
+        node_on(postgres_url, ids=Ids(lambda: 4_000_000_000_000)) as ahead,
+    ):
+        for first, second in ((behind, ahead), (ahead, behind)):
+            key = f"k{first is ahead}"
+            lease = await first("lease", {"effectKey": key})
+            left_s = await sql.fetchval(
+                "SELECT extract(epoch FROM $1::text::timestamptz - clock_timestamp())::float", lease["leaseExpiresAt"]
+            )
+            assert 0 < left_s <= 30
+            assert await second.code("lease", {"effectKey": key}) == (409, "lease_conflict")
+            await sql.execute("UPDATE effects SET lease_expires_at = 0 WHERE status = 'RUNNING'")
+            taken_over = await second("lease", {"effectKey": key})
+            assert (taken_over["fenceToken"], taken_over["effectId"]) == (2, lease["effectId"])
+            assert await first.code("commit", {**Caller.tokens(lease), "result": 1}) == (409, "stale_fence")
+            assert (await first("commit", {**Caller.tokens(taken_over), "result": 1}))["status"] == "accepted"
 
 
 async def test_a_standby_is_never_asked(postgres_server: PostgresServer, postgres_url: str, sql: Any) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from verity._store.connection import read_path
 from verity._store.registry import open_ledger
 from verity.errors import VerityConfigError
-from verity.server.storage import SqliteStorage, Storage
+from verity.server.storage import SqliteStorage, Storage, StorageError
 
 POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 
@@ -22,19 +22,20 @@ def is_postgres(url: str) -> bool:
 
 
 @asynccontextmanager
-async def open_storage(url: str, *, max_batch: int) -> AsyncIterator[Storage]:
+async def open_storage(url: str, *, max_batch: int, database_timeout_s: float) -> AsyncIterator[Storage]:
     """Open a ledger's database for a server, and close it afterwards. An empty one gets its schema; an older one is
     refused, and waits for `verity migrate`.
 
     Args:
         url: `sqlite:///file.db` or `postgresql://…`.
         max_batch: the most calls that are carried out together; 1 switches group commit off.
+        database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
 
     Raises:
         VerityConfigError: it can't be used.
     """
     if is_postgres(url):
-        async with _open_postgres(url, max_batch) as storage:
+        async with _open_postgres(url, max_batch, database_timeout_s) as storage:
             yield storage
         return
     if read_path(url) is None:
@@ -50,18 +51,24 @@ async def open_storage(url: str, *, max_batch: int) -> AsyncIterator[Storage]:
 
 
 @asynccontextmanager
-async def _open_postgres(url: str, max_batch: int) -> AsyncIterator[Storage]:
-    from verity.server.postgres.database import connect, find_dangers
+async def _open_postgres(url: str, max_batch: int, database_timeout_s: float) -> AsyncIterator[Storage]:
+    from verity.server.postgres.database import Refusal, connect, find_dangers, without_password
     from verity.server.postgres.migrations import check_version, migrate, read_version
     from verity.server.postgres.storage import PostgresStorage, width_for
 
     width = width_for(max_batch)
-    database = await connect(url, writers=3 * width)
+    database = await connect(url, writers=3 * width, statement_timeout_s=database_timeout_s)
     try:
-        if not await read_version(database):
-            await migrate(database)
-        await check_version(database)
-        for danger in await find_dangers(database):
+        try:
+            if not await read_version(database):
+                await migrate(database)
+            await check_version(database)
+            dangers = await find_dangers(database)
+        except (StorageError, Refusal) as error:
+            raise VerityConfigError(
+                f"The database at {without_password(url)} can't be used ({error}).", parameter="database"
+            ) from None
+        for danger in dangers:
             _logger.warning("acknowledged commits are in danger: %s", danger)
         storage = PostgresStorage(database, max_batch=max_batch, width=width)
         try:

@@ -25,6 +25,7 @@ class ServerSettings:
         max_waits: how many lease requests may be held until another holder's effect is decided; further ones are
             answered at once.
         max_batch: how many calls go to storage together at the most; 1 switches group commit off.
+        database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
         key_cache_s: how long a looked-up API key is trusted, in seconds; the longest that a revoked one lives on.
         access_log: whether to log one line for each request.
         drain_timeout_s: how long a stopping server waits for requests that it has begun, in seconds.
@@ -40,6 +41,7 @@ class ServerSettings:
     max_connections: int = 10_000
     max_waits: int = 10_000
     max_batch: int = MAX_BATCH
+    database_timeout_s: float = 10.0
     key_cache_s: float = 0.5
     access_log: bool = False
     drain_timeout_s: int = 30

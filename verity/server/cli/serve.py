@@ -123,7 +123,9 @@ def _load_tls(certificate: str | None, key: str | None) -> Any:
 async def _serve(database: str, host: str, port: int, settings: Any, tls: Any) -> None:
     from verity.server.opening import open_storage
 
-    async with open_storage(database, max_batch=settings.max_batch) as storage:
+    async with open_storage(
+        database, max_batch=settings.max_batch, database_timeout_s=settings.database_timeout_s
+    ) as storage:
         await _serve_storage(storage, host, port, settings, tls)
 
 

@@ -172,7 +172,7 @@ async def connect(
     try:
         pool = await asyncpg.create_pool(
             url,
-            min_size=1,
+            min_size=0,  # more would be opened in the background, with a traceback in the log for each failure
             max_size=writers + readers,
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=statement_timeout_s + _GRACE_S,
@@ -181,6 +181,7 @@ async def connect(
             reset=_keep,
             server_settings={"application_name": "verity"},
         )
+        await pool.release(await pool.acquire(timeout=CONNECT_TIMEOUT_S))
     except (*_GONE, ValueError, asyncpg.PostgresError) as error:
         raise VerityConfigError(
             f"The database at {without_password(url)} can't be used ({type(error).__name__}: {_first_line(error)}).",

@@ -1,0 +1,101 @@
+"""How long after the commit the last of many waiters has the result, when all of them wait for one effect.
+
+    python -m benchmarks.waiting [--processes 10] [--waiters 100] [--rounds 3]
+
+A holder takes the lease; processes, each with one client and a hundred calls of `protect()`, wait for it; the holder
+commits. Beside it, in the same run, the same with clients that sleep and ask again (`ConflictRetryConfig(wait=False)`),
+and with all waiters in one process. Monotonic time is the same in all processes of a machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.ledger import VERITY, serve
+from verity import ConflictRetryConfig, SyncVerityClient, VerityClient
+
+
+def run_side(port: int, key: str, number: int, *, processes: int, waiters: int, wait: bool) -> dict[str, Any]:
+    """One commit; how long the last waiter took, and how many acted."""
+    effect = f"effect-{number}"
+    with SyncVerityClient(f"http://127.0.0.1:{port}/v1", key, "benchmark") as holder:
+        lease = holder.request_lease("benchmark", {"effectKey": effect, "leaseDurationMs": 120_000})
+        about = json.dumps({"port": port, "key": key, "effect": effect, "waiters": waiters, "wait": wait})
+        command = [sys.executable, "-m", "benchmarks.waiting", "--worker", about]
+        workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+        for worker in workers:
+            assert worker.stdout is not None
+            worker.stdout.readline()  # its waiters have all been refused the lease once
+        tokens = {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+        holder.commit("benchmark", {**tokens, "result": "theirs"})
+        committed_at = time.monotonic()
+        done = [json.loads(worker.communicate()[0]) for worker in workers]
+    assert all(each["results"] == ["theirs"] and each["acts"] == 0 for each in done), done
+    return {"last_s": max(each["last_at"] for each in done) - committed_at}
+
+
+async def work(port: int, key: str, effect: str, waiters: int, *, wait: bool) -> dict[str, Any]:
+    """One process: its waiters' results, and when the last one had it."""
+    acts = 0
+
+    def act() -> str:
+        nonlocal acts
+        acts += 1
+        return "ours"
+
+    retry = ConflictRetryConfig(wait=wait)
+    async with VerityClient(f"http://127.0.0.1:{port}/v1", key, "benchmark", conflict_retry=retry) as client:
+        calls = [asyncio.create_task(client.protect(effect, act=act)) for _ in range(waiters)]
+        lines = client._protector._acquisition._lines.lines  # noqa: SLF001 - who waits, and nothing else tells
+        while sum(map(len, lines.values())) < waiters:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        print("waiting", flush=True)
+        results = await asyncio.gather(*calls)
+    return {"results": sorted(set(results)), "acts": acts, "last_at": time.monotonic()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=10)
+    parser.add_argument("--waiters", type=int, default=100, help="in each process")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        about = json.loads(arguments.worker)
+        wait = about.pop("wait")
+        print(json.dumps(asyncio.run(work(**about, wait=wait))), flush=True)
+        return
+    total = arguments.processes * arguments.waiters
+    sides: dict[str, dict[str, Any]] = {
+        f"held, {arguments.processes} processes": {"processes": arguments.processes, "wait": True},
+        "held, 1 process": {"processes": 1, "waiters": total, "wait": True},
+        f"polling, {arguments.processes} processes": {"processes": arguments.processes, "wait": False},
+    }
+    last: dict[str, list[float]] = {name: [] for name in sides}
+    with tempfile.TemporaryDirectory() as directory:
+        url = f"sqlite:///{directory}/v.db"
+        with serve(url, 256) as (_, port):
+            create = [*VERITY, "keys", "create", "--database", url, "--environment", "test"]
+            key = subprocess.run(create, capture_output=True, text=True, check=True).stdout.strip()
+            for number in range(arguments.rounds * len(sides)):
+                name = list(sides)[number % len(sides)]
+                side = {"waiters": arguments.waiters, **sides[name]}
+                last[name].append(run_side(port, key, number, **side)["last_s"])
+    polling = statistics.median(list(last.values())[-1])
+    print(f"{total} waiters on one effect; seconds from the commit to the last one's result")
+    for name, seconds in last.items():
+        median = statistics.median(seconds)
+        print(f"  {name:24} median {median:7.3f}  max {max(seconds):7.3f}  {median / polling:6.3f} x polling")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Tenants that try to learn of each other, at length: `python -m scripts.isolation [--store S] [--requests N]`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import ExitStack
+
+from tests.isolation import Intruders
+from tests.postgres import PostgresServer
+from tests.served import ServedLedger, make_clock
+
+
+def main() -> None:
+    """Run on the stores; raises where something leaks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", choices=["sqlite", "postgres"], help="both, one after the other, if absent")
+    parser.add_argument("--requests", type=int, default=100_000, help="on each store; 100,000 by default")
+    parser.add_argument("--seed", type=int, default=1, help="the same one makes the same calls")
+    arguments = parser.parse_args()
+    for store in [arguments.store] if arguments.store else ["sqlite", "postgres"]:
+        _run(store, arguments.requests, arguments.seed)
+
+
+def _run(store: str, requests: int, seed: int) -> None:
+    started_at = time.monotonic()
+
+    def tell(done: int) -> None:
+        if done % 10_000 == 0 or done == requests:
+            print(f"{store}: {done:,} requests, 0 leaks, {time.monotonic() - started_at:.0f} s", flush=True)
+
+    with ExitStack() as stack:
+        url = "sqlite://"
+        if store == "postgres":
+            url = stack.enter_context(PostgresServer()).create_database()
+        intruders = Intruders(stack.enter_context(ServedLedger(url, clock=make_clock(url))), seed)
+        stack.callback(intruders.close)
+        intruders.run(requests, tell)
+        print(f"{store}: by status {dict(sorted(intruders.statuses.items()))}")
+
+
+if __name__ == "__main__":
+    main()

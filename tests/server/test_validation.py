@@ -108,12 +108,24 @@ def test_other_content_types(content_type: str, agent: httpx.Client) -> None:
         ("/effects", "search=a%00b&runId=%00", ["query/runId", "query/search"]),
         ("/effects", "&".join(f"a{n}=1" for n in range(60)), ["query"]),
         ("/effects", "since=do-not-repeat-me", ["query/since"]),
+        ("/effects", "since=2026-01-31&until=2026-01-31T12:00:00", ["query/since", "query/until"]),
+        ("/effects", "since=2026-02-30T12:00:00Z", ["query/since"]),
+        ("/stats", "since=0001-01-01T00:00:00%2B14:00", ["query/since"]),
+        ("/stats", "since=9999-12-31T23:59:59-14:00", ["query/since"]),
         ("/effects/payments/effect", "", ["query/effectKey"]),
         ("/cases", "", ["query/workflowName"]),
     ],
 )
 def test_queries(path: str, query: str, places: list[str], agent: httpx.Client) -> None:
     assert sorted(details_of(agent.get(f"{path}?{query}" if query else path))) == places
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z"])
+@both_stores
+def test_the_ends_of_time(since: str, agent: httpx.Client) -> None:
+    assert agent.get("/stats", params={"since": since}).json()["since"] == since
+    assert agent.get("/stats", params={"since": "9999-12-31t23:59:59.999999999-00:00"}).status_code == 200
+    assert agent.get("/effects", params={"since": since, "until": since}).json() == {"items": []}
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 129, b"do-not-repeat-me \xe9"])

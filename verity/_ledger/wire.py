@@ -350,4 +350,4 @@ def format_time(ms: int) -> str:
 @lru_cache(maxsize=1024)
 def _format_second(seconds: int) -> str:
     """Remembered: the leases that are granted in one second mostly end in one, too."""
-    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%dT%H:%M:%S}"
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19]  # %Y would not pad a year before 1000

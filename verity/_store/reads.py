@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from verity._core.filters import parse_time
 from verity._ledger.calls import Answer, Request
 from verity._ledger.effect import Effect, Event, EventType, parse_effect_id
 from verity._ledger.json_text import dump_fields
@@ -24,6 +25,7 @@ Read = Callable[[View, Mapping[str, str], int], Reading]
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _EQUAL_FILTERS = {
     "workflowName": "workflow_name",
@@ -196,13 +198,13 @@ def _read_number(name: str, text: str) -> int:
 
 
 def _read_time(name: str, text: str) -> int:
+    at = parse_time(text)
     try:
-        at = datetime.fromisoformat(text.replace("Z", "+00:00").replace("z", "+00:00"))
-    except ValueError:
-        raise _wrong_parameter(name, "a time such as 2026-01-31T12:00:00Z") from None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=timezone.utc)
-    return round(at.timestamp() * 1000)
+        if at is not None:
+            return (at.astimezone(timezone.utc) - _EPOCH) // timedelta(milliseconds=1)
+    except OverflowError:  # before the year 1 in UTC, or after 9999
+        pass
+    raise _wrong_parameter(name, "a time in RFC 3339 such as 2026-01-31T12:00:00Z")
 
 
 def _wrong_parameter(name: str, takes: str) -> Refused:

@@ -93,7 +93,7 @@ def sync_detailed(
 
     Args:
         namespace (str | Unset):
-        since (str | Unset):
+        since (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
 
     Returns:
         Response[Stats]
@@ -118,7 +118,7 @@ def sync(
 
     Args:
         namespace (str | Unset):
-        since (str | Unset):
+        since (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
 
     Returns:
         Stats
@@ -141,7 +141,7 @@ async def asyncio_detailed(
 
     Args:
         namespace (str | Unset):
-        since (str | Unset):
+        since (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
 
     Returns:
         Response[Stats]
@@ -166,7 +166,7 @@ async def asyncio(
 
     Args:
         namespace (str | Unset):
-        since (str | Unset):
+        since (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
 
     Returns:
         Stats

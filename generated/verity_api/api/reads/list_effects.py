@@ -171,8 +171,8 @@ def sync_detailed(
         case_id (str | Unset): Any text without a NUL character.
         run_id (str | Unset): Any text without a NUL character.
         agent_id (str | Unset): Any text without a NUL character.
-        since (str | Unset):
-        until (str | Unset):
+        since (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
+        until (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -223,8 +223,8 @@ def sync(
         case_id (str | Unset): Any text without a NUL character.
         run_id (str | Unset): Any text without a NUL character.
         agent_id (str | Unset): Any text without a NUL character.
-        since (str | Unset):
-        until (str | Unset):
+        since (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
+        until (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -273,8 +273,8 @@ async def asyncio_detailed(
         case_id (str | Unset): Any text without a NUL character.
         run_id (str | Unset): Any text without a NUL character.
         agent_id (str | Unset): Any text without a NUL character.
-        since (str | Unset):
-        until (str | Unset):
+        since (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
+        until (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -325,8 +325,8 @@ async def asyncio(
         case_id (str | Unset): Any text without a NUL character.
         run_id (str | Unset): Any text without a NUL character.
         agent_id (str | Unset): Any text without a NUL character.
-        since (str | Unset):
-        until (str | Unset):
+        since (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
+        until (str | Unset): A time in RFC 3339, such as `2026-01-31T12:00:00Z`.
         cursor (str | Unset):
         limit (int | Unset):
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -126,6 +128,41 @@ def test_too_many_connections() -> None:
                 each.sendall(DONE)
                 assert each.recv(10_000).startswith(b"HTTP/1.1 200 ")
         served_again(served).close()  # the places are free once the ledger has seen that they are left
+
+
+@pytest.fixture
+def lease() -> bytes:
+    """A good request, all but its API key."""
+    return START + b'Content-Length: 17\r\nAuthorization: Bearer KEY\r\n\r\n{"effectKey":"a"}'
+
+
+def test_what_is_no_http_is_not_refused_in_place_of_the_request_before(served: ServedLedger, lease: bytes) -> None:
+    """That one is being carried out: a 400 would tell its sender that it was not."""
+    lease = lease.replace(b"KEY", served.create_key().encode())
+    for junk in (b"\x00\x00\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", lease + b"\x00"):
+        with connect(served) as connection:
+            connection.sendall(lease + junk)
+            assert until_closed(connection)[:13] in (b"", b"HTTP/1.1 200 ", b"HTTP/1.1 409 ")
+    for first in (b"", DONE):
+        with connect(served) as connection:
+            connection.sendall(first)
+            received = connection.recv(10_000) if first else b""
+            connection.sendall(b"\x00\x00\r\n\r\n")
+            assert b"HTTP/1.1 400 " in received + until_closed(connection)
+
+
+def test_who_leaves_with_several_requests_under_way_leaves_no_fault_behind(
+    served: ServedLedger, lease: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = lease.replace(b"KEY", served.create_key().encode())
+    for number in range(50):
+        with connect(served) as connection:
+            connection.sendall(lease * (number % 3 + 1))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+    with connect(served) as connection:
+        connection.sendall(DONE)
+        assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_a_pipelined_request_is_not_taken_for_slow(served: ServedLedger) -> None:

@@ -64,7 +64,7 @@ class LedgerProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for a request, or say that there are too many."""
-        super().connection_made(transport)
+        super().connection_made(_Lasting(transport))  # type: ignore[arg-type]
         self._connections.open.add(self)
         self._allow(self._header_timeout_s)
         if len(self._connections.open) > self._connections.settings.max_connections:
@@ -98,6 +98,17 @@ class LedgerProtocol(HttpToolsProtocol):
         self._due = None
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless it follows a request that is being carried out: to that one the refusal would
+        pass for the answer. Such a connection just ends, which leaves the outcome unknown, as it is.
+        """
+        cycle = self.cycle
+        is_answered = cycle is None or cycle.response_complete
+        if self.pipeline or (not is_answered and (cycle.response_started or not cycle.more_body)):
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
     def cut_off_if_slow(self, now: float) -> None:
         """End the connection if its sender took too long; the application is told that the client is gone."""
         if self._due is None or now < self._due:
@@ -111,6 +122,35 @@ class LedgerProtocol(HttpToolsProtocol):
 
     def _allow(self, seconds: float) -> None:
         self._due = self.loop.time() + seconds
+
+
+class _Lasting:
+    """A transport that can be used beyond its end, and then does nothing.
+
+    Of several requests that came in one go, uvicorn tells only the last that the connection is lost. To the others'
+    answers uvloop's own transport would raise.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Send, if there is still somebody."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Take nothing in for a while."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _too_many() -> bytes:

@@ -81,3 +81,17 @@ def benchmark_ledger(session: nox.Session) -> None:
     """The served ledger under load: stores, nodes, group commit, and how many effects it holds."""
     session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
     session.run("python", "-m", "benchmarks.ledger", *session.posargs)
+
+
+@nox.session(python=HERE)
+def isolation(session: nox.Session) -> None:
+    """A hundred thousand calls across all scopes on each store; none may show anything of another. Slow."""
+    session.install("-q", "-e", ".[server]", "-r", "requirements-test.txt")
+    session.run("python", "-m", "scripts.isolation", *session.posargs)
+
+
+@nox.session(python=WORKSHOP)
+def fuzz(session: nox.Session) -> None:
+    """Requests made from the contract, and bytes that are hardly HTTP, against each store. Takes hours."""
+    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
+    session.run("python", "-m", "scripts.fuzz", *session.posargs)

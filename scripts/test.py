@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 COVERED = ("verity/_core/*", "verity/_ledger/*", "verity/_async/protect.py")
-ELSEWHERE = ["--ignore=tests/contract", "--ignore=tests/demo", "--ignore=tests/docs", "--ignore=tests/packaging"]
+ELSEWHERE = ["--ignore=tests/contract", "--ignore=tests/demo", "--ignore=tests/docs"]
+ELSEWHERE += ["--ignore=tests/fuzz", "--ignore=tests/packaging"]
 
 
 def main(arguments: list[str]) -> int:

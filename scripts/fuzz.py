@@ -1,0 +1,60 @@
+"""Fuzz a served ledger on each store: `python -m scripts.fuzz [--store S] [--cases N] [--raw N]`.
+
+First come requests that schemathesis makes of openapi.yaml, then bytes that no honest client sends. Both go in chunks
+with numbers; a run that was stopped goes on with `--first-case-chunk` and `--first-raw-chunk`, and one chunk can be
+sent again alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.fuzz import cases, raw
+from tests.fuzz.ledger import serve
+
+_TELL_EVERY = 10
+
+
+def main() -> int:
+    """Fuzz; 1 if anything broke the contract."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", choices=["sqlite", "postgres"], help="both, one after the other, if absent")
+    parser.add_argument("--cases", type=int, default=50_000, help="cases of the contract on each store")
+    parser.add_argument("--raw", type=int, default=200_000, help="raw requests on each store")
+    parser.add_argument("--first-case-chunk", type=int, default=0)
+    parser.add_argument("--first-raw-chunk", type=int, default=0)
+    arguments = parser.parse_args()
+    failed = False
+    for store in [arguments.store] if arguments.store else ["sqlite", "postgres"]:
+        with tempfile.TemporaryDirectory() as scratch, serve(store, Path(scratch)) as target:
+            chunks = range(arguments.first_case_chunk, -(-arguments.cases // cases.CHUNK))
+            failed |= not _run(f"{store}, cases", cases.Cases(target), chunks, cases.CHUNK)
+            chunks = range(arguments.first_raw_chunk, -(-arguments.raw // raw.CHUNK))
+            failed |= not _run(f"{store}, raw", raw.RawRequests(target), chunks, raw.CHUNK)
+    return int(failed)
+
+
+def _run(name: str, fuzz: cases.Cases | raw.RawRequests, chunks: range, size: int) -> bool:
+    """Run the chunks; whether nothing broke."""
+    started_at = time.monotonic()
+    for done, number in enumerate(chunks, 1):
+        fuzz.run_chunk(number)
+        if done % _TELL_EVERY == 0 or number == chunks[-1]:
+            seconds = time.monotonic() - started_at
+            print(
+                f"{name}: chunk {number}, {done * size:,} sent, {len(fuzz.failures)} failures, {seconds:.0f} s, "
+                f"by status {dict(sorted(fuzz.statuses.items()))}",
+                flush=True,
+            )
+    found = fuzz.failures.items() if isinstance(fuzz.failures, dict) else enumerate(fuzz.failures)
+    for what, how in found:
+        print(f"FAILED {what}\n{how}\n")
+    return not fuzz.failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -47,7 +47,8 @@ class Bench:
         self.kind = kind
         self.clock = TestClock()
         if kind == "postgres":
-            self.store: Any = PostgresStore(make_url(), clock=DATABASE_CLOCK)
+            self.url = make_url()
+            self.store: Any = PostgresStore(self.url, clock=DATABASE_CLOCK)
             self.clock = DatabaseClock(self.execute)
         else:
             self.store = SqliteStore(str(path / "v.db") if kind == "file" else None, clock=self.clock)

@@ -17,8 +17,9 @@ from tests.ledger import earlier
 from tests.ledger.calls import Caller
 from tests.ledger.stores import Bench, DatabaseRefused
 from tests.server.process import VERITY, run_verity
-from verity import SyncVerityClient
+from verity import SyncVerityClient, VerityConfigError
 from verity._store import migrations as sqlite
+from verity._store.connection import open_and_migrate
 from verity.server.postgres import migrations as postgres
 from verity.server.postgres.database import connect
 from verity.server.postgres.statements import to_numbered
@@ -322,6 +323,23 @@ def test_several_may_migrate_at_once(place: Place, version: int, fresh_schema: l
     assert place.execute("SELECT id FROM effects ORDER BY id") == effects
 
 
+@pytest.mark.parametrize("version", [0, 1])
+def test_connections_that_migrate_at_once_wait_for_each_other(version: int, tmp_path: Path, postgres_url: str) -> None:
+    place = Place("postgres", tmp_path, lambda: postgres_url)
+    place.make(version)
+
+    async def at_once() -> list[tuple[int, int]]:
+        databases = [await connect(postgres_url, writers=1, readers=1) for _ in range(AT_ONCE)]
+        try:
+            return await asyncio.gather(*map(postgres.migrate, databases))
+        finally:
+            for database in databases:
+                await database.close()
+
+    latest = postgres.SCHEMA_VERSION
+    assert sorted(asyncio.run(at_once())) == [(version, latest)] + [(latest, latest)] * (AT_ONCE - 1)
+
+
 def test_several_may_open_an_empty_database_at_once(place: Place, fresh_schema: list[Any]) -> None:
     assert all_at_once(OPEN, place.url) == [(0, "0\n", "")] * AT_ONCE
     assert place.schema() == fresh_schema
@@ -332,10 +350,11 @@ def test_a_file_that_is_being_migrated_says_so(tmp_path: Path) -> None:
     place.make(1)
     other = apsw.Connection(str(place.file))
     other.execute("BEGIN IMMEDIATE")
-    done = place.migrate()
+    with pytest.raises(VerityConfigError, match=r"locked for 0\.001 seconds .* may be migrating it\. Try again"):
+        open_and_migrate(str(place.file), wait_ms=1)
     other.execute("ROLLBACK")
-    assert done.returncode == 3
-    assert "may be migrating it. Try again." in done.stderr
+    open_and_migrate(str(place.file))[0].close()
+    other.close()
 
 
 def test_a_database_of_something_else_is_left_alone(place: Place) -> None:

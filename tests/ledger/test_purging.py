@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -188,7 +188,7 @@ def test_two_purges_at_once_count_each_effect_once(bench: Bench) -> None:
         passed = purge
         while not passed.done:
             passed = store.purge(passed)
-        return cast(int, passed.purged)
+        return passed.purged
 
     with ThreadPoolExecutor(2) as threads:
         counts = list(threads.map(to_the_end, [bench.store, other]))

@@ -56,11 +56,13 @@ def connect(path: str | None, *, upgrade: bool = True) -> apsw.Connection:
     return connection
 
 
-def open_and_migrate(path: str | None, *, upgrade: bool = True) -> tuple[apsw.Connection, int]:
-    """As `connect`, with the version that the schema had before."""
+def open_and_migrate(
+    path: str | None, *, upgrade: bool = True, wait_ms: int = BUSY_TIMEOUT_MS
+) -> tuple[apsw.Connection, int]:
+    """As `connect`, with the version that the schema had before; `wait_ms` is how long to wait for other processes."""
     try:
         connection = apsw.Connection(path or ":memory:")
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.set_busy_timeout(wait_ms)
         if path is not None:
             mode = connection.execute("PRAGMA journal_mode = WAL").get
             if mode != "wal":
@@ -73,8 +75,8 @@ def open_and_migrate(path: str | None, *, upgrade: bool = True) -> tuple[apsw.Co
         before = migrate(connection, path, upgrade=upgrade)
     except apsw.BusyError as error:
         raise VerityConfigError(
-            f"The ledger's file {path!r} was locked for {BUSY_TIMEOUT_MS // 1000} seconds by another process, which "
-            "may be migrating it. Try again.",
+            f"The ledger's file {path!r} was locked for {wait_ms / 1000:g} seconds by another process, which may "
+            "be migrating it. Try again.",
             parameter="base_url",
         ) from error
     except apsw.Error as error:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from tests._sync.network import LOSE_ANSWER, LOSE_REQUEST, Says
 from tests._sync.world import SyncWorld
-from verity import CommitUncertainError, VerityApiError, VerityConnectionError
+from verity import CommitUncertainError, ConflictRetryConfig, VerityApiError, VerityConnectionError
 
 
 def renewals(world: SyncWorld) -> int:
@@ -195,3 +196,23 @@ def test_nobody_acts_where_even_the_renewal_took_too_long(world: SyncWorld) -> N
     with pytest.raises(VerityConnectionError, match="act did not run"):
         world.client.protect(world.key, act=world.act)
     assert not world.acts
+
+
+def test_a_lease_is_counted_from_the_first_request_for_it(world: SyncWorld) -> None:
+    """A request that was taken for lost is carried out late; the next one with the same key gets what is left of it."""
+    other = world.client.request_lease("payments", {"effectKey": world.key, "leaseDurationMs": 5000})
+    client = world.new_client(conflict_retry=ConflictRetryConfig(wait=False, initial_delay_s=15.0, jitter=False))
+
+    def arrive_late() -> None:
+        headers = {
+            "Authorization": f"Bearer {world.api_key}",
+            "Idempotency-Key": world.network.sent[-1].headers["idempotency-key"],
+        }
+        with httpx.Client(base_url=world.ledger.base_url, headers=headers) as http:
+            lease = (http.post("/effects/payments/lease", json={"effectKey": world.key})).json()
+        assert (lease["status"], lease["fenceToken"]) == ("granted", other["fenceToken"] + 1)
+        world.clock.advance(25_000)
+
+    world.runtime.call_later(5, arrive_late)
+    assert client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert world.network.operations() == ["lease", "lease", "lease", "renew", "commit"]

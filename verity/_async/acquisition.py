@@ -25,7 +25,8 @@ class AsyncAcquisition:
     async def acquire(
         self, namespace: str, lease_body: Wire, config: ConflictRetryConfig
     ) -> tuple[LeaseResponse, float]:
-        """The lease, or the cached outcome, and when it was requested on the monotonic clock.
+        """The lease, or the cached outcome, and when it was first requested, on the monotonic clock: a request that was
+        taken for lost may have been granted, and the last one have got what was left of that.
 
         Raises:
             LeaseConflictError: another holder's lease is live, and still is after all that `config` allows.
@@ -37,7 +38,7 @@ class AsyncAcquisition:
         except LeaseConflictError as conflict:
             if not config.enabled or config.max_attempts == 1:
                 raise
-            return await self._wait_in_line(namespace, lease_body, config, idempotency_key, conflict)
+            return await self._wait_in_line(namespace, lease_body, config, idempotency_key, conflict), requested_at
 
     async def _wait_in_line(
         self,
@@ -46,14 +47,15 @@ class AsyncAcquisition:
         config: ConflictRetryConfig,
         idempotency_key: str,
         conflict: LeaseConflictError,
-    ) -> tuple[LeaseResponse, float]:
+    ) -> LeaseResponse:
         """What is decided is everybody's answer; a lease is granted to one, and the next one goes on asking."""
         began_at = self._runtime.monotonic()
         async with self._lines.place((namespace, lease_body["effectKey"])) as place:
             if not await place.turn(patience_s(config)):
                 raise conflict
-            if place.shared is not None:
-                return place.shared, self._runtime.monotonic()
+            shared: LeaseResponse | None = place.shared
+            if shared is not None:
+                return shared
             unheld = 0  # requests that an older ledger answered at once: their delay is still to come
             for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
                 delay_s = conflict_delay(config, attempt - unheld, conflict.retry_after_s, self._runtime.random())
@@ -63,7 +65,6 @@ class AsyncAcquisition:
                 )
                 if not held_s:
                     await self._runtime.sleep(delay_s)
-                requested_at = self._runtime.monotonic()
                 try:
                     lease = await self._ledger.lease(
                         namespace, lease_body, idempotency_key=idempotency_key, hold_s=held_s
@@ -74,5 +75,5 @@ class AsyncAcquisition:
                 else:
                     if lease.status != GRANTED:
                         place.share(lease)
-                    return lease, requested_at
+                    return lease
             raise conflict

@@ -24,7 +24,8 @@ class SyncAcquisition:
         self._lines = SyncLines()
 
     def acquire(self, namespace: str, lease_body: Wire, config: ConflictRetryConfig) -> tuple[LeaseResponse, float]:
-        """The lease, or the cached outcome, and when it was requested on the monotonic clock.
+        """The lease, or the cached outcome, and when it was first requested, on the monotonic clock: a request that was
+        taken for lost may have been granted, and the last one have got what was left of that.
 
         Raises:
             LeaseConflictError: another holder's lease is live, and still is after all that `config` allows.
@@ -36,7 +37,7 @@ class SyncAcquisition:
         except LeaseConflictError as conflict:
             if not config.enabled or config.max_attempts == 1:
                 raise
-            return self._wait_in_line(namespace, lease_body, config, idempotency_key, conflict)
+            return self._wait_in_line(namespace, lease_body, config, idempotency_key, conflict), requested_at
 
     def _wait_in_line(
         self,
@@ -45,14 +46,15 @@ class SyncAcquisition:
         config: ConflictRetryConfig,
         idempotency_key: str,
         conflict: LeaseConflictError,
-    ) -> tuple[LeaseResponse, float]:
+    ) -> LeaseResponse:
         """What is decided is everybody's answer; a lease is granted to one, and the next one goes on asking."""
         began_at = self._runtime.monotonic()
         with self._lines.place((namespace, lease_body["effectKey"])) as place:
             if not place.turn(patience_s(config)):
                 raise conflict
-            if place.shared is not None:
-                return place.shared, self._runtime.monotonic()
+            shared: LeaseResponse | None = place.shared
+            if shared is not None:
+                return shared
             unheld = 0  # requests that an older ledger answered at once: their delay is still to come
             for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
                 delay_s = conflict_delay(config, attempt - unheld, conflict.retry_after_s, self._runtime.random())
@@ -62,7 +64,6 @@ class SyncAcquisition:
                 )
                 if not held_s:
                     self._runtime.sleep(delay_s)
-                requested_at = self._runtime.monotonic()
                 try:
                     lease = self._ledger.lease(namespace, lease_body, idempotency_key=idempotency_key, hold_s=held_s)
                 except LeaseConflictError as error:
@@ -71,5 +72,5 @@ class SyncAcquisition:
                 else:
                     if lease.status != GRANTED:
                         place.share(lease)
-                    return lease, requested_at
+                    return lease
             raise conflict

@@ -13,10 +13,12 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.ledger.nodes import Node, node_on, trail, until_somebody_waits
 from tests.postgres import PostgresServer
+from verity._store.looks import EffectName
 from verity.errors import VerityConfigError
 from verity.server.postgres.batches import Ids
 from verity.server.postgres.database import connect, find_dangers
 from verity.server.postgres.storage import MAX_COLLISIONS
+from verity.server.storage import StorageError
 
 _REFUSE = """
 CREATE SEQUENCE refusals;
@@ -191,6 +193,12 @@ async def test_the_databases_defaults_endanger_nothing(node: Node, postgres_url:
             assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
         lease = await fresh("lease", {"effectKey": "k"})
         assert (await fresh("commit", {**Caller.tokens(lease), "result": 1}))["status"] == "accepted"
+
+
+async def test_a_look_that_is_refused_has_not_looked(node: Node, sql: Any) -> None:
+    await sql.execute("ALTER TABLE effects RENAME TO elsewhere")
+    with pytest.raises(StorageError):  # which whoever waits for the effect survives
+        await node.storage.look([EffectName("test", "payments", "k")])
 
 
 async def test_a_nodes_clock_decides_nothing(postgres_url: str, sql: Any) -> None:

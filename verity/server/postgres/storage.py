@@ -28,7 +28,7 @@ from verity.server.postgres.statements import (
     to_numbered,
     write_statements,
 )
-from verity.server.storage import Pool, Storage
+from verity.server.storage import Pool, Storage, StorageError
 
 _logger = logging.getLogger("verity.server")
 
@@ -144,8 +144,11 @@ class PostgresStorage(Storage):
     async def look(self, names: Sequence[EffectName]) -> list[Look]:
         """Look at effects that somebody waits for."""
         rows = [(name.environment, name.namespace, hash_key(*name)) for name in names]
-        async with self._database.reading() as connection:
-            found = await connection.fetch(self._sql.states, *to_arrays(rows))
+        try:
+            async with self._database.reading() as connection:
+                found = await connection.fetch(self._sql.states, *to_arrays(rows))
+        except Refusal as error:
+            raise StorageError(str(error)) from error
         return [UNKNOWN if status is None else look_at(status, expires_at, now) for status, expires_at, now in found]
 
     async def expired_for_s(self) -> Mapping[Environment, float]:

@@ -205,3 +205,13 @@ WHOLE = [
     b"POST /v1/effects/a/lease HTTP/1.1\r\n",
     b"\x00\x00\x00\x08\x04\xd2\x16\x2f",
 ]
+CALLS = {
+    b"lease": b',"leaseDurationMs":5000,"inputJson":{"a":[1.10,"\\u0000",null]},"agentId":"w"',
+    b"commit": b',"fenceToken":1,"leaseToken":"t","result":{"a":1e400}',
+    b"fail": b',"fenceToken":1,"leaseToken":"t","error":null',
+    b"renew": b',"fenceToken":1,"leaseToken":"t","extensionMs":5000',
+    b"report-observe": b',"fenceToken":1,"leaseToken":"t","hit":false',
+    b"reset": b',"mode":"verify","reason":"r"',
+    b"resolve": b',"result":"\\u0000"',
+}
+"""Calls, and what else than the key is in their bodies."""

@@ -32,7 +32,8 @@ class ConflictRetryConfig:
         max_delay_s: longest wait between two requests in seconds, also for a server's `Retry-After`.
         jitter: spread each delay by ±30 %, so that waiters do not come back together.
         wait: ask the ledger to hold a repeated request for the delay and to answer the moment that the effect is
-            decided, instead of sleeping; where it does not, or `max_delay_s` is below 1, the client sleeps.
+            decided, instead of sleeping; where it does not, or `max_delay_s` is below 1, the client sleeps. None: do
+            so, unless `transport` or `http_client` is the caller's: True says that it has 50 connections to spare.
 
     Raises:
         VerityConfigError: a value is outside its range.
@@ -43,12 +44,13 @@ class ConflictRetryConfig:
     initial_delay_s: float = 0.5
     max_delay_s: float = 15.0
     jitter: bool = True
-    wait: bool = True
+    wait: bool | None = None
 
     def __post_init__(self) -> None:
         _check_flag("conflict_retry.enabled", self.enabled)
         _check_flag("conflict_retry.jitter", self.jitter)
-        _check_flag("conflict_retry.wait", self.wait)
+        if self.wait is not None:
+            _check_flag("conflict_retry.wait", self.wait)
         if not _is_int(self.max_attempts) or self.max_attempts < 1:
             raise _wrong("conflict_retry.max_attempts", "a whole number of at least 1", self.max_attempts)
         for name in ("initial_delay_s", "max_delay_s"):

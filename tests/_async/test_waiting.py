@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from tests._async.world import AsyncWorld
 from tests.gather import AsyncBackground, async_until
 from tests.served import ServedLedger
 from verity import ConflictRetryConfig, LeaseConflictError, VerityClient
+from verity._async.pool import MAX_CONNECTIONS
+from verity._concurrency import AsyncRuntime
+from verity._core.backoff import MAX_HOLDS
 
-LONG = ConflictRetryConfig(initial_delay_s=15.0, jitter=False)
+LONG = ConflictRetryConfig(initial_delay_s=15.0, jitter=False, wait=True)
 """Long enough for whatever a test does meanwhile, however busy the machine is."""
 
 
@@ -168,20 +172,71 @@ async def test_patience_ends(contest: Contest) -> None:
 
 
 async def test_an_older_ledger_is_asked_after_delays_as_ever(world: AsyncWorld) -> None:
-    client = world.new_client(conflict_retry=ConflictRetryConfig(max_attempts=4))
+    client = world.new_client(conflict_retry=ConflictRetryConfig(max_attempts=4, wait=True))
     world.network.faults["lease"] = [Says(409, b"{}")] * 3
     assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
     assert world.runtime.slept == [0.5, 1.0]
     assert [each.headers.get("prefer") for each in world.network.sent[:4]] == [None, "wait=1", None, None]
 
 
-@pytest.mark.parametrize("retry", [{"wait": False}, {"max_delay_s": 0.9}])
+@pytest.mark.parametrize("retry", [{"wait": False}, {"wait": True, "max_delay_s": 0.9}, {}])
 async def test_a_client_that_may_not_wait_sleeps(retry: Any, world: AsyncWorld) -> None:
     client = world.new_client(conflict_retry=ConflictRetryConfig(**retry))
     world.network.faults["lease"] = [Says(409, b"{}")]
     assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
     assert [each.headers.get("prefer") for each in world.network.sent[:2]] == [None, None]
     assert world.runtime.slept == [0.5]
+
+
+async def test_each_has_a_result_of_its_own(contest: Contest, served: ServedLedger) -> None:
+    await contest.hold()
+    async with AsyncBackground() as background:
+        for _ in range(3):
+            background.start(contest.protect)
+        await async_until(lambda: contest.network is not None and len(contest.network.sent) == 4)
+        await async_until(lambda: served.app.waiting.parked == 1)
+        await contest.commit({"items": []})
+    for number, result in enumerate(background.outcomes):
+        result["items"].append(number)
+    assert background.outcomes == [{"items": [0]}, {"items": [1]}, {"items": [2]}]
+
+
+class Sleepers(AsyncRuntime):
+    """Those who sleep do so until it is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleeping = 0
+        self.is_over = False
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeping += 1
+        await async_until(lambda: self.is_over)
+
+
+async def test_what_is_held_leaves_connections_for_those_who_act(served: ServedLedger) -> None:
+    """More calls wait, each for another effect, than the client has connections."""
+    key = served.create_key()
+    retry = ConflictRetryConfig(initial_delay_s=20.0, max_delay_s=20.0)
+    runtime = Sleepers()
+    keys = [f"k{number}" for number in range(MAX_CONNECTIONS + 10)]
+    async with (
+        VerityClient(served.base_url, key, "payments") as holder,
+        VerityClient(served.base_url, key, "payments", conflict_retry=retry, _runtime=runtime) as client,
+    ):
+        grants: list[Any] = [await holder.request_lease("payments", {"effectKey": each}) for each in keys]
+        async with AsyncBackground() as background:
+            for each in keys:
+                background.start(partial(client.protect, each, act=_nothing))
+            await async_until(lambda: served.app.waiting.parked + runtime.sleeping == len(keys))
+            assert served.app.waiting.parked == MAX_HOLDS < MAX_CONNECTIONS
+            await client.protect("mine", act=_nothing)
+            assert served.app.waiting.parked == MAX_HOLDS, "it did not wait for one of them to end"
+            for grant in grants:
+                tokens = {name: grant[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+                await holder.commit("payments", {**tokens, "result": "theirs"})
+            runtime.is_over = True
+    assert background.outcomes == ["theirs"] * len(keys)
 
 
 async def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:

@@ -218,8 +218,11 @@ async def test_many_waiters_are_one_look() -> None:
     async def stay() -> None:
         await asyncio.Event().wait()
 
+    async def check() -> None:
+        """Nobody's key was revoked."""
+
     lease = json.loads((await storage.answer(request("lease_effect"))).body)
-    held = [asyncio.create_task(room.answer_lease(request("lease_effect"), 20, stay)) for _ in range(500)]
+    held = [asyncio.create_task(room.answer_lease(request("lease_effect"), 20, stay, check)) for _ in range(500)]
     await async_until(lambda: room.parked == 500 and len(storage.looks) >= 3)
     commit = request("commit_effect", result=7, fenceToken=1, leaseToken=lease["leaseToken"])
     await storage.answer(commit)
@@ -261,21 +264,50 @@ async def test_what_is_decided_while_a_waiter_asks_is_not_missed() -> None:
 
 
 async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it raises: a database that refuses one look is looked at again."""
     ledger = open_ledger("sqlite://")
 
-    class Blind(SqliteStorage):
-        async def look(self, names: Sequence[EffectName]) -> list[Look]:
-            raise StorageError("away")
+    class Blinking(SqliteStorage):
+        errors: tuple[Exception, ...] = (StorageError("away"), LookupError("refused"))
 
-    room = WaitingRoom(Blind(ledger), 10)
-    request = Request(
-        Scope("test"), "lease_effect", "payments", b'{"effectKey":"k"}', read_members(b'{"effectKey":"k"}')
-    )
-    await room.answer_lease(request, 1, asyncio.Event().wait)
-    answer = await room.answer_lease(request, 1, asyncio.Event().wait)
-    assert (answer.status, answer.headers["preference-applied"]) == (409, "wait")
+        async def look(self, names: Sequence[EffectName]) -> list[Look]:
+            if self.errors:
+                error, *self.errors = self.errors  # type: ignore[assignment]
+                raise error
+            return await super().look(names)
+
+    async def check() -> None:
+        """Nobody's key was revoked."""
+
+    storage = Blinking(ledger)
+    room = WaitingRoom(storage, 10)
+    body = b'{"effectKey":"k"}'
+    request = Request(Scope("test"), "lease_effect", "payments", body, read_members(body))
+    lease = json.loads((await storage.answer(request)).body)
+    held = asyncio.create_task(room.answer_lease(request, 20, asyncio.Event().wait, check))
+    await async_until(lambda: not storage.errors)
+    assert not held.done()
+    text = json.dumps({"effectKey": "k", "result": 7, "fenceToken": 1, "leaseToken": lease["leaseToken"]}).encode()
+    # As if another node had done it: only a look tells.
+    await storage.answer(Request(Scope("test"), "commit_effect", "payments", text, read_members(text)))
+    assert (await held).outcome[0] == "cached_completed"
     assert [record.message for record in caplog.records] == [
         "effects that are waited for could not be looked at: StorageError"
     ]
     await async_until(lambda: room._looking is None)
     ledger.close()
+
+
+def test_a_key_that_is_revoked_meanwhile_gets_nothing(node: Node) -> None:
+    tokens = node.hold()
+    held = node.lease()
+    sync_until(lambda: node.parked == 1)
+    revoked = node.http.headers["Authorization"]
+    (record,) = node.served.ledger.store.list_keys()
+    node.http.headers["Authorization"] = f"Bearer {node.served.create_key()}"
+    assert node.served.ledger.store.revoke_key(record.id, record.created_at)
+    assert revoked != node.http.headers["Authorization"]
+    assert node.post("commit", **tokens, result="theirs").status_code == 200
+    answer = held.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated")
+    assert "theirs" not in answer.text

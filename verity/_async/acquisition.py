@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 from verity._async.ledger import AsyncLedger, Wire
-from verity._concurrency import AsyncLines, AsyncRuntime
-from verity._core.backoff import attempt_after, conflict_delay, hold_s, patience_s
+from verity._concurrency import AsyncLines, AsyncRuntime, Quota
+from verity._core.backoff import MAX_HOLDS, attempt_after, conflict_delay, hold_s, may_be_held, patience_s
 from verity._core.replies import GRANTED
 from verity.config import ConflictRetryConfig
 from verity.errors import LeaseConflictError
@@ -21,6 +22,7 @@ class AsyncAcquisition:
         self._runtime = runtime
         self._logger = logger
         self._lines = AsyncLines()
+        self._holds = Quota(MAX_HOLDS)
 
     async def acquire(
         self, namespace: str, lease_body: Wire, config: ConflictRetryConfig
@@ -55,11 +57,13 @@ class AsyncAcquisition:
                 raise conflict
             shared: LeaseResponse | None = place.shared
             if shared is not None:
-                return shared
+                return copy.deepcopy(shared)  # what one caller does to its result must not reach the others
+            is_holdable = may_be_held(config, has_own_connections=self._ledger.has_own_connections)
             unheld = 0  # requests that an older ledger answered at once: their delay is still to come
             for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
                 delay_s = conflict_delay(config, attempt - unheld, conflict.retry_after_s, self._runtime.random())
-                held_s = 0 if unheld else hold_s(config, delay_s)
+                held_s = 0 if unheld or not is_holdable else hold_s(config, delay_s)
+                held_s = held_s if held_s and self._holds.take() else 0
                 self._logger.debug(
                     "Effect %r is being processed elsewhere; waiting %.1f s for it.", lease_body["effectKey"], delay_s
                 )
@@ -74,6 +78,9 @@ class AsyncAcquisition:
                     unheld = unheld or int(held_s > 0 and not error.waited)
                 else:
                     if lease.status != GRANTED:
-                        place.share(lease)
+                        place.share(copy.deepcopy(lease))
                     return lease
+                finally:
+                    if held_s:
+                        self._holds.give_back()
             raise conflict

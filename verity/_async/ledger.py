@@ -41,6 +41,11 @@ class AsyncLedger:
         self._timeout_s = timeout_s
         self.api = _api_over(sender, base_url)
 
+    @property
+    def has_own_connections(self) -> bool:
+        """Whether the client made what it sends through, and so knows how many requests that can carry."""
+        return bool(self._sender.has_own_connections)
+
     async def lease(self, namespace: str, body: Wire, *, idempotency_key: str, hold_s: int = 0) -> LeaseResponse:
         """Ask for a lease; the idempotency key makes a repeated request get the same grant.
 

@@ -37,6 +37,7 @@ class AsyncSender:
         self._base_url = base_url
         self._http_client = http_client
         self._owns_transport = transport is None
+        self.has_own_connections = transport is None and http_client is None
         self._transport = transport or AsyncTransportPool(
             partial(_make_transport, _ssl_context(base_url), _proxy_for(httpx.URL(base_url)))
         )

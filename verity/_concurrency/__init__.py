@@ -19,7 +19,7 @@ from verity._concurrency.calls import (
     sync_check_callable,
     sync_settled,
 )
-from verity._concurrency.homes import AsyncHome, AsyncSemaphore, SyncHome, SyncSemaphore, forget_in_child
+from verity._concurrency.homes import AsyncHome, AsyncSemaphore, Quota, SyncHome, SyncSemaphore, forget_in_child
 from verity._concurrency.lines import AsyncLines, SyncLines
 from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
 
@@ -32,6 +32,7 @@ __all__ = [
     "AsyncRuntime",
     "AsyncSemaphore",
     "AsyncThunk",
+    "Quota",
     "SyncAct",
     "SyncCancellation",
     "SyncFunction",

@@ -64,6 +64,27 @@ class SyncSemaphore:
         self._semaphore.release()
 
 
+class Quota:
+    """At most so many at a time, for tasks and threads alike: one more is told so and does not wait."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.reset_after_fork()
+        forget_in_child(self)
+
+    def reset_after_fork(self) -> None:
+        """Who took a part of it was in the parent."""
+        self._free = threading.Semaphore(self._limit)
+
+    def take(self) -> bool:
+        """Whether there was one left; it is to be given back."""
+        return self._free.acquire(blocking=False)
+
+    def give_back(self) -> None:
+        """Somebody else may have it."""
+        self._free.release()
+
+
 class AsyncHome:
     """Tells when the event loop has changed, and closes what belongs to a loop when that loop ends.
 

@@ -9,6 +9,13 @@ from verity.config import ConflictRetryConfig
 MAX_HOLD_S = 25
 """The longest that a ledger holds a lease request."""
 
+MAX_HOLDS = 50
+"""How many requests of one client a ledger may hold at a time: half of its connections.
+
+A held request has its connection to itself. If all were held, commits and renewals would wait for one: leases that
+their holders keep alive would run out, and others would act, too.
+"""
+
 SEND_ATTEMPTS = 3
 """Requests in all for one logical call whose answers are lost or transient."""
 
@@ -30,9 +37,14 @@ def hold_s(config: ConflictRetryConfig, delay_s: float) -> int:
 
     Rounded up, since a ledger answers as soon as there is something to say.
     """
-    if not config.wait or config.max_delay_s < 1:
+    if config.max_delay_s < 1:
         return 0
     return min(math.ceil(delay_s), int(config.max_delay_s), MAX_HOLD_S)
+
+
+def may_be_held(config: ConflictRetryConfig, *, has_own_connections: bool) -> bool:
+    """Whether a ledger may hold lease requests: of a caller's own transport nobody knows how many it can spare."""
+    return has_own_connections if config.wait is None else config.wait
 
 
 def patience_s(config: ConflictRetryConfig) -> float:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
-from verity._concurrency import SyncLines, SyncRuntime
-from verity._core.backoff import attempt_after, conflict_delay, hold_s, patience_s
+from verity._concurrency import Quota, SyncLines, SyncRuntime
+from verity._core.backoff import MAX_HOLDS, attempt_after, conflict_delay, hold_s, may_be_held, patience_s
 from verity._core.replies import GRANTED
 from verity._sync.ledger import SyncLedger, Wire
 from verity.config import ConflictRetryConfig
@@ -22,6 +23,7 @@ class SyncAcquisition:
         self._runtime = runtime
         self._logger = logger
         self._lines = SyncLines()
+        self._holds = Quota(MAX_HOLDS)
 
     def acquire(self, namespace: str, lease_body: Wire, config: ConflictRetryConfig) -> tuple[LeaseResponse, float]:
         """The lease, or the cached outcome, and when it was first requested, on the monotonic clock: a request that was
@@ -54,11 +56,13 @@ class SyncAcquisition:
                 raise conflict
             shared: LeaseResponse | None = place.shared
             if shared is not None:
-                return shared
+                return copy.deepcopy(shared)  # what one caller does to its result must not reach the others
+            is_holdable = may_be_held(config, has_own_connections=self._ledger.has_own_connections)
             unheld = 0  # requests that an older ledger answered at once: their delay is still to come
             for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
                 delay_s = conflict_delay(config, attempt - unheld, conflict.retry_after_s, self._runtime.random())
-                held_s = 0 if unheld else hold_s(config, delay_s)
+                held_s = 0 if unheld or not is_holdable else hold_s(config, delay_s)
+                held_s = held_s if held_s and self._holds.take() else 0
                 self._logger.debug(
                     "Effect %r is being processed elsewhere; waiting %.1f s for it.", lease_body["effectKey"], delay_s
                 )
@@ -71,6 +75,9 @@ class SyncAcquisition:
                     unheld = unheld or int(held_s > 0 and not error.waited)
                 else:
                     if lease.status != GRANTED:
-                        place.share(lease)
+                        place.share(copy.deepcopy(lease))
                     return lease
+                finally:
+                    if held_s:
+                        self._holds.give_back()
             raise conflict

@@ -14,6 +14,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -169,7 +170,9 @@ class LedgerApp:
         if operation.name == _LEASE and b"prefer" in headers:
             wait_s = read_wait_s(headers[b"prefer"].decode("latin-1"))
         if wait_s:
-            return await self.waiting.answer_lease(request, wait_s, receive)
+            authorization = headers.get(b"authorization")
+            check = partial(self._callers.authenticate, authorization, admin_only=operation.admin_only)
+            return await self.waiting.answer_lease(request, wait_s, receive, check)
         answer = await self._storage.answer(request)
         if self.waiting.parked and answer.status == 200:
             self.waiting.changed(request)

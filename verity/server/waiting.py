@@ -16,7 +16,7 @@ from typing import Any
 
 from verity._ledger.calls import Answer, Request
 from verity._store.looks import EffectName, Look
-from verity.server.storage import Storage, StorageError
+from verity.server.storage import Storage
 
 _logger = logging.getLogger("verity.server")
 
@@ -67,13 +67,20 @@ class WaitingRoom:
         self.parked = 0
         """How many requests are parked now."""
 
-    async def answer_lease(self, request: Request, wait_s: int, until_gone: Callable[[], Awaitable[Any]]) -> Answer:
+    async def answer_lease(
+        self,
+        request: Request,
+        wait_s: int,
+        until_gone: Callable[[], Awaitable[Any]],
+        check: Callable[[], Awaitable[Any]],
+    ) -> Answer:
         """Carry a lease request out, and where another holder's lease is live, wait for up to `wait_s` seconds.
 
         Args:
             request: the same each time it is sent, so that it is one logical request to the ledger.
             wait_s: how long to wait.
             until_gone: returns when the client has left, who need not be answered any more.
+            check: raises where the client may no longer ask, as its API key was revoked while it waited.
         """
         if self.parked >= self._max_waits or self._is_closing:
             return await self._storage.answer(request)
@@ -93,6 +100,7 @@ class WaitingRoom:
                 gone = gone or asyncio.ensure_future(until_gone())
                 if await self._park(waiter, gone, left_s):
                     break
+                await check()
         finally:
             if gone is not None:
                 gone.cancel()
@@ -140,7 +148,7 @@ class WaitingRoom:
                 for name, look in zip(names, await self._storage.look(names), strict=True):
                     self._wake_if_ready(name, look)
                 has_failed = False
-            except (StorageError, asyncio.TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever ails the storage, they wait on and it is looked at again
                 if not has_failed:
                     _logger.warning("effects that are waited for could not be looked at: %s", type(error).__name__)
                 has_failed = True

@@ -56,9 +56,9 @@ async def async_until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(_LOOK_EVERY_S)
 
 
-def sync_until(condition: Callable[[], bool]) -> None:
+def sync_until(condition: Callable[[], bool], within_s: float = _LONG_S) -> None:
     """Return once it holds."""
-    end = time.monotonic() + _LONG_S
+    end = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError

@@ -41,18 +41,18 @@ def main() -> int:
 def _run(name: str, fuzz: cases.Cases | raw.RawRequests, chunks: range, size: int) -> bool:
     """Run the chunks; whether nothing broke."""
     started_at = time.monotonic()
-    for done, number in enumerate(chunks, 1):
-        fuzz.run_chunk(number)
-        if done % _TELL_EVERY == 0 or number == chunks[-1]:
-            seconds = time.monotonic() - started_at
-            print(
-                f"{name}: chunk {number}, {done * size:,} sent, {len(fuzz.failures)} failures, {seconds:.0f} s, "
-                f"by status {dict(sorted(fuzz.statuses.items()))}",
-                flush=True,
-            )
-    found = fuzz.failures.items() if isinstance(fuzz.failures, dict) else enumerate(fuzz.failures)
-    for what, how in found:
-        print(f"FAILED {what}\n{how}\n")
+    try:
+        for done, number in enumerate(chunks, 1):
+            fuzz.run_chunk(number)
+            if done % _TELL_EVERY == 0 or number == chunks[-1]:
+                print(
+                    f"{name}: chunk {number}, {done * size:,} sent, {len(fuzz.failures)} failures, "
+                    f"{time.monotonic() - started_at:.0f} s, by status {dict(sorted(fuzz.statuses.items()))}",
+                    flush=True,
+                )
+    finally:
+        for what, how in fuzz.failures.items():
+            print(f"FAILED {what}\n{how}\n", flush=True)
     return not fuzz.failures
 
 

@@ -31,7 +31,7 @@ class RawRequests:
 
     def __init__(self, target: Target) -> None:
         self.statuses: Counter[int] = Counter()
-        self.failures: list[str] = []
+        self.failures: dict[str, str] = {}
         self._target = target
 
     def run_chunk(self, number: int, size: int = CHUNK) -> None:
@@ -62,7 +62,7 @@ class RawRequests:
         statuses = [int(status) for status in _STATUS.findall(received)]
         self.statuses.update(statuses or [0])
         if any(status >= 500 for status in statuses) or (received and not _STATUS.match(received)):
-            self.failures.append(f"request {number}: {data[:300]!r}: {received[:300]!r}")
+            self.failures[f"request {number}"] = f"{data[:1000]!r}: {received[:300]!r}"
 
 
 async def _exchange(

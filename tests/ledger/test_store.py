@@ -234,6 +234,16 @@ def test_a_wrong_filter_is_told(call: Caller, query: dict[str, str]) -> None:
     assert call.refused("list_effects", **query) == (400, "invalid_request")
 
 
+@pytest.mark.parametrize("cursor", [2**31 - 1, 2**31, 2**63 - 1, 10**19 - 1])
+def test_a_cursor_may_be_as_large_as_it_likes(call: Caller, cursor: int) -> None:
+    call.commit("k")
+    for operation in ("list_effect_events", "list_namespaces", "list_workflows"):
+        assert call(operation, effectKey="k", cursor=str(cursor)) == {"items": []}
+    assert call("list_effects", cursor=str(cursor))["items"] == (
+        [] if cursor <= 2**31 else call("list_effects")["items"]
+    )
+
+
 def test_what_is_not_there(call: Caller) -> None:
     assert call.refused("get_effect", effectKey="k") == (404, "effect_not_found")
     assert call.refused("list_effect_events", effectKey="k") == (404, "effect_not_found")

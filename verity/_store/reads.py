@@ -25,6 +25,7 @@ Read = Callable[[View, Mapping[str, str], int], Reading]
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
+_LAST_SEQUENCE = 2**31 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _EQUAL_FILTERS = {
@@ -77,7 +78,7 @@ def list_effect_events(view: View, query: Mapping[str, str], _now: int) -> Readi
     """The audit trail, oldest first."""
     effect = yield from _find(view, query)
     limit = _limit(query)
-    after = _read_number("cursor", query.get("cursor", "0"))
+    after = _read_number("cursor", query.get("cursor", "0"), _LAST_SEQUENCE)
     rows = yield view.events(effect, after, limit + 1)
     events = read_events(rows)
     items = [event_fields(sequence, event) for sequence, event in events[:limit]]
@@ -191,10 +192,11 @@ def _limit(query: Mapping[str, str]) -> int:
     return max(1, min(_read_number("limit", query.get("limit", str(DEFAULT_LIMIT))), MAX_LIMIT))
 
 
-def _read_number(name: str, text: str) -> int:
+def _read_number(name: str, text: str, most: int = 2**63 - 1) -> int:
+    """The number, or the most that the column it is compared with can hold."""
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         raise _wrong_parameter(name, "a whole number" if name == "limit" else "the nextCursor of an earlier page")
-    return min(int(text), 2**63 - 1)
+    return min(int(text), most)
 
 
 def _read_time(name: str, text: str) -> int:

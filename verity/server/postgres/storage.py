@@ -36,6 +36,7 @@ MAX_BATCH = 256
 MAX_WAITING = 20_000
 MAX_COLLISIONS = 5
 _RETRY_AFTER_S = 1
+_NO_ROOM = "The request has a value that the database can't hold."
 
 Attempt = Callable[[Any, Statements, Sequence[Work]], Awaitable[list[Work]]]
 
@@ -227,7 +228,7 @@ class PostgresStorage(Storage):
         elif refusal.is_passing:
             _settle(work, _crowded())
         elif refusal.is_about_a_value:
-            _settle(work, Refused(400, "invalid_request", "The request has a value that the database can't hold."))
+            _settle(work, Refused(400, "invalid_request", _NO_ROOM))
         else:
             message = "The ledger's database refused the call; nothing was carried out."
             _settle(work, Refused(500, "internal", message))
@@ -248,6 +249,8 @@ class PostgresStorage(Storage):
         except (Unanswered, Refusal) as error:
             ids = {"requestId": request.request_id}
             _logger.error("the database did not answer a read: %s", error, extra=ids)
+            if isinstance(error, Refusal) and error.is_about_a_value:
+                raise Refused(400, "invalid_request", _NO_ROOM) from None
             raise _unavailable("The ledger's storage does not answer. Send the request again.") from None
 
 

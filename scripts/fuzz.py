@@ -8,6 +8,7 @@ sent again alone.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--first-case-chunk", type=int, default=0)
     parser.add_argument("--first-raw-chunk", type=int, default=0)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in good order, so that no ledger stays behind
     failed = False
     for store in [arguments.store] if arguments.store else ["sqlite", "postgres"]:
         with tempfile.TemporaryDirectory() as scratch, serve(store, Path(scratch)) as target:

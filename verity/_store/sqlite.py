@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import secrets
 import threading
 import time
@@ -305,7 +306,8 @@ class SqliteStore:
 def _new_id(connection: apsw.Connection, now: int) -> int:
     """Time-ordered, and above every other: made while the write lock is held, so no other process makes it, too."""
     latest = connection.execute("SELECT max(id) FROM effects").get or 0
-    return max(latest + 1, now << _ID_RANDOM_BITS | secrets.randbits(_ID_RANDOM_BITS))
+    random_bits = random.getrandbits(_ID_RANDOM_BITS)
+    return max(latest + 1, now << _ID_RANDOM_BITS | random_bits)
 
 
 def _event_row(effect: int, sequence: int, event: Event) -> tuple[object, ...]:

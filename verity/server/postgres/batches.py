@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -48,7 +49,8 @@ class Ids:
 
     def new(self) -> int:
         """A new id."""
-        self._latest = max(self._latest + 1, self._now_ms() << _ID_RANDOM_BITS | secrets.randbits(_ID_RANDOM_BITS))
+        random_bits = random.getrandbits(_ID_RANDOM_BITS)
+        self._latest = max(self._latest + 1, self._now_ms() << _ID_RANDOM_BITS | random_bits)
         return self._latest
 
 

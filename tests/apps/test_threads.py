@@ -13,6 +13,7 @@ from typing import TypeVar
 import pytest
 
 from tests.apps.relay import Relay
+from tests.gather import sync_until
 from tests.served import ServedLedger
 from verity import ConflictRetryConfig, SyncVerityClient
 from verity._concurrency import SyncRuntime
@@ -25,20 +26,19 @@ RETRY = ConflictRetryConfig(max_attempts=100_000, initial_delay_s=0.01, max_dela
 
 
 class Waiters(SyncRuntime):
-    """Waits for an event instead of sleeping, and counts who waits."""
+    """Waits for an event instead of sleeping."""
 
     def __init__(self) -> None:
         super().__init__()
         self.over = threading.Event()
-        self._waiting = threading.Semaphore(0)
 
     def sleep(self, seconds: float) -> None:
-        self._waiting.release()
         assert self.over.wait(WITHIN_S)
 
-    def until_waiting(self, threads: int) -> None:
-        for _ in range(threads):
-            assert self._waiting.acquire(timeout=WITHIN_S)
+
+def count_waiting(client: SyncVerityClient) -> int:
+    """How many calls stand in line for another holder's effect."""
+    return sum(map(len, client._protector._acquisition._lines.lines.values()))
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_one_key_acts_once(client: SyncVerityClient, runtime: Waiters) -> None:
 
     def act() -> str:
         acts.append(threading.get_ident())
-        runtime.until_waiting(THREADS - 1)  # all the others have been refused the lease
+        sync_until(lambda: count_waiting(client) == THREADS - 1)  # all the others have been refused the lease
         runtime.over.set()
         return uuid.uuid4().hex
 

@@ -49,9 +49,9 @@ _LOOK_EVERY_S = 0.005
 _LONG_S = 15.0
 
 
-async def async_until(condition: Callable[[], bool]) -> None:
+async def async_until(condition: Callable[[], bool], within_s: float = _LONG_S) -> None:
     """Return once it holds."""
-    with anyio.fail_after(_LONG_S):
+    with anyio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - what it waits for happens in another thread or process
             await anyio.sleep(_LOOK_EVERY_S)
 

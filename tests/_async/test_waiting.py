@@ -48,6 +48,10 @@ class Contest:
     async def protect(self) -> Any:
         return await self.client.protect("k", act=self.act)
 
+    def in_line(self) -> int:
+        """How many calls were refused the lease and wait now."""
+        return sum(map(len, self.client._protector._acquisition._lines.lines.values()))
+
     def held(self) -> int:
         """How many requests asked to be held."""
         assert self.network is not None
@@ -100,8 +104,7 @@ async def test_of_many_that_wait_for_one_effect_one_asks(contest: Contest, serve
     async with AsyncBackground() as background:
         for _ in range(40):
             background.start(contest.protect)
-        await async_until(lambda: contest.network is not None and len(contest.network.sent) == 41)
-        await async_until(lambda: served.app.waiting.parked == 1)
+        await async_until(lambda: contest.in_line() == 40 and served.app.waiting.parked == 1)
         await contest.commit()
     assert background.outcomes == ["theirs"] * 40
     assert contest.held() == 1
@@ -113,7 +116,7 @@ async def test_what_failed_is_everybodys_answer_too(contest: Contest, served: Se
     async with AsyncBackground() as background:
         for _ in range(5):
             background.start(contest.protect)
-        await async_until(lambda: contest.network is not None and len(contest.network.sent) == 6)
+        await async_until(lambda: contest.in_line() == 5 and served.app.waiting.parked == 1)
         await contest.fail()
     assert [type(each).__name__ for each in background.outcomes] == ["EffectPreviouslyFailedError"] * 5
     assert contest.held() == 1
@@ -136,7 +139,7 @@ async def test_when_the_one_who_asks_is_cancelled_the_next_one_asks(contest: Con
         await async_until(lambda: served.app.waiting.parked == 1)
         for _ in range(3):
             background.start(contest.protect)
-        await async_until(lambda: contest.network is not None and len(contest.network.sent) == 5)
+        await async_until(lambda: contest.in_line() == 4)
         first.cancel()
         await async_until(lambda: contest.held() == 2)
         await contest.commit()
@@ -211,7 +214,7 @@ class Sleepers(AsyncRuntime):
 
     async def sleep(self, seconds: float) -> None:
         self.sleeping += 1
-        await async_until(lambda: self.is_over)
+        await async_until(lambda: self.is_over, 120.0)
 
 
 async def test_what_is_held_leaves_connections_for_those_who_act(served: ServedLedger) -> None:

@@ -49,6 +49,10 @@ class Contest:
     def protect(self) -> Any:
         return self.client.protect("k", act=self.act)
 
+    def in_line(self) -> int:
+        """How many calls were refused the lease and wait now."""
+        return sum(map(len, self.client._protector._acquisition._lines.lines.values()))
+
     def held(self) -> int:
         """How many requests asked to be held."""
         assert self.network is not None
@@ -101,8 +105,7 @@ def test_of_many_that_wait_for_one_effect_one_asks(contest: Contest, served: Ser
     with SyncBackground() as background:
         for _ in range(40):
             background.start(contest.protect)
-        sync_until(lambda: contest.network is not None and len(contest.network.sent) == 41)
-        sync_until(lambda: served.app.waiting.parked == 1)
+        sync_until(lambda: contest.in_line() == 40 and served.app.waiting.parked == 1)
         contest.commit()
     assert background.outcomes == ["theirs"] * 40
     assert contest.held() == 1
@@ -114,7 +117,7 @@ def test_what_failed_is_everybodys_answer_too(contest: Contest, served: ServedLe
     with SyncBackground() as background:
         for _ in range(5):
             background.start(contest.protect)
-        sync_until(lambda: contest.network is not None and len(contest.network.sent) == 6)
+        sync_until(lambda: contest.in_line() == 5 and served.app.waiting.parked == 1)
         contest.fail()
     assert [type(each).__name__ for each in background.outcomes] == ["EffectPreviouslyFailedError"] * 5
     assert contest.held() == 1
@@ -196,7 +199,7 @@ class Sleepers(SyncRuntime):
 
     def sleep(self, seconds: float) -> None:
         self.sleeping += 1
-        sync_until(lambda: self.is_over)
+        sync_until(lambda: self.is_over, 120.0)
 
 
 def test_what_is_held_leaves_connections_for_those_who_act(served: ServedLedger) -> None:

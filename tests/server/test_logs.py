@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from pathlib import Path
+from typing import Any
 
 import apsw
 import httpx
@@ -71,14 +72,28 @@ async def test_a_request_that_is_given_up_is_answered_and_logged(caplog: pytest.
             await asyncio.Event().wait()
             raise AssertionError
 
-    transport = httpx.ASGITransport(app=create_app(Stuck()))
-    headers = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "stuck-1"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://ledger", headers=headers) as client:
-        request = asyncio.create_task(client.post("/v1/effects/a/lease", json={"effectKey": "a"}))
-        await begun.wait()
-        request.cancel()
-        response = await request
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    sent: list[Any] = []
+    headers = {"authorization": f"Bearer {KEY}", "x-request-id": "stuck-1"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "raw_path": b"/v1/effects/a/lease",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b'{"effectKey":"a"}', "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    request = asyncio.create_task(create_app(Stuck())(scope, receive, send))
+    await begun.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["error"]["code"]) == (503, "unavailable")
     (line,) = lines(caplog)
     assert line["requestId"] == "stuck-1"
     assert line["level"] == "error"

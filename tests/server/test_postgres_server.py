@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gather import sync_until
 from tests.postgres import PostgresServer
 
 
@@ -73,8 +74,8 @@ def test_closed_it_leaves_nothing() -> None:
         processes = server.processes()
         server.kill()
         server.start()
-    listed = subprocess.run(["ps", "-o", "pid=", "-p", ",".join(map(str, processes))], capture_output=True, check=False)
-    assert listed.stdout.split() == []
+    listed = ["ps", "-o", "pid=", "-p", ",".join(map(str, processes))]
+    sync_until(lambda: subprocess.run(listed, capture_output=True, check=False).stdout.split() == [])
     assert not server.directory.exists()
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verity import ConflictRetryConfig, VerityConfigError, VerityValidationError
-from verity._core.backoff import conflict_delay, resend_delay
+from verity._core.backoff import attempt_after, conflict_delay, patience_s, resend_delay
 from verity._core.failure import add_note, describe_failure
 from verity._core.payload import MAX_PAYLOAD_BYTES, encode, round_trip
 from verity._core.renewal import next_renewal_at, renewal_timeout_s, retry_renewal_after
@@ -221,3 +221,22 @@ def test_a_broken_traceback_is_survived(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(traceback, "format_tb", broken)
     assert describe_failure(ValueError("x"))["stack"] == ""
+
+
+def test_patience_is_the_sum_of_all_delays() -> None:
+    assert patience_s(ConflictRetryConfig()) == 0.5 + 1 + 2 + 4 + 8 + 6 * 15
+    assert patience_s(ConflictRetryConfig(max_attempts=3)) == 1.5
+    assert patience_s(ConflictRetryConfig(max_attempts=1)) == 0
+    assert patience_s(ConflictRetryConfig(max_attempts=10**9, initial_delay_s=1, max_delay_s=1)) == 10**9 - 1
+    assert patience_s(ConflictRetryConfig(initial_delay_s=0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "attempt"), [(0, 1), (0.4, 1), (0.5, 2), (1.4, 2), (1.5, 3), (7.5, 5), (100, 11), (10_000, 11)]
+)
+def test_waiting_in_line_uses_attempts_up_but_for_the_last_one(waited_s: float, attempt: int) -> None:
+    config = ConflictRetryConfig()
+    assert attempt_after(config, waited_s) == attempt
+    assert attempt_after(config, waited_s) < config.max_attempts
+    assert attempt_after(ConflictRetryConfig(max_attempts=2), waited_s) == 1
+    assert attempt_after(ConflictRetryConfig(initial_delay_s=0), waited_s) == 1

@@ -176,11 +176,13 @@ def _commit_row(number: int, work: Work) -> tuple[object, ...]:
     )
 
 
+_BLANK = Effect._make([None] * len(Effect._fields))
+
+
 def _committed(work: Work, effect_id: int) -> Decision:
     """The table's decision, of which the answer shows id, fence and source."""
     command: Any = work.call.command
-    blank = Effect._make([None] * len(Effect._fields))
-    effect = blank._replace(id=effect_id, fence=command.fence, source=command.source)
+    effect = _BLANK._replace(id=effect_id, fence=command.fence, source=command.source)
     return Decision(effect, (), Reply("accepted"))
 
 

@@ -11,6 +11,7 @@ from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.transitions import Lease
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
 from verity._store.api_keys import ApiKey
+from verity._store.group import MAX_BATCH
 from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import hash_key
 from verity._store.purging import Candidate, Purge
@@ -32,7 +33,6 @@ from verity.server.storage import Pool, Storage, StorageError
 
 _logger = logging.getLogger("verity.server")
 
-MAX_BATCH = 256
 MAX_WAITING = 20_000
 MAX_COLLISIONS = 5
 _RETRY_AFTER_S = 1

@@ -12,6 +12,7 @@ CHECKS = {
     "contract": ["openapi-spec-validator", "openapi.yaml"],
     "generated": [sys.executable, "-m", "scripts.generate", "--check"],
     "mirror": [sys.executable, "-m", "scripts.mirror", "--check"],
+    "bugs": [sys.executable, "-m", "scripts.mutate", "--check"],
     "imports": ["lint-imports", "--no-cache"],
     "mypy": ["mypy", "-p", "verity", "-p", "scripts", "-p", "tests", "-p", "benchmarks", "-p", "examples"],
     "pyright": ["pyright"],

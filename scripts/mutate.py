@@ -1,14 +1,19 @@
 """Plant bugs, one at a time, in a copy of the tree; the tests must find each: `python -m scripts.mutate [WORD ...]`.
 
-With words, only the bugs whose names or files have one of them. The bugs are in mutations.toml.
+With words, only the bugs whose names or files have one of them. `--check` runs nothing, and says which bugs have lost
+their places. The bugs are in mutations.toml. A test that hangs has not found its bug: it says nothing, and holds up the
+suite.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,33 +43,47 @@ def read_bugs(words: list[str]) -> list[dict[str, Any]]:
     return [bug for bug in bugs if not words or any(word in bug["name"] + bug["file"] for word in words)]
 
 
-def plant(bug: dict[str, Any], tree: Path) -> str:
-    """Change the file; returns its text as it was.
+def misplaced(bugs: list[dict[str, Any]]) -> list[str]:
+    """A line for each bug that can't be planted, because its place is not there or not the only one."""
+    found = ((bug, (ROOT / bug["file"]).read_text(encoding="utf-8").count(bug["old"])) for bug in bugs)
+    return [f"{bug['name']!r}: {bug['old']!r} occurs {n} times in {bug['file']}" for bug, n in found if n != 1]
 
-    Raises:
-        ValueError: the place is not there, or not the only one.
-    """
+
+def plant(bug: dict[str, Any], tree: Path) -> str:
+    """Change the file; returns its text as it was."""
     file = tree / bug["file"]
     text: str = file.read_text(encoding="utf-8")
-    if text.count(bug["old"]) != 1:
-        raise ValueError(f"{bug['name']!r}: {bug['old']!r} occurs {text.count(bug['old'])} times in {bug['file']}")
     file.write_text(text.replace(bug["old"], bug["new"]), encoding="utf-8")
     return text
 
 
-def _run_tests(tests: str, tree: Path, time_limit_s: float | None = _TIME_LIMIT_S) -> int:
-    """Pytest's exit code; a run that hangs has failed."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
-    try:
-        done = subprocess.run(command, cwd=tree, capture_output=True, check=False, timeout=time_limit_s)
-    except subprocess.TimeoutExpired:
-        return _TESTS_FAILED
-    return done.returncode
+def _run_tests(tests: str, tree: Path, time_limit_s: float | None = _TIME_LIMIT_S) -> int | None:
+    """Pytest's exit code; None where it does not end. Processes that the tests start run the copy, too."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tree), str(tree / "generated")])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as pytest:
+        try:
+            return pytest.wait(time_limit_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(pytest.pid, signal.SIGKILL)
 
 
 def main(words: list[str]) -> int:
     """Report each bug as found or not."""
-    bugs = read_bugs(words)
+    is_check = "--check" in words
+    bugs = read_bugs([word for word in words if word != "--check"])
+    lost = misplaced(bugs)
+    if lost or is_check:
+        print("\n".join(lost) or f"{len(bugs)} bugs can be planted.")
+        return 2 if lost else 0
     missed = []
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch)
@@ -73,15 +92,15 @@ def main(words: list[str]) -> int:
             copy(ROOT / name, tree / name)
         whole = " ".join(sorted({path for bug in bugs for path in bug["tests"].split() if path.startswith("tests/")}))
         if _run_tests(whole, tree, time_limit_s=None):
-            print("mutate: the tests fail before any bug is planted", file=sys.stderr)
+            print(f"mutate: before any bug is planted, these fail: {whole}", file=sys.stderr)
             return 2
         for bug in bugs:
             text = plant(bug, tree)
             code = _run_tests(bug["tests"], tree)
             (tree / bug["file"]).write_text(text, encoding="utf-8")
-            found = code == _TESTS_FAILED
-            print(f"{'found' if found else f'MISSED (exit code {code})':8}{bug['file']}: {bug['name']}", flush=True)
-            if not found:
+            what = {_TESTS_FAILED: "found", None: "HANGS"}.get(code, f"MISSED (exit code {code})")
+            print(f"{what:8}{bug['file']}: {bug['name']}", flush=True)
+            if code != _TESTS_FAILED:
                 missed.append(bug["name"])
     print(f"{len(bugs) - len(missed)} of {len(bugs)} planted bugs were found.")
     return 1 if missed else 0

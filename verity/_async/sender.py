@@ -20,6 +20,8 @@ from verity._async.pool import AsyncTransportPool
 from verity._core.payload import encode_json
 from verity._tracing import trace_headers
 from verity._version import __version__
+from verity.config import ClientSettings
+from verity.errors import VerityConfigError
 
 
 class AsyncSender:
@@ -100,6 +102,44 @@ class AsyncSender:
         """Close the connections that this sender opened; a caller's own parts stay open."""
         if self._owns_transport:
             await self._transport.aclose()
+
+
+def make_sender(
+    settings: ClientSettings, transport: httpx.AsyncBaseTransport | None, http_client: httpx.AsyncClient | None
+) -> Any:
+    """What carries a client's calls: over HTTP, or into the ledger in this process.
+
+    Raises:
+        VerityConfigError: the caller's own parts are of the wrong kind, too many, or of no use.
+    """
+    if transport is not None and not isinstance(transport, httpx.AsyncBaseTransport):
+        raise _wrong_part("transport", httpx.AsyncBaseTransport, transport)
+    if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
+        raise _wrong_part("http_client", httpx.AsyncClient, http_client)
+    if transport is not None and http_client is not None:
+        raise VerityConfigError("Pass transport= or http_client=, not both.", parameter="transport")
+    if settings.is_embedded:
+        if transport is not None or http_client is not None:
+            raise VerityConfigError(
+                "An embedded ledger (sqlite://) sends no HTTP: leave out transport= and http_client=.",
+                parameter="transport",
+            )
+        from verity._embedded import AsyncEmbeddedSender  # the database driver loads only where it is used
+
+        return AsyncEmbeddedSender(settings.base_url, settings.environment)
+    return AsyncSender(
+        base_url=settings.base_url,
+        api_key=settings.api_key or "",
+        timeout_s=settings.request_timeout_s,
+        transport=transport,
+        http_client=http_client,
+    )
+
+
+def _wrong_part(parameter: str, takes: type, value: object) -> VerityConfigError:
+    return VerityConfigError(
+        f"{parameter} must be an httpx.{takes.__name__}, not {type(value).__name__}.", parameter=parameter
+    )
 
 
 def _ssl_context(base_url: str) -> ssl.SSLContext | bool:

@@ -17,12 +17,11 @@ from verity._core.keys import check_label, check_namespace, check_optional_label
 from verity._core.payload import encode
 from verity._sync.ledger import SyncLedger
 from verity._sync.protect import SyncEffect, SyncProtector
-from verity._sync.sender import SyncSender
+from verity._sync.sender import make_sender
 from verity._sync.workflow import SyncWorkflow
 from verity._tracing import EffectSpan
 from verity.config import (
     DEFAULT_LEASE_DURATION_MS,
-    ClientSettings,
     ConflictRetryConfig,
     OnConflict,
     OnObserveError,
@@ -105,7 +104,7 @@ class SyncVerityClient:
         )
         self._runtime = _runtime or SyncRuntime()
         self._ledger = SyncLedger(
-            _make_sender(self._settings, transport, http_client),
+            make_sender(self._settings, transport, http_client),
             self._runtime,
             base_url=self._settings.base_url,
             max_delay_s=self._settings.conflict_retry.max_delay_s,
@@ -323,41 +322,6 @@ class SyncVerityClient:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
 
 
-def _make_sender(
-    settings: ClientSettings,
-    transport: httpx.BaseTransport | None,
-    http_client: httpx.Client | None,
-) -> Any:
-    if transport is not None and not isinstance(transport, httpx.BaseTransport):
-        raise _wrong_part("transport", httpx.BaseTransport, transport)
-    if http_client is not None and not isinstance(http_client, httpx.Client):
-        raise _wrong_part("http_client", httpx.Client, http_client)
-    if transport is not None and http_client is not None:
-        raise VerityConfigError("Pass transport= or http_client=, not both.", parameter="transport")
-    if settings.is_embedded:
-        if transport is not None or http_client is not None:
-            raise VerityConfigError(
-                "An embedded ledger (sqlite://) sends no HTTP: leave out transport= and http_client=.",
-                parameter="transport",
-            )
-        from verity._embedded import SyncEmbeddedSender  # the database driver loads only where it is used
-
-        return SyncEmbeddedSender(settings.base_url, settings.environment)
-    return SyncSender(
-        base_url=settings.base_url,
-        api_key=settings.api_key or "",
-        timeout_s=settings.request_timeout_s,
-        transport=transport,
-        http_client=http_client,
-    )
-
-
 def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:
     shown = repr(value[:40]) if isinstance(value, str) else type(value).__name__
     return VerityValidationError(f"{parameter} must be {takes}, not {shown}.", parameter=parameter)
-
-
-def _wrong_part(parameter: str, takes: type, value: object) -> VerityConfigError:
-    return VerityConfigError(
-        f"{parameter} must be an httpx.{takes.__name__}, not {type(value).__name__}.", parameter=parameter
-    )

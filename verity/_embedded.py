@@ -92,27 +92,14 @@ class _EmbeddedSender:
             self._closed = True
             self._ledger.close()
 
-    def _read(
-        self, method: str, url: str, headers: Mapping[str, str] | None, json: Any, params: Mapping[str, Any] | None
-    ) -> Request:
-        return read_request(self._scope, method, url, headers, json, params)
-
 
 class AsyncEmbeddedSender(_EmbeddedSender):
     """Answers the generated client's async calls."""
 
-    async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        json: Any = None,
-        params: Mapping[str, Any] | None = None,
-    ) -> httpx.Response:
-        """Carry the call out; raises only what says that the ledger can't be used at all."""
-        request = self._read(method, url, headers, json, params)
-        wait = _Wait(self._ledger.store, request, headers)
+    async def request(self, **call: Any) -> httpx.Response:
+        """Carry out what `read_request` takes; raises only what says that the ledger can't be used at all."""
+        request = read_request(self._scope, **call)
+        wait = _Wait(self._ledger.store, request, call.get("headers"))
         answer = await self._ledger.loops.answer(request)
         while wait.goes_on(answer):
             import anyio.to_thread  # only here: a program that does not wait does not need it
@@ -130,18 +117,10 @@ class AsyncEmbeddedSender(_EmbeddedSender):
 class SyncEmbeddedSender(_EmbeddedSender):
     """Answers the generated client's sync calls."""
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        json: Any = None,
-        params: Mapping[str, Any] | None = None,
-    ) -> httpx.Response:
-        """Carry the call out; raises only what says that the ledger can't be used at all."""
-        request = self._read(method, url, headers, json, params)
-        wait = _Wait(self._ledger.store, request, headers)
+    def request(self, **call: Any) -> httpx.Response:
+        """Carry out what `read_request` takes; raises only what says that the ledger can't be used at all."""
+        request = read_request(self._scope, **call)
+        wait = _Wait(self._ledger.store, request, call.get("headers"))
         answer = self._ledger.threads.answer(request)
         while wait.goes_on(answer):
             time.sleep(_LOOK_EVERY_S)
@@ -156,13 +135,14 @@ class SyncEmbeddedSender(_EmbeddedSender):
 
 def read_request(
     scope: Scope,
+    *,
     method: str,
     url: str,
-    headers: Mapping[str, str] | None,
-    json: Any,
-    params: Mapping[str, Any] | None,
+    headers: Mapping[str, str] | None = None,
+    json: Any = None,
+    params: Mapping[str, Any] | None = None,
 ) -> Request:
-    """The call that the generated client would have sent over HTTP."""
+    """The call that the generated client would have sent over HTTP, from what it gives an HTTP client."""
     operation, namespace, query = _route(method.upper(), url)
     if params:
         query |= {name: str(value) for name, value in params.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -142,21 +142,13 @@ class _StoreSender:
         self._store = store
         self._scope = Scope(environment, actor=f"shell:{_user()}")
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        json: Any = None,
-        params: Mapping[str, Any] | None = None,
-    ) -> httpx.Response:
-        """Carry the call out."""
+    def request(self, **call: Any) -> httpx.Response:
+        """Carry out what `read_request` takes."""
         import httpx
 
         from verity._embedded import read_request
 
-        answer = self._store.answer(read_request(self._scope, method, url, headers, json, params))
+        answer = self._store.answer(read_request(self._scope, **call))
         return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
 
 

@@ -12,7 +12,7 @@ import nox
 def _runs(version: str) -> bool:
     """Whether this Python is installed: a version manager's shim may be there and lead to nothing."""
     found = shutil.which(f"python{version}")
-    return bool(found) and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0
+    return found is not None and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0
 
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -27,25 +27,27 @@ nox.options.stop_on_first_error = False
 nox.options.sessions = ["check", "tests", *(["tests_elsewhere"] if OTHERS else []), "wheel"]
 
 
+def _run(session: nox.Session, *module: str, requirements: str = "requirements-dev.txt") -> None:
+    session.install("-q", "-e", ".[server]", "-r", requirements)
+    session.run("python", "-m", *module, *session.posargs)
+
+
 @nox.session(python=WORKSHOP)
 def check(session: nox.Session) -> None:
     """Lint, types, import directions, and whether what is made is what its sources make."""
-    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
-    session.run("python", "-m", "scripts.check")
+    _run(session, "scripts.check")
 
 
 @nox.session(python=HERE)
 def tests(session: nox.Session) -> None:
     """Every test, with branch coverage of the core."""
-    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
-    session.run("python", "-m", "scripts.test", *session.posargs)
+    _run(session, "scripts.test")
 
 
 @nox.session(python=OTHERS)
 def tests_elsewhere(session: nox.Session) -> None:
     """The tests on the other Pythons that are installed."""
-    session.install("-q", "-e", ".[server]", "-r", "requirements-test.txt")
-    session.run("python", "-m", "scripts.test", "--elsewhere", *session.posargs)
+    _run(session, "scripts.test", "--elsewhere", requirements="requirements-test.txt")
 
 
 @nox.session(python=HERE)
@@ -58,15 +60,13 @@ def wheel(session: nox.Session) -> None:
 @nox.session(python=WORKSHOP)
 def mutate(session: nox.Session) -> None:
     """Plant bugs; the tests must find each of them. Slow."""
-    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
-    session.run("python", "-m", "scripts.mutate", *session.posargs)
+    _run(session, "scripts.mutate")
 
 
 @nox.session(python=HERE)
 def torture(session: nox.Session) -> None:
     """20,000 effects while nodes, PostgreSQL and clients are killed. Slow."""
-    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
-    session.run("python", "-m", "tests.torture", *session.posargs)
+    _run(session, "tests.torture")
 
 
 @nox.session(python=HERE)
@@ -79,19 +79,16 @@ def benchmark(session: nox.Session) -> None:
 @nox.session(python=WORKSHOP)
 def benchmark_ledger(session: nox.Session) -> None:
     """The served ledger under load: stores, nodes, group commit, and how many effects it holds."""
-    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
-    session.run("python", "-m", "benchmarks.ledger", *session.posargs)
+    _run(session, "benchmarks.ledger")
 
 
 @nox.session(python=HERE)
 def isolation(session: nox.Session) -> None:
     """A hundred thousand calls across all scopes on each store; none may show anything of another. Slow."""
-    session.install("-q", "-e", ".[server]", "-r", "requirements-test.txt")
-    session.run("python", "-m", "scripts.isolation", *session.posargs)
+    _run(session, "scripts.isolation", requirements="requirements-test.txt")
 
 
 @nox.session(python=WORKSHOP)
 def fuzz(session: nox.Session) -> None:
     """Requests made from the contract, and bytes that are hardly HTTP, against each store. Takes hours."""
-    session.install("-q", "-e", ".[server]", "-r", "requirements-dev.txt")
-    session.run("python", "-m", "scripts.fuzz", *session.posargs)
+    _run(session, "scripts.fuzz")

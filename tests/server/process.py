@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -23,6 +24,28 @@ def run_verity(*arguments: str, **environment: str) -> subprocess.CompletedProce
         check=False,
         env={**os.environ, **environment},
     )
+
+
+def on_terminal(*arguments: str, answer: bytes = b"", **environment: str) -> tuple[int, str]:
+    """Run `verity` on a terminal where somebody types the answer; the exit code and what the terminal saw."""
+    leader, follower = pty.openpty()
+    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "120", **environment}
+    with subprocess.Popen(
+        [*VERITY, *arguments], stdin=follower, stdout=follower, stderr=follower, env=variables
+    ) as process:
+        os.close(follower)
+        os.write(leader, answer)
+        seen = b""
+        while True:
+            try:
+                piece = os.read(leader, 65_536)
+            except OSError:  # how Linux says that the other side is closed
+                break
+            if not piece:
+                break
+            seen += piece
+    os.close(leader)
+    return process.returncode, seen.decode()
 
 
 class ServeProcess:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import subprocess
 import time
@@ -18,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from tests.ledger.calls import Caller
 from tests.served import ServedLedger, TestClock
-from tests.server.process import VERITY, run_verity
+from tests.server.process import on_terminal, run_verity
 from verity._store.purging import Purge
 from verity._store.sqlite import SqliteStore
 from verity.server.cli.group import cli
@@ -337,50 +335,32 @@ def test_a_served_ledger(shell: Shell) -> None:
 # --- on a terminal ---
 
 
-def on_terminal(shell: Shell, *arguments: str, answer: bytes = b"", **environment: str) -> tuple[int, str]:
-    """The exit code and what the terminal saw."""
-    leader, follower = pty.openpty()
-    variables = {**os.environ, "VERITY_DATABASE": shell.url, "VERITY_API_KEY": "vt_test_", "VERITY_BASE_URL": ""}
-    variables |= {"TERM": "xterm", "COLUMNS": "120", **environment}
-    with subprocess.Popen(
-        [*VERITY, "effects", *arguments], stdin=follower, stdout=follower, stderr=follower, env=variables
-    ) as process:
-        os.close(follower)
-        os.write(leader, answer)
-        seen = b""
-        while True:
-            try:
-                piece = os.read(leader, 65_536)
-            except OSError:  # how Linux says that the other side is closed
-                break
-            if not piece:
-                break
-            seen += piece
-    os.close(leader)
-    return process.returncode, seen.decode()
+def effects_on_terminal(shell: Shell, *arguments: str, answer: bytes = b"", **environment: str) -> tuple[int, str]:
+    named = {"VERITY_DATABASE": shell.url, "VERITY_API_KEY": "vt_test_", "VERITY_BASE_URL": ""}
+    return on_terminal("effects", *arguments, answer=answer, **named, **environment)
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def test_on_a_terminal_it_is_a_table_in_colour(shell: Shell) -> None:
-    code, seen = on_terminal(shell, "list")
+    code, seen = effects_on_terminal(shell, "list")
     assert code == 0
     assert "│" in seen
     assert re.search(r"\x1b\[33m[^\n]*EXPIRED", seen)
     plain = COLOUR.sub("", seen)
     assert is_fit_for_a_terminal(plain.replace("\r", "")), "colours are ours; nothing else is"
     assert "re\ufffd[31m:\ufffd2\ufffd\ufffd" in plain
-    _, uncoloured = on_terminal(shell, "list", NO_COLOR="1")
+    _, uncoloured = effects_on_terminal(shell, "list", NO_COLOR="1")
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", uncoloured)
-    _, shown = on_terminal(shell, "show", "done", *IN)
+    _, shown = effects_on_terminal(shell, "show", "done", *IN)
     assert is_fit_for_a_terminal(COLOUR.sub("", shown).replace("\r", ""))
     assert '"refund_id": "re_1"' in shown
 
 
 @pytest.mark.parametrize(("answer", "exit_code", "status"), [(b"n\n", 1, "EXPIRED"), (b"y\n", 0, "COMMITTED")])
 def test_on_a_terminal_it_asks(shell: Shell, answer: bytes, exit_code: int, status: str) -> None:
-    code, seen = on_terminal(shell, "resolve", "early", *IN, "--result", "7", answer=answer)
+    code, seen = effects_on_terminal(shell, "resolve", "early", *IN, "--result", "7", answer=answer)
     assert "Effect 'early' in namespace 'payments' is EXPIRED, granted last to 'w-2'." in seen
     assert "Commit this result for ever? [y/N]" in seen
     assert (code, shell.effect("early")["status"]) == (exit_code, status)

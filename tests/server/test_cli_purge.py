@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
@@ -17,7 +15,7 @@ import pytest
 
 from tests.ledger.calls import Caller
 from tests.ledger.stores import Bench
-from tests.server.process import VERITY, run_verity
+from tests.server.process import VERITY, on_terminal, run_verity
 from verity._store.purging import BATCH
 from verity.server.cli.purge import LINE_EVERY
 
@@ -149,30 +147,9 @@ def test_it_may_be_stopped_at_any_moment_and_goes_on(ledger: Ledger, number: sig
 # --- on a terminal ---
 
 
-def on_terminal(ledger: Ledger, *arguments: str, answer: bytes = b"") -> tuple[int, str]:
-    """The exit code and what the terminal saw."""
-    leader, follower = pty.openpty()
-    command = [*VERITY, "purge", "--database", ledger.url, "--older-than", "90d", *arguments]
-    variables = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=variables) as process:
-        os.close(follower)
-        os.write(leader, answer)
-        seen = b""
-        while True:
-            try:
-                piece = os.read(leader, 65_536)
-            except OSError:  # how Linux says that the other side is closed
-                break
-            if not piece:
-                break
-            seen += piece
-    os.close(leader)
-    return process.returncode, seen.decode()
-
-
 @pytest.mark.parametrize(("answer", "exit_code", "purged"), [(b"n\n", 1, []), (b"y\n", 0, ["a", "b", "c"])])
 def test_on_a_terminal_it_counts_and_asks(ledger: Ledger, answer: bytes, exit_code: int, purged: list[str]) -> None:
-    code, seen = on_terminal(ledger, answer=answer)
+    code, seen = on_terminal("purge", "--database", ledger.url, "--older-than", "90d", answer=answer)
     assert "3 effects were decided and last changed before" in seen
     assert "Drop their payloads and audit trails for ever? [y/N]" in seen
     assert (code, sorted(ledger.purged())) == (exit_code, purged)

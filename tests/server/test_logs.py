@@ -14,11 +14,12 @@ import httpx
 import pytest
 
 from tests.served import ServedLedger
+from tests.server.process import serving
 from tests.server.test_app import KEY, FailingStorage
 from tests.server.test_connections import until_closed
 from verity._ledger.calls import Answer, Request
 from verity.server.app import create_app
-from verity.server.logs import JsonFormatter
+from verity.server.logs import LINES_A_SECOND, JsonFormatter, PlainFormatter, Throttle
 from verity.server.settings import ServerSettings
 
 
@@ -97,3 +98,46 @@ async def test_a_request_that_is_given_up_is_answered_and_logged(caplog: pytest.
     (line,) = lines(caplog)
     assert line["requestId"] == "stuck-1"
     assert line["level"] == "error"
+
+
+def record(logger: str, at: float, level: int = logging.WARNING, error: Exception | None = None) -> logging.LogRecord:
+    made = logging.LogRecord(logger, level, __file__, 1, "said", (), (type(error), error, None) if error else None)
+    made.created = at
+    return made
+
+
+@pytest.mark.parametrize("formatter", [PlainFormatter(), JsonFormatter()])
+def test_a_librarys_exception_is_one_line_and_quotes_nothing(formatter: logging.Formatter) -> None:
+    line = formatter.format(record("asyncpg.pool", 0.0, error=ConnectionError("secret\nsecond line")))
+    assert "asyncpg.pool" in line
+    assert "ConnectionError at " in line
+    assert "secret" not in line
+    assert "\n" not in line
+
+
+def test_a_library_may_say_a_few_lines_a_second() -> None:
+    throttle = Throttle()
+
+    def passed(logger: str, at: float, times: int = 1, level: int = logging.WARNING) -> list[int | None]:
+        """What is said to be dropped, by the lines that pass."""
+        records = [record(logger, at, level) for _ in range(times)]
+        return [getattr(each, "dropped", None) for each in records if throttle.filter(each)]
+
+    few = [None] * LINES_A_SECOND
+    assert passed("uvicorn.error", 10.0, times=100) == few
+    assert passed("uvicorn.error", 10.9) == []
+    assert passed("uvicorn.error", 10.9, level=logging.ERROR) == [None], "junk hides no error"
+    assert passed("asyncio", 10.9) == [None], "and nothing of others"
+    assert passed("verity.server", 10.9, times=100) == [None] * 100
+    assert passed("uvicorn.error", 11.0, times=100) == [101 - LINES_A_SECOND, *few[1:]]
+    assert passed("uvicorn.error", 9.0) == [100 - LINES_A_SECOND], "a clock that is set back silences nobody"
+    assert passed("uvicorn.error", 12.0, times=5) == few
+
+
+def test_junk_does_not_fill_the_log(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        for _ in range(300):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as junk:
+                junk.sendall(b"junk\r\n\r\n")
+                assert until_closed(junk).startswith(b"HTTP/1.1 400 ")
+        assert 0 < server.log.count("Invalid HTTP request received.") < 300

@@ -1,15 +1,23 @@
-"""The server's log lines: plain or JSON, to stderr. They hold request ids and never keys, tokens, payloads or paths."""
+"""The server's log lines: plain or JSON, to stderr. They hold request ids and never keys, tokens, payloads or paths.
+
+The libraries below log, too. Their lines keep to the same rules: an exception is told by its type and its places, not
+by a traceback, which may quote anything; and nobody who sends junk can fill the disk with them.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+import threading
 import traceback
 from datetime import datetime, timezone
 from typing import Literal
 
 LogFormat = Literal["plain", "json"]
+
+LINES_A_SECOND = 5
+"""Of a library's logger, for each level: what uvicorn says of junk, it says to anybody who sends it."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -24,21 +32,48 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **_extra(record),
         }
-        fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
 class PlainFormatter(logging.Formatter):
-    """Time, level, message, and the extra fields as name=value."""
+    """Time, level, logger, message, and the extra fields as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        line = super().format(record)
-        extra = [f"{name}={value}" for name, value in vars(record).items() if name not in _STANDARD]
-        return " ".join([line, *extra])
+        line = f"{self.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}"
+        return " ".join([line, *(f"{name}={value}" for name, value in _extra(record).items())])
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    if record.exc_info and record.exc_info[1]:
+        fields["exception"] = describe(record.exc_info[1])
+    return fields
+
+
+class Throttle(logging.Filter):
+    """Lets `LINES_A_SECOND` of a library's logger pass, and has the next one say how many were dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._counts: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record passes. Verity's own do: what a caller without a key can cause is the access log alone."""
+        if record.name.partition(".")[0] == "verity":
+            return True
+        second = int(record.created)
+        with self._lock:
+            since, count = self._counts.get((record.name, record.levelno), (second, 0))
+            if since != second:
+                if count > LINES_A_SECOND:
+                    record.dropped = count - LINES_A_SECOND
+                since, count = second, 0
+            self._counts[record.name, record.levelno] = since, count + 1
+        return count < LINES_A_SECOND
 
 
 def configure_logging(log_format: LogFormat) -> None:
@@ -47,7 +82,8 @@ def configure_logging(log_format: LogFormat) -> None:
     if log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(PlainFormatter())
+    handler.addFilter(Throttle())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("verity").setLevel(logging.INFO)
 

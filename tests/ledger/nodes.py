@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,9 @@ from verity.server.postgres.database import connect
 from verity.server.postgres.migrations import migrate
 from verity.server.postgres.storage import PostgresStorage
 
+_ANSWERED_WITHIN_S = 30
+"""Longer than what a node gives itself: who is left waiting is a failure, not a test that hangs."""
+
 
 class Node:
     """One node's storage, called from its own event loop."""
@@ -23,7 +27,8 @@ class Node:
         self._caller = Caller(None)
 
     async def ask(self, operation: str, body: Any, *, key: str | None = None) -> Answer:
-        return await self.storage.answer(self._caller.request(f"{operation}_effect", body, key=key))
+        answer = self.storage.answer(self._caller.request(f"{operation}_effect", body, key=key))
+        return await asyncio.wait_for(answer, _ANSWERED_WITHIN_S)
 
     async def __call__(self, operation: str, body: Any, *, key: str | None = None) -> Any:
         """The JSON of a success."""

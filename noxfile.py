@@ -16,20 +16,35 @@ def _runs(version: str) -> bool:
 
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
-OTHERS = [version for version in ("3.10", "3.11", "3.12", "3.13") if version != HERE and _runs(version)]
+PYTHONS = [HERE, *(each for each in ("3.10", "3.11", "3.12", "3.13") if each != HERE and _runs(each))]
 # The generator needs Python 3.11; everything else runs on each.
-WORKSHOP = next(version for version in (HERE, *OTHERS) if version != "3.10")
+WORKSHOP = next(version for version in PYTHONS if version != "3.10")
+OTHERS = [version for version in PYTHONS if version != WORKSHOP]
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.stop_on_first_error = False
 # A session for no Python at all is one that nox does not know: it is named only where there is another Python.
-nox.options.sessions = ["check", "tests", *(["tests_elsewhere"] if OTHERS else []), "wheel"]
+nox.options.sessions = ["check_and_tests", *(["tests_elsewhere"] if OTHERS else []), "wheel"]
+
+
+def _install(session: nox.Session, requirements: str) -> None:
+    session.install("-q", "-e", ".[server]", "-r", requirements)
 
 
 def _run(session: nox.Session, *module: str, requirements: str = "requirements-dev.txt") -> None:
-    session.install("-q", "-e", ".[server]", "-r", requirements)
+    _install(session, requirements)
     session.run("python", "-m", *module, *session.posargs)
+
+
+@nox.session(python=WORKSHOP)
+def check_and_tests(session: nox.Session) -> None:
+    """`check` and `tests` in one environment, which takes a minute to install."""
+    _install(session, "requirements-dev.txt")
+    try:
+        session.run("python", "-m", "scripts.check")
+    finally:
+        session.run("python", "-m", "scripts.test", *session.posargs)
 
 
 @nox.session(python=WORKSHOP)
@@ -38,7 +53,7 @@ def check(session: nox.Session) -> None:
     _run(session, "scripts.check")
 
 
-@nox.session(python=HERE)
+@nox.session(python=WORKSHOP)
 def tests(session: nox.Session) -> None:
     """Every test, with branch coverage of the core."""
     _run(session, "scripts.test")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,25 +268,29 @@ def test_a_database_that_is_none(tmp_path: Path, shell: Shell) -> None:
 
 def test_a_database_of_postgresql(postgres_url: str) -> None:
     environment = {"VERITY_DATABASE": postgres_url, "VERITY_API_KEY": "vt_test_", "VERITY_BASE_URL": ""}
-    empty = run_verity("effects", "list", **environment)
-    assert (empty.returncode, empty.stdout) == (3, "")
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, arguments, env=environment)
+
+    empty = run("effects", "list")
+    assert (empty.exit_code, empty.stdout) == (3, "")
     assert "verity migrate" in empty.stderr
 
-    made = run_verity("keys", "create", "--environment", "test", **environment)
-    assert made.returncode == 0, made.stderr
-    (key,) = [json.loads(line) for line in run_verity("keys", "list", "--json", **environment).stdout.splitlines()]
-    assert run_verity("keys", "revoke", key["id"], **environment).returncode == 0
-    assert run_verity("keys", "revoke", "key_0", **environment).returncode == 1
+    made = run("keys", "create", "--environment", "test")
+    assert made.exit_code == 0, made.stderr
+    (key,) = [json.loads(line) for line in run("keys", "list", "--json").stdout.splitlines()]
+    assert run("keys", "revoke", key["id"]).exit_code == 0
+    assert run("keys", "revoke", "key_0").exit_code == 1
 
     store = PostgresStore(postgres_url)
     call = Caller(store)
     call.commit("done", {"refund_id": "re_1"})
     call("fail_effect", {**call.tokens(call("lease_effect", {"effectKey": "failed"})), "error": "declined"})
-    listed = run_verity("effects", "list", "--json", **environment)
+    listed = run("effects", "list", "--json")
     assert [json.loads(line)["effectKey"] for line in listed.stdout.splitlines()] == ["failed", "done"]
-    assert run_verity("effects", "reset", "failed", *IN, **environment).returncode == 0
+    assert run("effects", "reset", "failed", *IN).exit_code == 0
     assert call("get_effect", effectKey="failed")["status"] == "IDLE"
-    assert run_verity("effects", "show", "nothing", *IN, **environment).returncode == 6
+    assert run("effects", "show", "nothing", *IN).exit_code == 6
     store.close()
 
 
@@ -304,23 +307,22 @@ def test_a_served_ledger(shell: Shell) -> None:
     with ServedLedger(shell.url) as served:
         admin, agent = served.create_key(role="org_admin"), served.create_key()
 
-        def run(*arguments: str, key: str = admin) -> subprocess.CompletedProcess[str]:
-            environment = {"VERITY_BASE_URL": served.base_url, "VERITY_API_KEY": key, "VERITY_DATABASE": ""}
-            return run_verity("effects", *arguments, **environment)
+        def run(*arguments: str, key: str = admin) -> Result:
+            return shell.run(*arguments, VERITY_BASE_URL=served.base_url, VERITY_API_KEY=key, VERITY_DATABASE="")
 
         listed = run("list", "--json", key=agent)
         assert [json.loads(line)["effectKey"] for line in listed.stdout.splitlines()] == ALL_KEYS
-        assert run("show", "done", *IN, key=agent).returncode == 0
+        assert run("show", "done", *IN, key=agent).exit_code == 0
         refused = run("reset", "failed", *IN, key=agent)
-        assert (refused.returncode, refused.stdout) == (8, "")
+        assert (refused.exit_code, refused.stdout) == (8, "")
         assert "role" in refused.stderr
         assert agent not in refused.stderr
-        assert run("list", key="vt_test_nobody").returncode == 8
-        assert run("reset", "failed", *IN).returncode == 0
-        assert run("resolve", "early", *IN, "--result", "7", "--yes").returncode == 0
-        assert run("show", "nothing", *IN).returncode == 6
+        assert run("list", key="vt_test_nobody").exit_code == 8
+        assert run("reset", "failed", *IN).exit_code == 0
+        assert run("resolve", "early", *IN, "--result", "7", "--yes").exit_code == 0
+        assert run("show", "nothing", *IN).exit_code == 6
         wrong_path = run("list", "--url", served.base_url.removesuffix("/v1"))
-        assert wrong_path.returncode == 1, wrong_path.stderr
+        assert (wrong_path.exit_code, wrong_path.stderr[:7]) == (1, "Error: ")
         base_url = served.base_url
     assert shell.effect("early")["result"] == 7
     gone = run_verity("effects", "list", VERITY_BASE_URL=base_url, VERITY_API_KEY=admin, VERITY_DATABASE="")

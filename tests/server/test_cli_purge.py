@@ -119,7 +119,16 @@ def test_what_goes_wrong_has_an_exit_code(arguments: list[str], exit_code: int, 
     assert not (tmp_path / "v.db").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("ledger", "number"),
+    [
+        ("file", signal.SIGINT),
+        ("postgres", signal.SIGTERM),
+        ("file", signal.SIGKILL),
+        ("postgres", signal.SIGKILL),
+    ],
+    indirect=["ledger"],
+)
 def test_it_may_be_stopped_at_any_moment_and_goes_on(ledger: Ledger, number: signal.Signals) -> None:
     keys = [f"k{number}" for number in range(LINE_EVERY + 4 * BATCH)]
     for start in range(0, len(keys), BATCH):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import both_stores
+from tests.contract_hook import SPEC, resolve
 from tests.served import ServedLedger
 from tests.server.conftest import Client
 
@@ -196,10 +197,9 @@ def test_values_of_every_type_in_every_place(agent: httpx.Client, admin: httpx.C
         2**63,
         -(2**63),
     ]
-    fields = ["effectKey", "fenceToken", "leaseToken", "result", "error", "hit", "durationMs", "extensionMs", "source"]
-    fields += ["runId", "reason", "inputJson", "effectName", "agentId", "leaseDurationMs", "workflowName", "caseId"]
     for call in ("lease", "commit", "fail", "renew", "report-observe", "reset", "resolve"):
-        for field in fields:
+        about = SPEC["paths"][f"/effects/{{namespace}}/{call}"]["post"]["requestBody"]["content"]["application/json"]
+        for field in resolve(about["schema"]["$ref"])["properties"]:
             for value in values:
                 body = {**COMMIT, "error": 1, "hit": True, field: value}
                 response = admin.post(f"/effects/types/{call}", json=body)

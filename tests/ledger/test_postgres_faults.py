@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.ledger.calls import Caller
@@ -40,13 +39,6 @@ async def other(postgres_url: str) -> AsyncIterator[Node]:
     """Another node, whose connections hold."""
     async with node_on(postgres_url) as node:
         yield node
-
-
-@pytest.fixture
-async def sql(postgres_url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(postgres_url, ssl=False)
-    yield connection
-    await connection.close()
 
 
 FAULTS = ("request", "answer", "ready")

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import pytest
 
 from tests.ledger.calls import Caller
@@ -44,13 +43,6 @@ async def node(postgres_url: str) -> AsyncIterator[Node]:
     async with node_on(postgres_url) as node:
         await node.warm_up()
         yield node
-
-
-@pytest.fixture
-async def sql(postgres_url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(postgres_url, ssl=False)
-    yield connection
-    await connection.close()
 
 
 async def refuse(sql: Any, code: str, times: int, event: str = "UPDATE") -> None:

@@ -47,6 +47,8 @@ def sync_gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
 _LOOK_EVERY_S = 0.005
 _LONG_S = 15.0
+_ENDED_WITHIN_S = 45.0
+"""Who is left waiting is a failure, not a test that hangs."""
 
 
 async def async_until(condition: Callable[[], bool], within_s: float = _LONG_S) -> None:
@@ -93,7 +95,10 @@ class AsyncBackground:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._group.cancel_scope.deadline = anyio.current_time() + _ENDED_WITHIN_S
         await self._group.__aexit__(kind, error, trace)
+        if self._group.cancel_scope.cancel_called:
+            raise TimeoutError
 
 
 class SyncBackground:
@@ -112,7 +117,7 @@ class SyncBackground:
             except Exception as error:  # noqa: BLE001 - it is the outcome
                 self.outcomes.append(error)
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         self._threads.append(thread)
 
@@ -120,5 +125,8 @@ class SyncBackground:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        end = time.monotonic() + _ENDED_WITHIN_S
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                raise TimeoutError

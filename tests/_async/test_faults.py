@@ -72,6 +72,14 @@ async def test_a_definite_refusal_is_not_repeated(world: AsyncWorld, status: int
     assert world.network.operations() == ["lease"]
 
 
+async def test_what_a_server_says_is_shown_without_an_api_key(world: AsyncWorld) -> None:
+    problem = b'{"error": {"code": "unauthenticated", "message": "vt_live_s3-cr_et is\\nunknown"}}'
+    world.network.faults["lease"] = [Says(401, problem)]
+    with pytest.raises(VerityApiError, match=r"\(unauthenticated: vt_live_… is unknown\)") as caught:
+        await world.client.protect(world.key, act=world.act)
+    assert caught.value.message == "vt_live_… is unknown"
+
+
 async def test_retry_after_is_honoured_but_not_beyond_the_longest_delay(world: AsyncWorld) -> None:
     world.network.faults["commit"] = [Says(503, headers={"retry-after": "3"}), Says(503, headers={"retry-after": "99"})]
     await world.client.protect(world.key, act=world.act)

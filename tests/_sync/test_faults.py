@@ -73,6 +73,14 @@ def test_a_definite_refusal_is_not_repeated(world: SyncWorld, status: int) -> No
     assert world.network.operations() == ["lease"]
 
 
+def test_what_a_server_says_is_shown_without_an_api_key(world: SyncWorld) -> None:
+    problem = b'{"error": {"code": "unauthenticated", "message": "vt_live_s3-cr_et is\\nunknown"}}'
+    world.network.faults["lease"] = [Says(401, problem)]
+    with pytest.raises(VerityApiError, match=r"\(unauthenticated: vt_live_… is unknown\)") as caught:
+        world.client.protect(world.key, act=world.act)
+    assert caught.value.message == "vt_live_… is unknown"
+
+
 def test_retry_after_is_honoured_but_not_beyond_the_longest_delay(world: SyncWorld) -> None:
     world.network.faults["commit"] = [Says(503, headers={"retry-after": "3"}), Says(503, headers={"retry-after": "99"})]
     world.client.protect(world.key, act=world.act)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.gather import sync_gather
@@ -61,6 +62,27 @@ def test_three_processes_act_once_for_each_key(tmp_path: Path) -> None:
         assert process.returncode == 0
     keys = [line.split()[0] for line in log.read_text().splitlines()]
     assert sorted(keys) == sorted(f"k{number}" for number in range(60)), "each key once, none twice"
+
+
+def test_nobody_else_writes_while_a_batch_is_decided(tmp_path: Path) -> None:
+    """The clock is read when a decision begins: there, another process tries."""
+    others: list[str] = []
+
+    def clock() -> int:
+        try:
+            other.execute("BEGIN IMMEDIATE; ROLLBACK")
+        except apsw.BusyError:
+            others.append("has to wait")
+        else:
+            others.append("writes")
+        return 1_000_000
+
+    store = SqliteStore(str(tmp_path / "v.db"), clock=clock)
+    other = apsw.Connection(str(tmp_path / "v.db"))
+    assert Caller(store).ask("lease_effect", {"effectKey": "k"}).status == 200
+    assert others == ["has to wait"]
+    other.close()
+    store.close()
 
 
 def test_a_killed_process_loses_nothing_that_was_answered(tmp_path: Path) -> None:

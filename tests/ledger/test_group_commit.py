@@ -102,6 +102,8 @@ def test_an_error_reaches_every_thread_and_the_next_one_leads() -> None:
     outcomes = sync_gather([partial(group.answer, _request(n)) for n in range(10)])
     opener.join()
     assert [type(outcome) for outcome in outcomes] == [LookupError] * 10
+    assert sum(store.batches) == 10
+    assert len(store.batches) <= 2, "nobody asks once more"
     store._fails = False
     assert group.answer(_request(7)).body == b"7"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -38,7 +39,8 @@ def connect(served: ServedLedger) -> socket.socket:
 def trickle(connection: socket.socket, part: bytes) -> None:
     """Send again and again, a little at a time, until the ledger has had enough."""
     connection.settimeout(0.02)
-    while True:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
         try:
             connection.send(part)
             if connection.recv(1000) == b"":
@@ -47,6 +49,7 @@ def trickle(connection: socket.socket, part: bytes) -> None:
             continue
         except ConnectionError:
             return
+    pytest.fail("it is never cut off")
 
 
 def served_again(served: ServedLedger) -> socket.socket:

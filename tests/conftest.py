@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.postgres import PostgresServer
+
+# A shell's background job ignores Ctrl+C, and so would every process that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 both_stores = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True, scope="module")
 """For a test of a served ledger whose outcome could depend on the store."""

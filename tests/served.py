@@ -21,6 +21,7 @@ from verity.server.postgres.blocking import PostgresStore
 from verity.server.postgres.database import connect
 from verity.server.postgres.statements import CLOCK
 from verity.server.postgres.storage import PostgresStorage
+from verity.server.protocol import LedgerProtocol
 from verity.server.serving import LedgerServer, base_url, listen, run
 from verity.server.settings import ServerSettings
 from verity.server.storage import SqliteStorage, Storage
@@ -161,6 +162,12 @@ class ServedLedger:
             self._thread.join()
             self._thread = None
             self._database.close()
+
+    @property
+    def connections(self) -> list[LedgerProtocol]:
+        """What is open at the moment."""
+        assert self._server is not None
+        return list(self._server.connections.open)
 
     def create_key(
         self,

@@ -64,7 +64,7 @@ class _Wait:
 
     def is_over(self) -> bool:
         """Whether it is worth while to ask for the lease again."""
-        key = read_members(self._request.body)["effectKey"].value
+        key = read_members(self._request.body).values["effectKey"]
         (look,) = self._store.look([EffectName(self._request.scope.environment, self._request.namespace or "", key)])
         return not look.remaining_ms
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verity._ledger.json_text import Member, NotJson, Raw, dump_fields, read_members, to_payload
+from verity._ledger.json_text import NotJson, Raw, dump_fields, read_members, to_payload
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -38,24 +38,41 @@ JSON = st.recursive(
 def test_the_text_of_a_value_survives(text: str, around: str) -> None:
     body = f'{around}{{{around}"a"{around}:{around}{text}{around},{around}"b":1{around}}}{around}'
     members = read_members(body.encode())
-    assert members["a"].text == text
-    assert members["b"] == Member(1, "1")
-    payload = to_payload(members["a"])
+    assert members.text_of("a") == text
+    assert (members.values["b"], members.text_of("b")) == (1, "1")
+    payload = to_payload(members.text_of("a"), members.values["a"])
     assert payload is not None
     assert dump_fields({"x": 1, "cached": Raw(payload.text)}) == b'{"x":1,"cached":' + text.encode() + b"}"
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=5), st.sampled_from([None, 1]))
 def test_members_are_those_of_the_object(value: dict[str, Any], indent: int | None) -> None:
-    members = (
-        read_members(json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        if _clean(value)
-        else {}
-    )
     if _clean(value):
-        assert {name: member.value for name, member in members.items()} == value
-        for member in members.values():
-            assert json.loads(member.text) == member.value
+        members = read_members(json.dumps(value, indent=indent, ensure_ascii=False).encode())
+        assert members.values == value
+        assert {name: json.loads(members.text_of(name)) for name in value} == value
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ('{"x":{"a":1},"a": 2 }', "2"),
+        ('{"a":2,"x":{"a":1}}', "2"),
+        ('{"x":["a"],"a":2}', "2"),
+        ('{"x":"a","a":2}', "2"),
+        ('{"\\u0061":2,"x":"a"}', "2"),
+        ('{"\\u0061":2,"x":{"a":1}}', "2"),
+        ('{"x":"\\"a\\":1","a":2}', "2"),
+        ('{"a":1,"a":2}', "2"),
+        ('{"a":"a"}', '"a"'),
+        ('{"x":"' + "y" * 5000 + '","a":2}', "2"),
+    ],
+)
+def test_the_text_is_that_of_the_member_and_of_nothing_that_looks_like_it(body: str, text: str) -> None:
+    members = read_members(body.encode())
+    assert members.text_of("a") == text
+    with pytest.raises(KeyError):
+        members.text_of("b")
 
 
 def _clean(value: Any) -> bool:
@@ -74,7 +91,7 @@ def test_anything_else_is_not_json_and_nothing_worse(body: bytes) -> None:
         with pytest.raises((ValueError, AssertionError)):
             assert isinstance(json.loads(body.decode()), dict)
     else:
-        assert {name: member.value for name, member in members.items()} == json.loads(body)
+        assert members.values == json.loads(body)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +127,7 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
     ],
 )
 def test_the_limit_counts_bytes_of_compact_json(text: str, fits: bool) -> None:
-    payload = to_payload(Member(json.loads(text), text))
+    payload = to_payload(text, json.loads(text))
     assert (payload is not None) is fits
     if payload is not None:
         assert payload.text == text

@@ -24,10 +24,22 @@ def test_the_contract_and_the_store_know_the_same_operations() -> None:
 def test_every_operation_of_the_contract_is_found_and_hides_no_other() -> None:
     router = Router(OPERATIONS)
     for operation in OPERATIONS:
-        found, parameters = router.find(operation.method, re.sub(r"\{\w+\}", "x%2Fy", operation.path))
-        assert found is operation
-        assert set(parameters.values()) <= {"x/y"}
-        assert len(parameters) == operation.path.count("{")
+        path = "/v1" + re.sub(r"\{\w+\}", "x%2Fy", operation.path)
+        for _ in ("first", "remembered"):
+            route = router.find(operation.method, path)
+            assert route.operation is operation
+            assert set(route.in_path.values()) <= {"x/y"}
+            assert len(route.in_path) == operation.path.count("{")
+
+
+def test_a_wrong_path_is_told_each_time_and_many_paths_are_not_all_remembered() -> None:
+    router = Router(OPERATIONS)
+    for _ in range(2):
+        route = router.find("POST", f"/v1/effects/{'n' * 300}/lease")
+        assert [detail["path"] for detail in route.details] == ["path/namespace"]
+    for number in range(3_000):
+        assert router.find("POST", f"/v1/effects/n{number}/lease").in_path == {"namespace": f"n{number}"}
+    assert len(router._remembered) <= 1_000
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)

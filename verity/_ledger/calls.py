@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from verity._ledger.json_text import Members
 
 Environment = Literal["live", "test"]
 ENVIRONMENTS: tuple[Environment, ...] = ("live", "test")
@@ -25,16 +28,18 @@ class Scope:
     """Who acts, for the audit trail: the id of the API key (never the key itself)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
-    """One call. The body is the raw JSON object, already inside its size limit."""
+    """One call, never changed (`frozen` would cost more than all else about it). The body is the raw JSON object,
+    already inside its size limit.
+    """
 
     scope: Scope
     operation: str
     namespace: str | None = None
     body: bytes = b""
-    members: Mapping[str, Any] | None = None
-    """The body's members, where somebody has read them already (`json_text.Member`)."""
+    members: Members | None = None
+    """The body's members, where somebody has read them already."""
     query: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     request_id: str = ""
@@ -45,9 +50,9 @@ class Request:
         return f"<Request {self.operation} {self.request_id}>"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
-    """What goes back: an HTTP status, the JSON body as bytes, and extra headers (lower-case names)."""
+    """What goes back, never changed: an HTTP status, the JSON body as bytes, and extra headers (lower-case names)."""
 
     status: int
     body: bytes

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from verity._ledger import transitions
 from verity._ledger.calls import Answer, Environment, Request
-from verity._ledger.effect import Effect, Event, Payload, State
-from verity._ledger.json_text import Member, NotJson, Raw, dump_fields, read_members, to_payload
+from verity._ledger.effect import Effect, Event, Payload, State, format_effect_id
+from verity._ledger.json_text import Members, NotJson, Raw, dump_fields, read_members, to_payload
 from verity._ledger.transitions import Command, Decision
-
-Members = Mapping[str, Member]
 
 
 class Refused(Exception):
@@ -105,10 +103,9 @@ _ABSENT: Any = None
 
 
 def _get(members: Members, name: str, kind: type) -> Any:
-    member = members.get(name)
-    if member is None or member.value is None:
+    value = members.values.get(name)
+    if value is None:
         return _ABSENT
-    value = member.value
     if kind is int and isinstance(value, float) and value.is_integer():  # JSON has one kind of number: 1.0 is 1
         return int(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -126,10 +123,9 @@ def _need(members: Members, name: str, kind: type) -> Any:
 
 
 def _payload(members: Members, name: str) -> Payload | None:
-    member = members.get(name)
-    if member is None:
+    if name not in members.values:
         return None
-    payload = to_payload(member)
+    payload = to_payload(members.text_of(name), members.values[name])
     if payload is None:
         raise Refused(413, "payload_too_large", f"{name} is over 65,536 bytes as compact UTF-8 JSON")
     return payload
@@ -211,14 +207,10 @@ _READERS: dict[str, Callable[[Members, Request], Command]] = {
 EFFECT_OPERATIONS = frozenset(_READERS)
 
 _MESSAGES = {
-    "commit_effect": {
-        "accepted": "The result is recorded.",
-        "already_committed": "This result was recorded before.",
-    },
-    "fail_effect": {
-        "recorded": "The failure is recorded.",
-        "already_failed": "This failure was recorded before.",
-    },
+    "accepted": "The result is recorded.",
+    "already_committed": "This result was recorded before.",
+    "recorded": "The failure is recorded.",
+    "already_failed": "This failure was recorded before.",
 }
 
 
@@ -227,33 +219,62 @@ def answer_decision(request: Request, decision: Decision, key: str, now: int) ->
     effect, reply = decision.effect, decision.reply
     if reply.refused or effect is None:
         return answer_problem(_refusal(reply.word, effect, key, now), request.request_id)
-    fields: dict[str, Any] = {"status": reply.word, "effectId": effect.effect_id}
     operation = request.operation
     if operation == "lease_effect":
-        fields |= _lease_fields(effect, reply.word)
-    elif operation == "renew_effect":
-        fields |= {"fenceToken": effect.fence, "leaseExpiresAt": format_time(effect.lease_expires_at)}
-    else:
-        fields["fenceToken"] = effect.fence
-    messages = _MESSAGES.get(operation)
-    if messages:
-        fields["message"] = messages[reply.word]
-    detail = effect.prior_state if reply.word == "granted" else effect.source or ""
-    return Answer(200, dump_fields(fields), outcome=(reply.word, detail))
+        if reply.word == "granted":
+            return answer_grant(
+                key, effect.id, effect.fence, effect.lease_token or "", effect.lease_expires_at, effect.prior_state
+            )
+        return _answer_with_outcome(effect, reply.word)
+    if operation in ("commit_effect", "fail_effect"):
+        return answer_settled(reply.word, effect.id, effect.fence, effect.source or "")
+    fields: dict[str, Any] = {"status": reply.word, "effectId": effect.effect_id, "fenceToken": effect.fence}
+    if operation == "renew_effect":
+        fields["leaseExpiresAt"] = format_time(effect.lease_expires_at)
+    return Answer(200, dump_fields(fields), outcome=(reply.word, effect.source or ""))
 
 
-def _lease_fields(effect: Effect, word: str) -> dict[str, Any]:
-    fields: dict[str, Any] = {"effectKey": effect.key, "fenceToken": effect.fence}
-    if word == "granted":
-        return fields | {
-            "leaseToken": effect.lease_token,
-            "leaseExpiresAt": format_time(effect.lease_expires_at),
-            "priorState": effect.prior_state,
-        }
-    fields["leaseToken"] = None
+def answer_grant(
+    key: str, effect_id: int, fence: int, lease_token: str, lease_expires_at: int, prior_state: str
+) -> Answer:
+    """The answer to a lease request that was granted."""
+    fields = {
+        "status": "granted",
+        "effectId": format_effect_id(effect_id),
+        "effectKey": key,
+        "fenceToken": fence,
+        "leaseToken": lease_token,
+        "leaseExpiresAt": format_time(lease_expires_at),
+        "priorState": prior_state,
+    }
+    return Answer(200, dump_fields(fields), outcome=("granted", prior_state))
+
+
+def answer_settled(word: str, effect_id: int, fence: int, source: str) -> Answer:
+    """The answer to a commit or a fail that holds."""
+    fields = {
+        "status": word,
+        "effectId": format_effect_id(effect_id),
+        "fenceToken": fence,
+        "message": _MESSAGES[word],
+    }
+    return Answer(200, dump_fields(fields), outcome=(word, source))
+
+
+def _answer_with_outcome(effect: Effect, word: str) -> Answer:
+    """The answer to a lease request on an effect that is decided."""
+    fields: dict[str, Any] = {
+        "status": word,
+        "effectId": effect.effect_id,
+        "effectKey": effect.key,
+        "fenceToken": effect.fence,
+        "leaseToken": None,
+    }
     if word == "cached_completed":
-        return fields | {"cachedResult": Raw(effect.result_text or "null")}
-    return fields | {"cachedError": Raw(effect.error_text or "null")}
+        fields["cachedResult"] = Raw(effect.result_text or "null")
+    else:
+        fields["cachedError"] = Raw(effect.error_text or "null")
+    return Answer(200, dump_fields(fields), outcome=(word, effect.source or ""))
 
 
 def _refusal(code: str, effect: Effect | None, key: str, now: int) -> Refused:

@@ -6,7 +6,6 @@ are made on what is there. What was answered with success is on disk: WAL with s
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import secrets
@@ -18,6 +17,7 @@ import apsw
 
 from verity._ledger.calls import ENVIRONMENTS, Answer, Environment, Request
 from verity._ledger.effect import Effect, Event
+from verity._ledger.json_text import dump_object
 from verity._ledger.transitions import Context, apply
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
 from verity._store import api_keys, forks
@@ -311,8 +311,16 @@ def _new_id(connection: apsw.Connection, now: int) -> int:
 
 
 def _event_row(effect: int, sequence: int, event: Event) -> tuple[object, ...]:
-    detail = json.dumps(event.detail, separators=(",", ":")) if event.detail else "{}"
-    return (effect, sequence, event.type.value, event.at, event.fence, event.agent_id, event.run_id, detail)
+    return (
+        effect,
+        sequence,
+        event.type.value,
+        event.at,
+        event.fence,
+        event.agent_id,
+        event.run_id,
+        dump_object(event.detail),
+    )
 
 
 def _unavailable(request: Request) -> Answer:

@@ -20,7 +20,18 @@ FindKey = Callable[[bytes], Coroutine[Any, Any, ApiKey | None]]
 Lookup = asyncio.Future[ApiKey | None]
 
 _MAX_CACHED = 10_000
-_NEVER: tuple[float, Lookup | None] = (0.0, None)
+
+
+class _Known:
+    """A key that is being, or was, looked up."""
+
+    __slots__ = ("lookup", "scope", "trusted_until")
+
+    def __init__(self, lookup: Lookup, trusted_until: float) -> None:
+        self.lookup = lookup
+        self.trusted_until = trusted_until
+        self.scope: Scope | None = None
+        """What the key may touch, once a caller was let in with it."""
 
 
 class Authenticator:
@@ -45,7 +56,18 @@ class Authenticator:
         self._cache_s = cache_s
         self._now_ms = now_ms
         self._monotonic = monotonic
-        self._cache: dict[bytes, tuple[float, Lookup | None]] = {}
+        self._cache: dict[bytes, _Known] = {}
+
+    def recall(self, header: bytes | None, *, admin_only: bool) -> Scope | None:
+        """The scope of a caller who was let in a moment ago; None says nothing, and `authenticate` has to be asked.
+
+        Raises:
+            Problem: as `authenticate` does.
+        """
+        known = self._cache.get(api_keys.hash_key(_read_key(header)))
+        if known is None or known.scope is None or self._monotonic() >= known.trusted_until:
+            return None
+        return self._let_in(known, admin_only=admin_only)
 
     async def authenticate(self, header: bytes | None, *, admin_only: bool) -> Scope:
         """The scope of a caller.
@@ -53,40 +75,55 @@ class Authenticator:
         Raises:
             Problem: 401 without a valid key; 403 where the key's role may not do this.
         """
-        scheme, _, text = (header or b"").decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer":
-            raise unauthenticated()
-        key = await self._look_up(text.strip())
+        known = self._look_up(_read_key(header))
+        # Shared and shielded: the caller who came first may leave, and the others still get the answer.
+        await asyncio.shield(known.lookup)
+        return self._let_in(known, admin_only=admin_only)
+
+    def _let_in(self, known: _Known, *, admin_only: bool) -> Scope:
+        key = known.lookup.result()
         if key is None or key.revoked_at is not None:
             raise unauthenticated()
         if key.expires_at is not None and self._now_ms() >= key.expires_at:
             raise unauthenticated("The API key has expired.")
         if admin_only and key.role != "org_admin":
             raise forbidden(f"This call needs the role org_admin; the API key's role is {key.role}.")
-        return Scope(key.environment, key.namespaces, key.id)
+        if known.scope is None:
+            known.scope = Scope(key.environment, key.namespaces, key.id)
+        return known.scope
 
-    async def _look_up(self, text: str) -> ApiKey | None:
+    def _look_up(self, key: str) -> _Known:
         now = self._monotonic()
-        sha256 = api_keys.hash_key(text)
-        trusted_until, lookup = self._cache.get(sha256, _NEVER)
-        if lookup is None or now >= trusted_until:
-            if not api_keys.is_well_formed(text):
+        sha256 = api_keys.hash_key(key)
+        known = self._cache.get(sha256)
+        if known is None or now >= known.trusted_until:
+            if not api_keys.is_well_formed(key):
                 raise unauthenticated()
-            lookup = self._begin_lookup(sha256, now)
-        # Shared and shielded: the caller who came first may leave, and the others still get the answer.
-        return lookup.result() if lookup.done() else await asyncio.shield(lookup)
+            known = self._begin_lookup(sha256, now)
+        return known
 
-    def _begin_lookup(self, sha256: bytes, now: float) -> Lookup:
+    def _begin_lookup(self, sha256: bytes, now: float) -> _Known:
         lookup: Lookup = asyncio.ensure_future(self._find_key(sha256))
         if len(self._cache) >= _MAX_CACHED:
             self._cache.clear()
-        self._cache[sha256] = (now + self._cache_s, lookup)
+        known = self._cache[sha256] = _Known(lookup, now + self._cache_s)
 
         def forget_failure(done: Lookup) -> None:
             """A storage that did not answer is asked again by the next caller."""
             failed = done.cancelled() or done.exception() is not None
-            if failed and self._cache.get(sha256, _NEVER)[1] is done:
+            if failed and self._cache.get(sha256) is known:
                 del self._cache[sha256]
 
         lookup.add_done_callback(forget_failure)
-        return lookup
+        return known
+
+
+def _read_key(header: bytes | None) -> str:
+    """The key in an Authorization header.
+
+    Raises:
+        Problem: 401, there is none.
+    """
+    if header is None or header[:7].lower() != b"bearer ":
+        raise unauthenticated()
+    return header[7:].decode("latin-1").strip()

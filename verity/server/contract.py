@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from verity._ledger.json_text import Member
+from verity._ledger.json_text import Members
 from verity.server.json_body import BadBody, read_object
 from verity.server.problems import Details, invalid_request
 
@@ -22,6 +22,7 @@ _ADMINISTRATION = "administration"
 """The tag of the operations that need the role org_admin."""
 _METHODS = ("get", "put", "post", "delete", "patch")
 _MAX_DETAILS = 20
+_JSON = b"application/json"
 _JSON_TYPE = re.compile(rb'application/json\s*(;\s*charset="?utf-?8"?\s*)?', re.IGNORECASE)
 _NO_NUL = '"^[^\\x00]*$"'
 """How a message ends that tells of the pattern which all texts in openapi.yaml have."""
@@ -68,23 +69,30 @@ class Operation:
     header_parameters: tuple[tuple[bytes, Parameter], ...]
     body: jsonschema_rs.Draft202012Validator | None
 
+    def check_path(self, in_path: Mapping[str, str]) -> Details:
+        """What is wrong with the path's parameters."""
+        return [wrong for parameter in self.path_parameters for wrong in parameter.check(in_path[parameter.name])]
+
     def check_parameters(
-        self, in_path: Mapping[str, str], in_query: list[tuple[str, str]], headers: Mapping[bytes, bytes]
+        self, in_path: Details, in_query: list[tuple[str, str]], headers: Mapping[bytes, bytes]
     ) -> dict[str, str]:
-        """Check all parameters; returns those of path and query.
+        """Check all parameters; returns those of the query.
+
+        Args:
+            in_path: what is wrong with those of the path.
+            in_query: names and values, as they came.
+            headers: by their names in small letters.
 
         Raises:
             Problem: 400.
         """
         details: Details = []
-        values = dict(in_path)
-        if self.body is not None and not _JSON_TYPE.fullmatch(headers.get(b"content-type", b"application/json")):
+        content_type = headers.get(b"content-type", _JSON)
+        if content_type != _JSON and self.body is not None and not _JSON_TYPE.fullmatch(content_type):
             details.append({"path": "header/Content-Type", "message": "must be application/json, in UTF-8"})
-        for parameter in self.path_parameters:
-            details += parameter.check(in_path[parameter.name])
+        details += in_path
         if in_query or self.query_parameters:
             details += self._check_query(in_query)
-            values.update(in_query)
         for header, parameter in self.header_parameters:
             value = headers.get(header)
             if value is not None:
@@ -93,7 +101,7 @@ class Operation:
                 details.append({"path": f"header/{parameter.name}", "message": "is required"})
         if details:
             raise invalid_request(details[:_MAX_DETAILS])
-        return values
+        return dict(in_query)
 
     def _check_query(self, query: list[tuple[str, str]]) -> Iterator[dict[str, str]]:
         seen = set()
@@ -111,7 +119,7 @@ class Operation:
             if parameter.required and name not in seen:
                 yield {"path": f"query/{name}", "message": "is required"}
 
-    def check_body(self, body: bytes, max_depth: int) -> dict[str, Member] | None:
+    def check_body(self, body: bytes, max_depth: int) -> Members | None:
         """Check a request's body; returns its members.
 
         Raises:
@@ -125,9 +133,8 @@ class Operation:
             members = read_object(body, max_depth)
         except BadBody as error:
             raise invalid_request([{"path": "body", "message": str(error)}]) from None
-        value = {name: member.value for name, member in members.items()}
-        if not self.body.is_valid(value):
-            raise invalid_request([*_check(self.body, value, "body")][:_MAX_DETAILS])
+        if not self.body.is_valid(members.values):
+            raise invalid_request([*_check(self.body, members.values, "body")][:_MAX_DETAILS])
         return members
 
 

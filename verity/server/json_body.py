@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from verity._ledger.json_text import Member, scan_members
+from verity._ledger.json_text import Members, dump, scan_object
 
 MAX_DEPTH = 201
 """A payload's 200 levels, and the object around it."""
@@ -15,24 +15,20 @@ class BadBody(ValueError):
     """The body is not such an object; the message says why, without a word of what was sent."""
 
 
-def read_object(body: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Member]:
-    """Parse the body into its members, with the text of each.
+def read_object(body: bytes, max_depth: int = MAX_DEPTH) -> Members:
+    """Parse the body.
 
     Raises:
         BadBody: it is empty, not UTF-8, not JSON, not an object, too deep, or has a name twice.
     """
     try:
-        pairs = scan_members(body.decode(), _scan_strictly)
+        members = scan_object(body.decode(), _scan_strictly)
         if b"\\u" in body:
             # An escaped lone surrogate is JSON, and still no text that could be stored or sent on as UTF-8.
-            json.dumps([(name, member.value) for name, member in pairs], ensure_ascii=False).encode()
+            dump(members.values).encode()
     except (ValueError, StopIteration, IndexError, RecursionError) as error:
         raise _explain(body, error, max_depth) from None
-    members = _unique(pairs)
-    if (
-        body.count(b"{") + body.count(b"[") > max_depth
-        and 1 + max(_depth(member.value) for member in members.values()) > max_depth
-    ):
+    if body.count(b"{") + body.count(b"[") > max_depth and _depth(members.values) > max_depth:
         raise _too_deep(max_depth)
     return members
 

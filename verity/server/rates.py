@@ -21,6 +21,7 @@ class RateLimit:
 
     def __init__(self, per_s: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
+        self.is_on = per_s > 0
         self._monotonic = monotonic
         # The time at which each key's bucket would be full again is all that needs to be known of it.
         self._full_at: dict[str, float] = {}

@@ -14,7 +14,8 @@ from typing import Any
 import uvicorn
 
 from verity.server.app import LedgerApp
-from verity.server.connections import Connections, LedgerProtocol
+from verity.server.connections import Connections
+from verity.server.protocol import LedgerProtocol
 from verity.server.settings import ServerSettings
 
 BACKLOG = 2048
@@ -52,7 +53,7 @@ class LedgerServer(uvicorn.Server):
         super().__init__(config)
         self._on_listening = on_listening
         self._waiting = app.waiting
-        self._connections = Connections(settings, app.metrics)
+        self.connections = Connections(app, settings)
         self._tls = tls
         self._handshake_timeout_s = settings.header_timeout_s
 
@@ -68,18 +69,18 @@ class LedgerServer(uvicorn.Server):
                     self._make_protocol, sock=each, backlog=BACKLOG, ssl=self._tls, ssl_handshake_timeout=timeout_s
                 )
             )
-        self._connections.watch()
+        self.connections.watch()
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nothing more, and finish what has begun; who waits for another holder is answered now."""
         self._waiting.close()
         await super().shutdown(sockets)
-        self._connections.stop()
+        self.connections.stop()
 
     def _make_protocol(self) -> LedgerProtocol:
         return LedgerProtocol(
-            self._connections, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            self.connections, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
     def stop_on_signals(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from verity._ledger.calls import Answer, Request
+from verity._ledger.json_text import read_members
 from verity._store.looks import EffectName, Look
 from verity.server.storage import Storage
 
@@ -163,5 +164,5 @@ class WaitingRoom:
 
 def name_of(request: Request) -> EffectName:
     """The effect that a request whose body was checked is about."""
-    member = (request.members or {})["effectKey"]
-    return EffectName(request.scope.environment, request.namespace or "", member.value)
+    members = read_members(request.body) if request.members is None else request.members
+    return EffectName(request.scope.environment, request.namespace or "", members.values["effectKey"])

@@ -14,7 +14,6 @@ after it was asked for: its holder, who counts from there, stops before it ends.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import secrets
 import time
@@ -23,8 +22,9 @@ from typing import Any
 
 from verity._ledger.calls import Answer
 from verity._ledger.effect import Effect, Event
-from verity._ledger.transitions import Commit, Context, Decision, Lease, Reply, apply
-from verity._ledger.wire import Call, answer_decision
+from verity._ledger.json_text import dump_object
+from verity._ledger.transitions import Commit, Context, Decision, Lease, apply
+from verity._ledger.wire import Call, answer_decision, answer_grant, answer_settled
 from verity._store.names import hash_key
 from verity.server.postgres.statements import Statements, change_row, event_row, to_arrays
 
@@ -57,44 +57,64 @@ class Ids:
 class Work:
     """One call under way, and the future that waits for its answer."""
 
-    __slots__ = ("answer", "asked_again", "call", "collisions", "ids", "key_hash", "new_id", "new_token")
+    __slots__ = ("answer", "asked_again", "call", "collisions", "ids", "name", "new_id", "new_token")
 
     def __init__(self, call: Call, future: asyncio.Future[Answer], ids: Ids) -> None:
-        new_token = secrets.token_urlsafe(24)
-        if isinstance(call.command, Lease) and call.command.idempotency_key is None:
-            # So that a grant whose outcome was lost with the connection is known again as this request's own.
-            call = call._replace(command=call.command._replace(idempotency_key=f"once:{new_token}"))
         self.call = call
         self.answer = future
-        self.key_hash = hash_key(call.environment, call.namespace, call.key)
+        self.name: EffectName = (
+            call.environment,
+            call.namespace,
+            hash_key(call.environment, call.namespace, call.key),
+        )
+        """The effect's full name."""
         self.ids = ids
-        self.new_id = ids.new()
-        self.new_token = new_token
+        self.new_id = 0
+        self.new_token = ""
+        if isinstance(call.command, Lease):
+            self.new_id = ids.new()
+            self.new_token = secrets.token_urlsafe(24)
         self.asked_again = False
         """Whether a statement for it was lost, so that what became of that one is unknown."""
         self.collisions = 0
         """How often the database refused it, for another transaction's sake."""
 
     @property
-    def name(self) -> EffectName:
-        """The effect's full name."""
-        return self.call.environment, self.call.namespace, self.key_hash
-
-    @property
     def waits(self) -> bool:
         """Whether there is still somebody to answer."""
         return not self.answer.done()
 
+    @property
+    def idempotency_key(self) -> str:
+        """Of a lease request: its own, or one that no other has, so that a grant whose outcome was lost with the
+        connection is known again as this request's own.
+        """
+        command: Any = self.call.command
+        given: str | None = command.idempotency_key
+        return f"once:{self.new_token}" if given is None else given
+
     def decide(self, before: Effect | None, now: int) -> Decision:
         """What the table says."""
-        call = self.call
+        call, command = self.call, self.call.command
+        if isinstance(command, Lease):
+            command = command._replace(idempotency_key=self.idempotency_key)
         context = Context(call.namespace, call.key, now, lambda: self.new_id, lambda: self.new_token)
-        return apply(before, call.command, context)
+        return apply(before, command, context)
 
-    def settle(self, decision: Decision, now: int) -> None:
+    def settle(self, answer: Answer) -> None:
         """Answer."""
         if self.waits:
+            self.answer.set_result(answer)
+
+    def settle_as(self, decision: Decision, now: int) -> None:
+        """Answer with what the table says."""
+        if self.waits:
             self.answer.set_result(answer_decision(self.call.request, decision, self.call.key, now))
+
+
+def command_of(work: Work) -> Any:
+    """Its command, of whose kind the lane makes sure."""
+    return work.call.command
 
 
 def is_guessed_commit(call: Call) -> bool:
@@ -121,12 +141,13 @@ async def grant(connection: Connection, sql: Statements, batch: Sequence[Work]) 
         if now is None:
             others.append(work)
         else:
-            work.settle(work.decide(None, now), now)
+            expires_at = now + command_of(work).lease_duration_ms
+            work.settle(answer_grant(work.call.key, work.new_id, 1, work.new_token, expires_at, "none"))
     return others
 
 
 def _grant_row(work: Work) -> tuple[object, ...]:
-    command: Any = work.call.command
+    command = command_of(work)
     payload = command.input or (None, None)
     return (
         *work.name,
@@ -134,7 +155,7 @@ def _grant_row(work: Work) -> tuple[object, ...]:
         work.call.key,
         work.new_token,
         command.lease_duration_ms,
-        command.idempotency_key,
+        work.idempotency_key,
         command.effect_name,
         command.agent_id,
         command.workflow_name,
@@ -157,12 +178,13 @@ async def commit(connection: Connection, sql: Statements, batch: Sequence[Work])
         if effect_id is None:
             others.append(work)
         else:
-            work.settle(_committed(work, effect_id), 0)
+            command = command_of(work)
+            work.settle(answer_settled("accepted", effect_id, command.fence, command.source))
     return others
 
 
 def _commit_row(number: int, work: Work) -> tuple[object, ...]:
-    command: Any = work.call.command
+    command = command_of(work)
     detail = {"source": command.source, "resultSha256": command.result.sha256}
     return (
         number,
@@ -172,18 +194,8 @@ def _commit_row(number: int, work: Work) -> tuple[object, ...]:
         *command.result,
         command.source,
         command.run_id,
-        _dump_detail(detail),
+        dump_object(detail),
     )
-
-
-_BLANK = Effect._make([None] * len(Effect._fields))
-
-
-def _committed(work: Work, effect_id: int) -> Decision:
-    """The table's decision, of which the answer shows id, fence and source."""
-    command: Any = work.call.command
-    effect = _BLANK._replace(id=effect_id, fence=command.fence, source=command.source)
-    return Decision(effect, (), Reply("accepted"))
 
 
 class _Change:
@@ -231,7 +243,7 @@ async def explain(connection: Connection, sql: Statements, batch: Sequence[Work]
             for number, (change, _) in changes.items()
         ]
         events = [
-            event_row(number, sequence, event, _dump_detail(event.detail))
+            event_row(number, sequence, event, dump_object(event.detail))
             for number, (change, _) in changes.items()
             for sequence, event in enumerate(change.events, change.known_count + 1)
         ]
@@ -250,14 +262,10 @@ def _refuse_or_keep(works: list[Work], now: int) -> list[Work]:
             work.new_id = work.ids.new()  # in case that it was the id that was there already
             kept.append(work)
         else:
-            work.settle(decision, now)
+            work.settle_as(decision, now)
     return kept
 
 
 def _settle_all(change: _Change, now: int) -> None:
     for work, decision in change.decided:
-        work.settle(decision, now)
-
-
-def _dump_detail(detail: dict[str, Any]) -> str:
-    return json.dumps(detail, separators=(",", ":")) if detail else "{}"
+        work.settle_as(decision, now)

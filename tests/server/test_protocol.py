@@ -1,0 +1,248 @@
+"""Plain requests, which go a way of their own, and all others: they get the same answers. Loopback sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.served import ServedLedger
+from verity.server.protocol import MOST_PLAIN_BYTES, LedgerProtocol, PlainExchange
+from verity.server.settings import ServerSettings
+
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def new_key() -> str:
+    return secrets.token_hex(8)
+
+
+class Raw:
+    """A connection, byte for byte."""
+
+    def __init__(self, served: ServedLedger, key: str = "") -> None:
+        url = httpx.URL(served.base_url)
+        self.socket = socket.create_connection((url.host, url.port or 0), timeout=30)
+        self.key = key
+        self._received = b""
+        self._served = served
+
+    def request(self, method: str, path: str, body: bytes = b"", *, headers: str = "", version: str = "1.1") -> bytes:
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        head = f"{method} {path} HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n{length}{headers}\r\n"
+        return head.encode() + body
+
+    def lease(self, key: str, *, headers: str = "", version: str = "1.1") -> bytes:
+        body = json.dumps({"effectKey": key}).encode()
+        return self.request("POST", "/v1/effects/n/lease", body, headers=headers, version=version)
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """The next answer: its status, headers and body."""
+        while b"\r\n\r\n" not in self._received:
+            self._receive()
+        head, _, rest = self._received.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        length = int(headers["content-length"])
+        self._received = rest
+        while len(self._received) < length:
+            self._receive()
+        body, self._received = self._received[:length], self._received[length:]
+        return int(first.split()[1]), headers, body
+
+    def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        self.socket.sendall(request)
+        return self.answer()
+
+    def of_server(self) -> LedgerProtocol:
+        """The other end of it."""
+        (connection,) = [each for each in self._served.connections if each.client == self.socket.getsockname()]
+        return connection
+
+    def is_plain(self) -> bool:
+        """Whether the latest request went the short way."""
+        return isinstance(self.of_server().cycle, PlainExchange)
+
+    def is_closed(self) -> bool:
+        return self.socket.recv(1000) == b""
+
+    def _receive(self) -> None:
+        part = self.socket.recv(65_536)
+        assert part, "the connection was closed"
+        self._received += part
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+@pytest.fixture
+def raw(served: ServedLedger) -> Iterator[Raw]:
+    with Raw(served, served.create_key()) as connection:
+        yield connection
+
+
+OTHER = "Connection: keep-alive\r\n"  # a header that makes a request none of the plain ones
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/effects/n/lease", b'{"effectKey":"same"}'),
+        ("POST", "/v1/effects/n/lease", b'{"effectKey":1}'),
+        ("POST", "/v1/effects/n/lease", b'{"effectKey":"a"'),
+        ("POST", "/v1/effects/n/lease", b""),
+        ("POST", "/v1/effects/%FF/lease", b'{"effectKey":"a"}'),
+        ("POST", f"/v1/effects/{'n' * 300}/lease", b'{"effectKey":"a"}'),
+        ("POST", "/v1/effects/n/commit", b'{"effectKey":"a"}'),
+        ("GET", "/v1/effects/n/lease", b""),
+        ("GET", "/v1/nowhere", b""),
+        ("GET", "/v1/namespaces", b""),
+        ("GET", "/v1/namespaces", b"x"),
+        ("POST", "/v1/effects/n/reset", b'{"effectKey":"a"}'),
+    ],
+)
+def test_a_plain_request_is_answered_as_any_other(method: str, path: str, body: bytes, raw: Raw) -> None:
+    raw.ask(raw.lease("same"))  # so that both meet the same state
+    status, head, answer = raw.ask(raw.request(method, path, body))
+    assert raw.is_plain()
+    other = raw.ask(raw.request(method, path, body, headers=OTHER))
+    assert not raw.is_plain()
+    assert (status, sorted(head)) == (other[0], sorted(other[1]))
+    known = re.compile(rb"req_[0-9a-f]{24}")
+    assert known.sub(b"", answer) == known.sub(b"", other[2])
+    assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", head["date"])
+
+
+@pytest.mark.parametrize(
+    ("request_of", "status"),
+    [
+        (lambda raw: raw.lease(new_key(), headers="Expect: 100-continue\r\n"), 100),
+        (lambda raw: raw.lease(new_key(), headers="Upgrade: websocket\r\n"), 200),
+        (lambda raw: raw.lease(new_key(), headers="X-A: 1\r\nX-A: 2\r\n"), 200),
+        (lambda raw: raw.request("GET", "/v1/effects?limit=1"), 200),
+        (lambda raw: raw.request("HEAD", "/v1/namespaces"), 405),
+        (lambda raw: raw.request("PUT", "/v1/namespaces"), 405),
+        (lambda raw: raw.request("POST", "/v1/effects/n/lease", b"x" * (MOST_PLAIN_BYTES + 1)), 400),
+        (lambda raw: raw.request("GET", "http://x/v1/namespaces"), 200),
+        (lambda raw: raw.request("GET", "/v1/namespaces#x"), 200),
+        (lambda raw: raw.request("GET", "/healthz"), 200),
+        (
+            lambda raw: (
+                raw.request("POST", "/v1/effects/n/lease", headers="Transfer-Encoding: chunked\r\n")
+                + b'11\r\n{"effectKey":"a"}\r\n0\r\n\r\n'
+            ),
+            409,
+        ),
+    ],
+)
+def test_what_is_not_plain_goes_the_long_way(request_of, status: int, raw: Raw) -> None:  # type: ignore[no-untyped-def]
+    raw.ask(raw.lease("a"))
+    raw.socket.sendall(request_of(raw))
+    assert raw.socket.recv(65_536).startswith(f"HTTP/1.1 {status} ".encode())
+    assert not raw.is_plain()
+
+
+@pytest.mark.parametrize(("version", "headers"), [("1.0", ""), ("1.0", OTHER), ("1.1", "Connection: close\r\n")])
+def test_what_asks_to_be_closed_is_answered_and_closed(version: str, headers: str, raw: Raw) -> None:
+    status, head, _ = raw.ask(raw.lease(new_key(), version=version, headers=headers))
+    assert (status, head["connection"]) == (200, "close")
+    assert raw.is_closed()
+
+
+def test_requests_in_one_go_are_answered_in_their_order(raw: Raw) -> None:
+    keys = [f"pipelined {number}" for number in range(20)]
+    raw.socket.sendall(b"".join(raw.lease(key) if number % 3 else HEALTHZ for number, key in enumerate(keys)))
+    for number, key in enumerate(keys):
+        status, _, body = raw.answer()
+        assert status == 200
+        assert json.loads(body).get("effectKey") == (key if number % 3 else None)
+
+
+def test_a_request_in_pieces(raw: Raw) -> None:
+    raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    request = raw.lease("in pieces")
+    for at in range(len(request)):
+        raw.socket.sendall(request[at : at + 1])
+    assert json.loads(raw.answer()[2])["effectKey"] == "in pieces"
+    assert raw.is_plain()
+
+
+def test_an_idle_connection_is_closed_after_its_time_and_not_before_it_was_used_again() -> None:
+    with ServedLedger(settings=ServerSettings(keep_alive_s=1, header_timeout_s=0.1)) as served:
+        key = served.create_key()
+        with Raw(served, key) as plain, Raw(served) as other:
+            assert plain.ask(plain.lease("idle"))[0] == 200
+            assert other.ask(HEALTHZ)[0] == 200
+            assert other.ask(HEALTHZ)[0] == 200
+            assert plain.is_closed()
+            assert other.is_closed()
+
+
+def test_who_reads_nothing_is_not_answered_without_end(served: ServedLedger, raw: Raw) -> None:
+    """The answers of one connection don't gather in memory."""
+    granted = json.loads(raw.ask(raw.lease(key := new_key()))[2])
+    tokens = {name: granted[name] for name in ("fenceToken", "leaseToken")}
+    commit = json.dumps({"effectKey": key, **tokens, "result": "x" * 60_000}).encode()
+    assert raw.ask(raw.request("POST", "/v1/effects/n/commit", commit))[0] == 200
+    read = raw.request("GET", f"/v1/effect-ids/{granted['effectId']}")
+    connection = raw.of_server()
+    asked = 0
+    while not connection.flow.write_paused:
+        connection.cycle = None
+        raw.socket.sendall(read)
+        asked += 1
+        wait_until(lambda: connection.cycle is not None and connection.cycle.response_complete)
+        assert asked < 1_000
+    connection.cycle = None
+    raw.socket.sendall(read)
+    wait_until(lambda: connection.cycle is not None and not connection.cycle.more_body)
+    assert httpx.get(served.base_url.replace("/v1", "/healthz")).status_code == 200
+    assert not connection.cycle.response_complete
+    for _ in range(asked + 1):
+        assert raw.answer()[0] == 200
+
+
+def test_a_stopping_server_answers_what_has_begun_and_closes(served: ServedLedger) -> None:
+    with ServedLedger() as other, Raw(other, other.create_key()) as holder, Raw(other) as waiter:
+        waiter.key = holder.key
+        assert holder.ask(holder.lease("held"))[0] == 200
+        waiter.socket.sendall(waiter.lease("held", headers="Prefer: wait=20\r\n"))
+        wait_until(lambda: other.app.waiting.parked == 1)
+        stopping = threading.Thread(target=other.stop)
+        stopping.start()
+        status, head, _ = waiter.answer()
+        assert (status, head["connection"]) == (409, "close")
+        assert waiter.is_closed()
+        assert holder.is_closed()
+        stopping.join()
+
+
+def test_who_leaves_while_waiting_waits_no_more(served: ServedLedger, raw: Raw) -> None:
+    assert raw.ask(raw.lease("left"))[0] == 200
+    with Raw(served, raw.key) as waiter:
+        waiter.socket.sendall(waiter.lease("left", headers="Prefer: wait=20\r\n"))
+        wait_until(lambda: served.app.waiting.parked == 1)
+    wait_until(lambda: served.app.waiting.parked == 0)
+
+
+def wait_until(is_so) -> None:  # type: ignore[no-untyped-def]
+    """Return once it is so; the test's own time limit is the end of it."""
+    while not is_so():
+        threading.Event().wait(0.01)
+
+
+async def test_until_gone_returns_at_once_where_the_client_has_left() -> None:
+    exchange = PlainExchange(None, None)  # type: ignore[arg-type]  # neither is looked at
+    exchange.more_body = False
+    exchange.disconnected = True
+    await asyncio.wait_for(exchange.until_gone(), 5)

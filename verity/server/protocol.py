@@ -1,0 +1,273 @@
+"""HTTP on one connection: uvicorn's protocol with the limits of a ledger, and a shorter way for plain requests.
+
+Uvicorn calls an ASGI application once a request's header is here, and hands the body and the answer over in messages. A
+plain request, which nearly every one is, has a small body that comes with the header. It is taken in first, and its
+answer is written in one go: the messages, and what waits for them, would cost more than the answer itself. All others
+go uvicorn's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from verity._ledger.calls import Answer
+from verity.server.exchange import Call, Headers, head_of
+from verity.server.logs import describe
+
+if TYPE_CHECKING:
+    from verity.server.connections import Connections
+
+MOST_PLAIN_BYTES = 16_384
+"""A body over it is not taken in before its sender is known: many senders could fill the memory."""
+
+_PLAIN_METHODS = frozenset({b"GET", b"POST"})
+_PLAIN_URL = re.compile(rb"/v1/[A-Za-z0-9%._~!$&'()*+,;=:@/-]*")
+_NOT_PLAIN = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
+
+_logger = logging.getLogger("verity.server")
+
+
+class LedgerProtocol(HttpToolsProtocol):
+    """One connection. It notes when its sender must be done, for `Connections` to look at."""
+
+    cycle: Any  # uvicorn's own, or a `PlainExchange`
+    parser: Any
+
+    def __init__(self, connections: Connections, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.connections_of_server = connections
+        settings = connections.settings
+        self._header_timeout_s = settings.header_timeout_s
+        self._body_timeout_s = settings.body_timeout_s
+        self._most_plain_bytes = min(MOST_PLAIN_BYTES, settings.max_body_bytes)
+        self._due: float | None = None
+        self._idle_until: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Wait for a request, or say that there are too many."""
+        super().connection_made(_Lasting(transport, self.loop))  # type: ignore[arg-type]
+        self._allow(self._header_timeout_s)
+        self.connections_of_server.add(self, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self.connections_of_server.open.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a part of a request, or line ends between two, which must not keep a connection for ever."""
+        self._idle_until = None
+        if self._due is None:
+            self._allow(self._header_timeout_s)
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._allow(self._header_timeout_s)
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """Its body is next."""
+        self._allow(self._body_timeout_s)
+        headers = dict(self.headers)
+        if self._is_plain(headers):
+            call = Call(self.parser.get_method().decode(), self.url.decode(), b"", headers)
+            self.cycle = PlainExchange(call, self)
+            return
+        url, sent, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += sent  # by now the list that is in uvicorn's scope
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of it is here."""
+        self._due = None
+        super().on_message_complete()
+        if isinstance(self.cycle, PlainExchange):
+            self.cycle.begin()
+
+    def on_response_complete(self) -> None:
+        """The next request, if it is here already; else the connection is idle."""
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_until = self.loop.time() + self.timeout_keep_alive
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless it follows a request that is being carried out: to that one the refusal would
+        pass for the answer. Such a connection just ends, which leaves the outcome unknown, as it is.
+        """
+        cycle: Any = self.cycle
+        if self.pipeline or (cycle is not None and not cycle.response_complete and _is_being_answered(cycle)):
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def cut_off(self, now: float) -> None:
+        """End the connection if its sender took too long, of which the application is told, or if it was idle for too
+        long.
+        """
+        if self._idle_until is not None and now >= self._idle_until:
+            self.timeout_keep_alive_handler()
+        if self._due is None or now < self._due:
+            return
+        if self.transport.is_reading():
+            self._due = None
+            self.connections_of_server.metrics.count_slow_sender()
+            self.transport.abort()
+        else:  # it is this side that takes nothing in at the moment
+            self._allow(self._body_timeout_s)
+
+    def _allow(self, seconds: float) -> None:
+        self._due = self.loop.time() + seconds
+
+    def _is_plain(self, headers: Headers) -> bool:
+        if not (self.cycle is None or self.cycle.response_complete):
+            return False
+        if len(headers) != len(self.headers) or not _NOT_PLAIN.isdisjoint(headers):
+            return False
+        length = headers.get(b"content-length", b"0")
+        return (
+            len(length) < 8
+            and int(length) <= self._most_plain_bytes
+            and _PLAIN_URL.fullmatch(self.url) is not None
+            and self.parser.get_method() in _PLAIN_METHODS
+            and self.parser.get_http_version() == "1.1"
+        )
+
+
+def _is_being_answered(cycle: Any) -> bool:
+    return bool(cycle.response_started or not cycle.more_body)
+
+
+class PlainExchange:
+    """The exchange of a plain request. It stands where uvicorn keeps a `RequestResponseCycle`, and has what it looks at
+    there.
+    """
+
+    __slots__ = (
+        *("_gone", "_protocol", "body", "call", "disconnected", "keep_alive", "more_body", "response_complete"),
+        "response_started",
+    )
+
+    def __init__(self, call: Call, protocol: LedgerProtocol) -> None:
+        self.call = call
+        self.body = b""
+        self.more_body = True
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+        self._protocol = protocol
+        self._gone: asyncio.Future[None] | None = None
+
+    @property
+    def message_event(self) -> PlainExchange:
+        """Where uvicorn tells that something has changed."""
+        return self
+
+    def set(self) -> None:
+        """Something has changed; that the client has left is all that matters."""
+        if not self.disconnected:
+            return
+        if self.more_body:
+            self._protocol.connections_of_server.app.give_up(self.call)
+        elif self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    def begin(self) -> None:
+        """Have the request answered: all of it is here."""
+        protocol = self._protocol
+        task = protocol.loop.create_task(protocol.connections_of_server.app.serve(self.call, self))
+        protocol.tasks.add(task)
+        task.add_done_callback(self._end)
+
+    async def read_body(self, max_bytes: int) -> bytes:  # noqa: ARG002 - a plain request's body is small
+        """All of the request's body."""
+        return self.body
+
+    async def until_gone(self) -> None:
+        """Return when the client has left."""
+        if not self.disconnected:
+            self._gone = self._protocol.loop.create_future()
+            await self._gone
+
+    async def send(self, answer: Answer, request_id: str) -> None:
+        """Answer, if there is still somebody."""
+        protocol = self._protocol
+        if protocol.flow.write_paused:
+            await protocol.flow.drain()
+        if self.disconnected:
+            return
+        self.response_started = self.response_complete = True
+        head = head_of(answer, request_id)
+        if not self.keep_alive:
+            head["connection"] = "close"
+        lines = "".join([f"{name}: {value}\r\n" for name, value in head.items()]).encode("latin-1")
+        date = protocol.connections_of_server.lines_for_all(protocol.server_state.default_headers)
+        protocol.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[answer.status], date, lines, answer.body))
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._protocol.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _logger.error("a request failed: %s", describe(error), extra={"requestId": self.call.request_id})
+            self._protocol.transport.close()
+
+
+class _Lasting:
+    """A transport that can be used beyond its end, and then does nothing; and that sends in one go what is written in
+    one turn of the event loop.
+
+    Of several requests that came in one go, uvicorn tells only the last that the connection is lost. To the others'
+    answers uvloop's own transport would raise. And uvicorn writes an answer's head and body apart, which uvloop sends
+    with a system call each: a fifth of a node's time.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send, if there is still somebody."""
+        if not self._written:
+            self._loop.call_soon(self._send)
+        self._written.append(data)
+
+    def close(self) -> None:
+        """End, once all is sent."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        data = b"".join(self._written)
+        self._written.clear()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Take nothing in for a while."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -15,7 +15,7 @@ from tests.served import ServedLedger, TestClock
 from tests.server.process import run_verity, serving
 from verity._ledger.calls import Answer, Request
 from verity._store.api_keys import ApiKey
-from verity.server.metrics import Metrics
+from verity.server.metrics import Metrics, _Requests
 from verity.server.storage import Pool, Storage
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
@@ -60,6 +60,19 @@ def test_requests_and_their_latencies(agent: httpx.Client, scrapes: Scrapes) -> 
     assert scrapes.value("verity_requests_total", operation="commit_effect", status="400") == 1
     assert scrapes.value("verity_requests_total", operation="unknown", status="404") == 1
     assert scrapes.value("verity_request_duration_seconds_count", operation="commit_effect") == 1
+
+
+def test_a_latency_is_in_every_bucket_that_it_fits_in() -> None:
+    requests = _Requests()
+    for seconds in (0.001, 0.0011, 0.3, 99.0):
+        requests.count("commit_effect", 200, seconds)
+    _, latencies = requests.collect()
+    found = {sample.labels.get("le"): sample.value for sample in latencies.samples}
+    assert [found[bound] for bound in ("0.001", "0.0025", "0.25", "0.5", "30.0", "+Inf")] == [1, 2, 2, 3, 3, 4]
+    assert {sample.name: sample.value for sample in latencies.samples if "le" not in sample.labels} == {
+        "verity_request_duration_seconds_count": 4,
+        "verity_request_duration_seconds_sum": pytest.approx(99.3021),
+    }
 
 
 def test_what_calls_came_to(agent: httpx.Client, admin: httpx.Client, clock: TestClock, scrapes: Scrapes) -> None:

@@ -1,7 +1,4 @@
-"""What a node tells Prometheus at `/metrics`. No key, namespace, effect key or payload is in a label.
-
-Children of labelled metrics are looked up once and then kept, so that a request costs a few increments.
-"""
+"""What a node tells Prometheus at `/metrics`. No key, namespace, effect key or payload is in a label."""
 
 from __future__ import annotations
 
@@ -9,9 +6,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from verity._ledger.calls import ENVIRONMENTS, Environment
 from verity.server.logs import describe
@@ -41,18 +42,8 @@ class Metrics:
 
     def __init__(self, storage: Storage, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "verity_requests", "Answered requests by operation and status.", ["operation", "status"], registry=registry
-        )
-        self._latencies = Histogram(
-            "verity_request_duration_seconds",
-            "From a request's headers to its answer, by operation.",
-            ["operation"],
-            buckets=_LATENCIES_S,
-            registry=registry,
-        )
-        self._requests_of: dict[tuple[str, int | str], Callable[[], None]] = {}
-        self._latencies_of: dict[str, Callable[[float], None]] = {}
+        self._requests = _Requests()
+        registry.register(self._requests)
         self._outcomes = _outcomes(registry)
         self._rate_limited = Counter(
             "verity_rate_limited", "Requests refused because their API key sent too many.", registry=registry
@@ -82,14 +73,7 @@ class Metrics:
 
     def count_request(self, operation: str, status: int | str, seconds: float, outcome: Outcome | None = None) -> None:
         """One request is done."""
-        count = self._requests_of.get((operation, status))
-        if count is None:
-            count = self._requests_of[operation, status] = self._requests.labels(operation, str(status)).inc
-        count()
-        observe = self._latencies_of.get(operation)
-        if observe is None:
-            observe = self._latencies_of[operation] = self._latencies.labels(operation).observe
-        observe(seconds)
+        self._requests.count(operation, status, seconds)
         if outcome is not None:
             count_outcome = self._outcomes.get(outcome) or self._outcomes.get((outcome[0], ""))
             if count_outcome is not None:
@@ -119,6 +103,45 @@ class Metrics:
 
     def _gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         Gauge(name, documentation, registry=self._registry).set_function(read)
+
+
+class _Requests(Collector):
+    """Requests and their latencies. Counted in plain numbers, which are made into metrics at a scrape: that costs a
+    request a third of what the library's own counters do.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int | str], int] = {}
+        self._latencies: dict[str, tuple[list[int], list[float]]] = {}
+        """By operation: how many were in each bucket, and the sum of their seconds."""
+
+    def count(self, operation: str, status: int | str, seconds: float) -> None:
+        """One request."""
+        self._counts[operation, status] = self._counts.get((operation, status), 0) + 1
+        latencies = self._latencies.get(operation)
+        if latencies is None:
+            latencies = self._latencies[operation] = ([0] * (len(_LATENCIES_S) + 1), [0.0])
+        buckets, sums = latencies
+        buckets[bisect_left(_LATENCIES_S, seconds)] += 1
+        sums[0] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they are now."""
+        requests = CounterMetricFamily(
+            "verity_requests", "Answered requests by operation and status.", labels=["operation", "status"]
+        )
+        for (operation, status), count in self._counts.items():
+            requests.add_metric([operation, str(status)], count)
+        yield requests
+        latencies = HistogramMetricFamily(
+            "verity_request_duration_seconds",
+            "From a request's headers to its answer, by operation.",
+            labels=["operation"],
+        )
+        bounds = [*map(str, _LATENCIES_S), "+Inf"]
+        for operation, (buckets, sums) in self._latencies.items():
+            latencies.add_metric([operation], list(zip(bounds, accumulate(buckets), strict=True)), sums[0])
+        yield latencies
 
 
 def _pool(storage: Storage) -> tuple[int, int]:

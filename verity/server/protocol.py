@@ -37,6 +37,7 @@ class LedgerProtocol(HttpToolsProtocol):
 
     cycle: Any  # uvicorn's own, or a `PlainExchange`
     parser: Any
+    transport: Any  # a `_Lasting`
 
     def __init__(self, connections: Connections, **parts: Any) -> None:
         super().__init__(**parts)
@@ -215,7 +216,7 @@ class PlainExchange:
             head["connection"] = "close"
         lines = "".join([f"{name}: {value}\r\n" for name, value in head.items()]).encode("latin-1")
         date = protocol.connections_of_server.lines_for_all(protocol.server_state.default_headers)
-        protocol.transport.write(b"%b%b%b\r\n%b" % (STATUS_LINE[answer.status], date, lines, answer.body))
+        protocol.transport.write_at_once(b"%b%b%b\r\n%b" % (STATUS_LINE[answer.status], date, lines, answer.body))
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
@@ -247,6 +248,13 @@ class _Lasting:
         if not self._written:
             self._loop.call_soon(self._send)
         self._written.append(data)
+
+    def write_at_once(self, data: bytes) -> None:
+        """Send a whole answer, after what was written before."""
+        if self._written or self._transport.is_closing():
+            self.write(data)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         """End, once all is sent."""

@@ -136,6 +136,6 @@ class Cases:
 
 
 def _was_all_sent(case: Case, response: Any) -> bool:
-    """Whether all of the query is in the URL: an empty list, the wrong thing about a case perhaps, leaves no trace there."""
+    """Whether all of the query is in the URL: an empty list, perhaps what is wrong about a case, leaves no trace."""
     sent = parse_qs(urlsplit(response.request.url).query, keep_blank_values=True)
     return case.query.keys() <= sent.keys()

@@ -11,8 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from verity._ledger.effect import Effect, Event, EventType, Payload, agrees_with_its_events
-from verity._ledger.transitions import (
+from verity._ledger.commands import (
     Command,
     Commit,
     Context,
@@ -23,8 +22,9 @@ from verity._ledger.transitions import (
     ReportObserve,
     Reset,
     Resolve,
-    apply,
 )
+from verity._ledger.effect import Effect, Event, EventType, Payload, agrees_with_its_events
+from verity._ledger.transitions import apply
 
 DURATIONS = st.sampled_from([5_000, 30_000, 120_000])
 KEYS = st.sampled_from([None, "one", "two"])

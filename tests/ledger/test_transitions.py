@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from verity._ledger.commands import (
+    Command,
+    Commit,
+    Context,
+    Decision,
+    Fail,
+    Lease,
+    Renew,
+    ReportObserve,
+    Reset,
+    Resolve,
+)
 from verity._ledger.effect import (
     Effect,
     Event,
@@ -15,20 +27,7 @@ from verity._ledger.effect import (
     format_effect_id,
     parse_effect_id,
 )
-from verity._ledger.transitions import (
-    TABLE,
-    Command,
-    Commit,
-    Context,
-    Decision,
-    Fail,
-    Lease,
-    Renew,
-    ReportObserve,
-    Reset,
-    Resolve,
-    apply,
-)
+from verity._ledger.transitions import TABLE, apply
 
 NOW = 1_000_000
 RESULT = Payload('{"id":1}', "sha-result")

@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from verity._ledger import transitions
+from verity._ledger import commands
 from verity._ledger.calls import Answer, Environment, Request
+from verity._ledger.commands import Command, Decision
 from verity._ledger.effect import Effect, Event, Payload, State, format_effect_id
 from verity._ledger.json_text import Members, NotJson, Raw, dump_fields, read_members, to_payload
-from verity._ledger.transitions import Command, Decision
 
 
 class Refused(Exception):
@@ -143,8 +143,8 @@ def _tokens(members: Members) -> tuple[int, str]:
 
 
 def _lease(members: Members, request: Request) -> Command:
-    return transitions.Lease(
-        lease_duration_ms=_get(members, "leaseDurationMs", int) or transitions.DEFAULT_LEASE_DURATION_MS,
+    return commands.Lease(
+        lease_duration_ms=_get(members, "leaseDurationMs", int) or commands.DEFAULT_LEASE_DURATION_MS,
         idempotency_key=request.idempotency_key,
         effect_name=_get(members, "effectName", str),
         agent_id=_get(members, "agentId", str),
@@ -157,7 +157,7 @@ def _lease(members: Members, request: Request) -> Command:
 
 
 def _commit(members: Members, _request: Request) -> Command:
-    return transitions.Commit(
+    return commands.Commit(
         *_tokens(members),
         _need_payload(members, "result"),
         _get(members, "source", str) or "acted",
@@ -166,7 +166,7 @@ def _commit(members: Members, _request: Request) -> Command:
 
 
 def _fail(members: Members, _request: Request) -> Command:
-    return transitions.Fail(
+    return commands.Fail(
         *_tokens(members),
         _need_payload(members, "error"),
         _get(members, "source", str) or "acted",
@@ -175,24 +175,22 @@ def _fail(members: Members, _request: Request) -> Command:
 
 
 def _renew(members: Members, _request: Request) -> Command:
-    return transitions.Renew(*_tokens(members), _get(members, "extensionMs", int))
+    return commands.Renew(*_tokens(members), _get(members, "extensionMs", int))
 
 
 def _report(members: Members, _request: Request) -> Command:
-    return transitions.ReportObserve(*_tokens(members), _need(members, "hit", bool), _get(members, "durationMs", int))
+    return commands.ReportObserve(*_tokens(members), _need(members, "hit", bool), _get(members, "durationMs", int))
 
 
 def _reset(members: Members, request: Request) -> Command:
     mode = _get(members, "mode", str) or "verify"
     if mode not in ("verify", "retry"):
         raise KeyError("mode")
-    return transitions.Reset(
-        request.scope.actor, _get(members, "reason", str), mode, bool(_get(members, "force", bool))
-    )
+    return commands.Reset(request.scope.actor, _get(members, "reason", str), mode, bool(_get(members, "force", bool)))
 
 
 def _resolve(members: Members, request: Request) -> Command:
-    return transitions.Resolve(_need_payload(members, "result"), request.scope.actor, _get(members, "reason", str))
+    return commands.Resolve(_need_payload(members, "result"), request.scope.actor, _get(members, "reason", str))
 
 
 _READERS: dict[str, Callable[[Members, Request], Command]] = {

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 import apsw
 
 from verity._ledger.calls import ENVIRONMENTS, Answer, Environment, Request
+from verity._ledger.commands import Context
 from verity._ledger.effect import Effect, Event
 from verity._ledger.json_text import dump_object
-from verity._ledger.transitions import Context, apply
+from verity._ledger.transitions import apply
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey

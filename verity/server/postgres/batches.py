@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from verity._ledger.calls import Answer
+from verity._ledger.commands import Commit, Context, Decision, Lease
 from verity._ledger.effect import Effect, Event
 from verity._ledger.json_text import dump_object
-from verity._ledger.transitions import Commit, Context, Decision, Lease, apply
+from verity._ledger.transitions import apply
 from verity._ledger.wire import Call, answer_decision, answer_grant, answer_settled
 from verity._store.names import hash_key
 from verity.server.postgres.statements import Statements, change_row, event_row, to_arrays

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from verity._ledger.calls import Answer, Environment, Request
-from verity._ledger.transitions import Lease
+from verity._ledger.commands import Lease
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
 from verity._store.api_keys import ApiKey
 from verity._store.group import MAX_BATCH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -105,6 +106,27 @@ async def test_what_the_database_refuses_for_good_takes_nobody_with_it(node: Nod
     answers = await asyncio.gather(*(node.ask("commit", body) for body in bodies))
     assert [answer.status for answer in answers] == [200, 500, 200]
     assert b"nothing was carried out" in answers[1].body
+
+
+@pytest.mark.parametrize(("code", "logged"), [(UNKNOWN, "broke off"), ("23514", "refused a call")])
+async def test_a_fault_while_a_failure_is_dealt_with_leaves_nobody_waiting(
+    node: Node, sql: Any, code: str, logged: str
+) -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        if logged in record.msg:
+            raise ZeroDivisionError
+        return True
+
+    lease = await node("lease", {"effectKey": "k"})
+    await refuse(sql, code, times=1)
+    logger = logging.getLogger("verity.server")
+    logger.addFilter(fail)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(node.ask("commit", {**Caller.tokens(lease), "result": 1}), 10)
+    finally:
+        logger.removeFilter(fail)
+    assert (await node("commit", {**Caller.tokens(lease), "result": 1}))["status"] == "accepted"
 
 
 async def test_two_sessions_in_each_others_way(node: Node, sql: Any) -> None:

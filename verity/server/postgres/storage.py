@@ -174,7 +174,14 @@ class PostgresStorage(Storage):
 
     async def _carry_out(self, attempt: Attempt, batch: list[Work]) -> None:
         """Answer a batch; whatever happens, nobody is left waiting and nobody is told of what did not happen."""
-        left = [work for work in batch if work.waits]
+        try:
+            await self._try(attempt, [work for work in batch if work.waits])
+        except Exception as error:  # noqa: BLE001 - the lane must go on, and the error belongs to those who wait
+            for work in batch:
+                if work.waits:
+                    work.answer.set_exception(error)
+
+    async def _try(self, attempt: Attempt, left: list[Work]) -> None:
         try:
             for _ in range(batches.MAX_ROUNDS):
                 if not left:
@@ -189,10 +196,6 @@ class PostgresStorage(Storage):
             self._ask_again(left)
         except Refusal as refusal:
             await self._single_out(attempt, left, refusal)
-        except Exception as error:  # noqa: BLE001 - the lane must go on, and the error belongs to those who wait
-            for work in left:
-                if work.waits:
-                    work.answer.set_exception(error)
 
     def _pass_on(self, left: list[Work], *, is_tried: bool) -> None:
         for work in left:

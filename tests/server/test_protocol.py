@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.served import ServedLedger
-from verity.server.protocol import MOST_PLAIN_BYTES, LedgerProtocol, PlainExchange
+from verity.server.protocol import MOST_HEADER_BYTES, MOST_PLAIN_BYTES, LedgerProtocol, PlainExchange
 from verity.server.settings import ServerSettings
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -189,8 +189,62 @@ def test_an_idle_connection_is_closed_after_its_time_and_not_before_it_was_used_
             assert other.is_closed()
 
 
-def test_who_reads_nothing_is_not_answered_without_end(served: ServedLedger, raw: Raw) -> None:
-    """The answers of one connection don't gather in memory."""
+LARGE = b"x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"GET /v1/namespaces HTTP/1.1\r\nX-Large: ", b"GET /v1/namespaces?"],
+    ids=["header", "URL"],
+)
+def test_a_header_without_end_is_refused_and_not_kept(start: bytes, served: ServedLedger, raw: Raw) -> None:
+    raw.socket.sendall(start + LARGE)
+    status, head, body = raw.answer()
+    assert (status, json.loads(body)["error"]["code"], head["connection"]) == (431, "invalid_request", "close")
+    for _ in range(20):  # taken in and thrown away
+        raw.socket.sendall(LARGE)
+    connection = raw.of_server()
+    assert (
+        sum(map(len, (connection.url, *(part for header in connection.headers or () for part in header)))) < 1_000_000
+    )
+
+
+def test_a_trailer_without_end_ends_the_connection(raw: Raw) -> None:
+    chunked = raw.request("POST", "/v1/effects/n/lease", headers="Transfer-Encoding: chunked\r\n")
+    with pytest.raises(ConnectionError):
+        raw.socket.sendall(chunked + b"0\r\nX-Large: " + LARGE * 100)
+
+
+def test_line_ends_without_end_are_refused(raw: Raw) -> None:
+    assert raw.ask(HEALTHZ)[0] == 200
+    assert raw.ask(b"\r\n" * 500_000)[0] == 431
+
+
+def test_many_requests_in_one_go_are_no_large_header(raw: Raw) -> None:
+    request = raw.request("GET", "/v1/namespaces")
+    count = 4 * MOST_HEADER_BYTES // len(request)
+    sender = threading.Thread(target=raw.socket.sendall, args=[request * count])
+    sender.start()
+    assert {raw.answer()[0] for _ in range(count)} == {200}
+    sender.join()
+
+
+def test_a_large_header_within_the_limit_is_read(raw: Raw) -> None:
+    padding = "".join(f"X-{number}: {'x' * 500}\r\n" for number in range(100))
+    assert raw.ask(raw.request("GET", "/v1/namespaces", headers=padding))[0] == 200
+
+
+@pytest.mark.parametrize("name", ["traceparent", "Prefer"])
+def test_a_header_that_says_nothing_is_ignored_however_long_it_is(name: str, raw: Raw) -> None:
+    """As their standards ask for (W3C Trace Context 3.2, RFC 7240 2)."""
+    assert raw.ask(raw.lease(new_key(), headers=f"{name}: {'x' * 10_000}\r\n"))[0] == 200
+
+
+def fill_the_buffers(raw: Raw) -> tuple[bytes, int]:
+    """Ask for a large answer and read nothing, until no more fits between the two ends.
+
+    Returns the request, and how often it was answered.
+    """
     granted = json.loads(raw.ask(raw.lease(key := new_key()))[2])
     tokens = {name: granted[name] for name in ("fenceToken", "leaseToken")}
     commit = json.dumps({"effectKey": key, **tokens, "result": "x" * 60_000}).encode()
@@ -204,6 +258,13 @@ def test_who_reads_nothing_is_not_answered_without_end(served: ServedLedger, raw
         asked += 1
         wait_until(lambda: connection.cycle is not None and connection.cycle.response_complete)
         assert asked < 1_000
+    return read, asked
+
+
+def test_who_reads_nothing_is_not_answered_without_end(served: ServedLedger, raw: Raw) -> None:
+    """The answers of one connection don't gather in memory."""
+    read, asked = fill_the_buffers(raw)
+    connection = raw.of_server()
     connection.cycle = None
     raw.socket.sendall(read)
     wait_until(lambda: connection.cycle is not None and not connection.cycle.more_body)
@@ -211,6 +272,15 @@ def test_who_reads_nothing_is_not_answered_without_end(served: ServedLedger, raw
     assert not connection.cycle.response_complete
     for _ in range(asked + 1):
         assert raw.answer()[0] == 200
+
+
+def test_who_reads_nothing_is_cut_off() -> None:
+    with ServedLedger(settings=ServerSettings(read_timeout_s=0.3)) as served, Raw(served, served.create_key()) as raw:
+        read, _ = fill_the_buffers(raw)
+        raw.socket.sendall(read)  # whose answer waits, and is given up
+        wait_until(lambda: not served.connections)
+        text = httpx.get(served.base_url.replace("/v1", "/metrics")).text
+        assert '\nverity_connections_cut_total{reason="slow_reader"} 1.0\n' in text
 
 
 def test_a_stopping_server_answers_what_has_begun_and_closes(served: ServedLedger) -> None:

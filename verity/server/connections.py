@@ -1,18 +1,16 @@
-"""Connections: how many there may be, and how long a sender may take.
+"""Connections: how many there may be, and how long a client may take.
 
-Each notes when its sender must be done; one timer for all of them looks at the notes twice a second. That costs a
+Each notes when its client must be done; one timer for all of them looks at the notes twice a second. That costs a
 request next to nothing, where a timer of its own would be planned and cancelled twice for each.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 
 from verity.server import problems
 from verity.server.app import LedgerApp
-from verity.server.exchange import head_of
-from verity.server.protocol import LedgerProtocol
+from verity.server.protocol import LedgerProtocol, write_refusal
 from verity.server.settings import ServerSettings
 
 _LOOK_EVERY_S = 0.5
@@ -23,7 +21,7 @@ class Connections:
 
     Args:
         app: answers the requests; its metrics are told how many connections are open, and of each that is cut off.
-        settings: `header_timeout_s`, `body_timeout_s`, `max_body_bytes` and `max_connections` count here.
+        settings: the timeouts of headers, bodies and readers, `max_body_bytes` and `max_connections` count here.
     """
 
     def __init__(self, app: LedgerApp, settings: ServerSettings) -> None:
@@ -36,8 +34,9 @@ class Connections:
         self.metrics.watch_connections(lambda: len(self.open))
 
     def watch(self) -> None:
-        """Begin to cut off slow senders, in this event loop."""
-        look_every_s = min(_LOOK_EVERY_S, self.settings.header_timeout_s, self.settings.body_timeout_s)
+        """Begin to cut off slow clients, in this event loop."""
+        timeouts_s = (self.settings.header_timeout_s, self.settings.body_timeout_s, self.settings.read_timeout_s)
+        look_every_s = min(_LOOK_EVERY_S, *timeouts_s)
         loop = asyncio.get_running_loop()
 
         def look() -> None:
@@ -57,7 +56,7 @@ class Connections:
         self.open.add(connection)
         if len(self.open) > self.settings.max_connections:
             self.metrics.count_connection_too_many()
-            transport.write(_too_many())
+            transport.write(write_refusal(problems.too_many_connections()))
             transport.close()
 
     def lines_for_all(self, headers: list[tuple[bytes, bytes]]) -> bytes:
@@ -65,11 +64,3 @@ class Connections:
         if self._for_all[0] is not headers:
             self._for_all = (headers, b"".join([b"%b: %b\r\n" % header for header in headers]))
         return self._for_all[1]
-
-
-def _too_many() -> bytes:
-    request_id = f"req_{secrets.token_hex(12)}"
-    answer = problems.to_answer(problems.too_many_connections(), request_id)
-    head = head_of(answer, request_id)
-    lines = ["HTTP/1.1 503 Service Unavailable", *(f"{name}: {value}" for name, value in head.items()), "", ""]
-    return "\r\n".join(lines).encode() + answer.body

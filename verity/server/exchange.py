@@ -151,5 +151,10 @@ def _read_request_id(headers: Headers) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """An id for a request that has none of its own."""
     # No secret. What is drawn from the system costs a call and gives up the interpreter's lock, for each request.
     return f"req_{random.getrandbits(96):024x}"

@@ -50,11 +50,12 @@ class Metrics:
         )
         self._cut = Counter(
             "verity_connections_cut",
-            "Connections that the ledger ended: their sender was too slow, or there were too many.",
+            "Connections that the ledger ended: their sender or reader was too slow, or there were too many.",
             ["reason"],
             registry=registry,
         )
         self.count_slow_sender: Callable[[], None] = self._cut.labels("slow_sender").inc
+        self.count_slow_reader: Callable[[], None] = self._cut.labels("slow_reader").inc
         self.count_connection_too_many: Callable[[], None] = self._cut.labels("too_many").inc
         self.count_rate_limited: Callable[[], None] = self._rate_limited.inc
         batches = Histogram(

@@ -60,6 +60,12 @@ def body_too_large(max_bytes: int) -> Problem:
     return Problem(413, "payload_too_large", message, headers={"connection": "close"})
 
 
+def header_too_large(max_bytes: int) -> Problem:
+    """431. The connection ends with it, since the rest of the header is not read."""
+    message = f"The request's header is over {max_bytes:,} bytes."
+    return Problem(431, "invalid_request", message, headers={"connection": "close"})
+
+
 def unavailable() -> Problem:
     """503: the storage does not answer."""
     message = "The ledger's storage does not answer. Send the request again."

@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from verity._ledger.calls import Answer
-from verity.server.exchange import Call, Headers, head_of
+from verity.server import problems
+from verity.server.exchange import Call, Headers, head_of, new_request_id
 from verity.server.logs import describe
+from verity.server.problems import Problem
 
 if TYPE_CHECKING:
     from verity.server.connections import Connections
 
 MOST_PLAIN_BYTES = 16_384
 """A body over it is not taken in before its sender is known: many senders could fill the memory."""
+
+MOST_HEADER_BYTES = 65_536
+"""What a header has beyond it may be anything, and there may be no end to it."""
 
 _PLAIN_METHODS = frozenset({b"GET", b"POST"})
 _PLAIN_URL = re.compile(rb"/v1/[A-Za-z0-9%._~!$&'()*+,;=:@/-]*")
@@ -33,7 +38,7 @@ _logger = logging.getLogger("verity.server")
 
 
 class LedgerProtocol(HttpToolsProtocol):
-    """One connection. It notes when its sender must be done, for `Connections` to look at."""
+    """One connection. It notes until when its client must send or take in what is due; `Connections` looks at that."""
 
     cycle: Any  # uvicorn's own, or a `PlainExchange`
     parser: Any
@@ -45,8 +50,13 @@ class LedgerProtocol(HttpToolsProtocol):
         settings = connections.settings
         self._header_timeout_s = settings.header_timeout_s
         self._body_timeout_s = settings.body_timeout_s
+        self._read_timeout_s = settings.read_timeout_s
         self._most_plain_bytes = min(MOST_PLAIN_BYTES, settings.max_body_bytes)
         self._due: float | None = None
+        self._unspent_bytes = 0
+        """What has come since the last whole header or part of a body."""
+        self._is_refused = False
+        self._unread_until: float | None = None
         self._idle_until: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -62,10 +72,15 @@ class LedgerProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in a part of a request, or line ends between two, which must not keep a connection for ever."""
+        if self._is_refused:
+            return
         self._idle_until = None
         if self._due is None:
             self._allow(self._header_timeout_s)
+        self._unspent_bytes += len(data)
         super().data_received(data)
+        if self._unspent_bytes > MOST_HEADER_BYTES and self._due is not None:
+            self._refuse_header()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -77,6 +92,7 @@ class LedgerProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its body is next."""
         self._allow(self._body_timeout_s)
+        self._unspent_bytes = 0
         headers = dict(self.headers)
         if self._is_plain(headers):
             call = Call(self.parser.get_method().decode(), self.url.decode(), b"", headers)
@@ -87,6 +103,11 @@ class LedgerProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers += sent  # by now the list that is in uvicorn's scope
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of it."""
+        self._unspent_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """All of it is here."""
@@ -104,20 +125,36 @@ class LedgerProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self._idle_until = self.loop.time() + self.timeout_keep_alive
 
+    def pause_writing(self) -> None:
+        """The client does not take in what is written."""
+        self._unread_until = self.loop.time() + self._read_timeout_s
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._unread_until = None
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, unless it follows a request that is being carried out: to that one the refusal would
         pass for the answer. Such a connection just ends, which leaves the outcome unknown, as it is.
         """
-        cycle: Any = self.cycle
-        if self.pipeline or (cycle is not None and not cycle.response_complete and _is_being_answered(cycle)):
+        cycle = self.cycle
+        is_under_way = not (cycle is None or cycle.response_complete)
+        if self.pipeline or (is_under_way and _is_whole_or_answered(cycle)):
             self.transport.close()
         else:
             super().send_400_response(msg)
 
     def cut_off(self, now: float) -> None:
-        """End the connection if its sender took too long, of which the application is told, or if it was idle for too
+        """End the connection if its client took too long, of which the application is told, or if it was idle for too
         long.
         """
+        if self._unread_until is not None and now >= self._unread_until:
+            self._unread_until = None
+            self.connections_of_server.metrics.count_slow_reader()
+            self.transport.abort()
+            return
         if self._idle_until is not None and now >= self._idle_until:
             self.timeout_keep_alive_handler()
         if self._due is None or now < self._due:
@@ -128,6 +165,18 @@ class LedgerProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:  # it is this side that takes nothing in at the moment
             self._allow(self._body_timeout_s)
+
+    def _refuse_header(self) -> None:
+        """What still comes of it is thrown away for as long as a header may take: closed on unread data, the connection
+        would be reset, and the answer lost with it. One after a request that is under way ends the connection.
+        """
+        if self.pipeline or not (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+            return
+        self._is_refused = True
+        self.transport.write_at_once(write_refusal(problems.header_too_large(MOST_HEADER_BYTES)))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _allow(self, seconds: float) -> None:
         self._due = self.loop.time() + seconds
@@ -147,8 +196,20 @@ class LedgerProtocol(HttpToolsProtocol):
         )
 
 
-def _is_being_answered(cycle: Any) -> bool:
+def _is_whole_or_answered(cycle: Any) -> bool:
     return bool(cycle.response_started or not cycle.more_body)
+
+
+def write_refusal(problem: Problem) -> bytes:
+    """The answer to a request that is not read."""
+    request_id = new_request_id()
+    answer = problems.to_answer(problem, request_id)
+    return STATUS_LINE[answer.status] + _write_lines(head_of(answer, request_id)) + b"\r\n" + answer.body
+
+
+def _write_lines(head: dict[str, str]) -> bytes:
+    """Header lines."""
+    return "".join([f"{name}: {value}\r\n" for name, value in head.items()]).encode("latin-1")
 
 
 class PlainExchange:
@@ -214,7 +275,7 @@ class PlainExchange:
         head = head_of(answer, request_id)
         if not self.keep_alive:
             head["connection"] = "close"
-        lines = "".join([f"{name}: {value}\r\n" for name, value in head.items()]).encode("latin-1")
+        lines = _write_lines(head)
         date = protocol.connections_of_server.lines_for_all(protocol.server_state.default_headers)
         protocol.transport.write_at_once(b"%b%b%b\r\n%b" % (STATUS_LINE[answer.status], date, lines, answer.body))
         if not self.keep_alive:

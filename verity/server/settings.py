@@ -21,6 +21,8 @@ class ServerSettings:
         rate_limit: requests a second of one API key on this node, over which it is answered with 429; 0 is no limit.
         header_timeout_s: how long a request's header may take, from the first byte or the connection on, in seconds.
         body_timeout_s: how long its body may take after that, in seconds.
+        read_timeout_s: how long a client may leave an answer unread that is too large for the buffers on the way, in
+            seconds.
         max_connections: how many connections may be open.
         max_waits: how many lease requests may be held until another holder's effect is decided; further ones are
             answered at once.
@@ -38,6 +40,7 @@ class ServerSettings:
     rate_limit: int = 0
     header_timeout_s: float = 5.0
     body_timeout_s: float = 9.0
+    read_timeout_s: float = 30.0
     max_connections: int = 10_000
     max_waits: int = 10_000
     max_batch: int = MAX_BATCH

@@ -20,6 +20,7 @@ _LIMITS: dict[str, tuple[click.IntRange | click.FloatRange, str]] = {
     "rate_limit": (click.IntRange(min=0), "Requests a second of one API key on this node; 0 is no limit (429)."),
     "header_timeout": (_SECONDS, "How many seconds a request's header may take."),
     "body_timeout": (_SECONDS, "How many seconds its body may take after that."),
+    "read_timeout": (_SECONDS, "How many seconds a client may leave an answer unread."),
     "max_waits": (click.IntRange(min=0), "How many lease requests may wait for another holder; others get a 409."),
     "max_batch": (click.IntRange(1, 1000), "How many calls go to storage together; 1 switches group commit off."),
     "database_timeout": (_SECONDS, "How many seconds PostgreSQL may take for a statement (503)."),

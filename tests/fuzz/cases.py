@@ -7,9 +7,10 @@ that earlier answers gave.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter, deque
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import requests
 import schemathesis
@@ -44,6 +45,7 @@ _CHECKS = [
 _CHECKS_OF_WHAT_WAS_MADE = [negative_data_rejection, positive_data_acceptance]
 _NO_DAY = "takes a time in RFC 3339"
 """A pattern can't know that a month has 30 days."""
+_NAMESPACE = SPEC["components"]["schemas"]["NamespaceName"]["pattern"]
 _TOKENS = ("effectKey", "fenceToken", "leaseToken")
 
 
@@ -104,6 +106,8 @@ class Cases:
             for failure in group.exceptions:
                 if isinstance(failure, RejectedPositiveData) and _NO_DAY in response.text:
                     continue
+                if isinstance(failure, RejectedPositiveData) and not _has_sane_namespace(response):
+                    continue
                 if isinstance(failure, AcceptedNegativeData) and not _was_all_sent(case, response):
                     continue
                 name = f"{case.method} {case.path}: {type(failure).__name__}: {response.status_code}"
@@ -134,6 +138,14 @@ class Cases:
             self._ids.append(said["effectId"])
         if "nextCursor" in said:
             self._cursors.append(said["nextCursor"])
+
+
+def _has_sane_namespace(response: Any) -> bool:
+    """Whether the path that was sent keeps the contract's pattern; once in 50,000 cases what was made to keep it has a
+    control character.
+    """
+    segments = urlsplit(response.request.url).path.split("/")
+    return segments[2] != "effects" or len(segments) < 5 or bool(re.search(_NAMESPACE, unquote(segments[3])))
 
 
 def _was_all_sent(case: Case, response: Any) -> bool:

@@ -53,6 +53,12 @@ def test_members_are_those_of_the_object(value: dict[str, Any], indent: int | No
         assert {name: json.loads(members.text_of(name)) for name in value} == value
 
 
+def test_nothing_has_no_members() -> None:
+    assert read_members(b" {\n} ").values == {}
+    with pytest.raises(KeyError):
+        read_members(b"{}").text_of("a")
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -73,6 +79,7 @@ def test_the_text_is_that_of_the_member_and_of_nothing_that_looks_like_it(body: 
     assert members.text_of("a") == text
     with pytest.raises(KeyError):
         members.text_of("b")
+    assert "a" not in repr(members).replace("Members", "")
 
 
 def _clean(value: Any) -> bool:

@@ -40,15 +40,17 @@ class Members:
         self._text = text
 
     def __repr__(self) -> str:
-        return f"<Members {', '.join(map(repr, self.values))}>"
+        return f"<Members, {len(self.values)} of them>"
 
     def text_of(self, name: str) -> str:
         """A member's value as it was sent; `KeyError` where there is no such member."""
         text, quoted = self._text, f'"{name}"'
-        if len(text) > _LONG or "\\" in text or text.count(quoted) != 1 or name not in self.values:
+        if name not in self.values:
+            raise KeyError(name)
+        if len(text) > _LONG or "\\" in text or text.count(quoted) != 1:
             return dict(_scan_members(text))[name]
         # Without an escape a name is written in one way only. What is there just once is the member's name.
-        start = _after(text, _skip(text, text.index(quoted) + len(quoted)), ":")
+        start = _after(text, text.index(quoted) + len(quoted))
         return text[start : _scan_value(text, start)[1]]
 
 
@@ -81,24 +83,21 @@ def scan_object(text: str, scan_value: Callable[[str, int], tuple[Any, int]] = _
 
 def _scan_members(text: str) -> Iterator[tuple[str, str]]:
     """Names and texts of the members of what is known to be an object and not empty."""
-    at = _after(text, _skip(text, 0), "{")
+    at = _after(text, 0)
     while True:
         name, at = _scan_value(text, at)
-        start = _after(text, _skip(text, at), ":")
+        start = _after(text, at)
         _, at = _scan_value(text, start)
         yield name, text[start:at]
         at = _skip(text, at)
         if text[at] == "}":
             return
-        at = _after(text, at, ",")
+        at = _after(text, at)
 
 
-def _after(text: str, at: int, char: str) -> int:
-    """The place of the next value after `char`, which must stand at `at`."""
-    if text[at] != char:
-        raise NotJson(f"{char!r} was expected")
-    at += 1
-    return at if text[at] not in " \t\n\r" else _end(_WHITESPACE.match(text, at))
+def _after(text: str, at: int) -> int:
+    """The place of what comes after the brace, colon or comma that is next."""
+    return _skip(text, _skip(text, at) + 1)
 
 
 def _skip(text: str, at: int) -> int:

@@ -81,6 +81,7 @@ class _EmbeddedSender:
     def __init__(self, url: str, environment: Environment, *, ledger: OpenLedger | None = None) -> None:
         self._ledger = ledger or open_ledger(url)
         self._scope = Scope(environment, actor="embedded")
+        self.caller: object = (self._ledger, environment)
         self._closed = False
 
     def with_timeout(self, timeout_s: float) -> Any:  # noqa: ARG002 - the storage has its own limits

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.gather import async_until
+
 LOSE_REQUEST = "lose the request"
 LOSE_ANSWER = "lose the answer"
 
@@ -31,6 +33,8 @@ class Says:
     status: int
     content: bytes = b""
     headers: dict[str, str] | None = None
+    once: Callable[[], bool] | None = None
+    """When it is given: at once, or as soon as this holds."""
 
 
 Fault = str | Says | Callable[[], None]
@@ -58,6 +62,8 @@ class AsyncFaultyTransport(httpx.AsyncBaseTransport):
         if fault == LOSE_REQUEST:
             raise httpx.ConnectError("refused", request=request)
         if isinstance(fault, Says):
+            if fault.once:
+                await async_until(fault.once)
             return httpx.Response(fault.status, content=fault.content, headers=fault.headers, request=request)
         if callable(fault):
             fault()

@@ -14,6 +14,7 @@ from tests._async.world import AsyncWorld
 from tests.gather import AsyncBackground, async_until
 from tests.served import ServedLedger
 from verity import ConflictRetryConfig, LeaseConflictError, VerityClient
+from verity._async.acquisition import LINES
 from verity._async.pool import MAX_CONNECTIONS
 from verity._concurrency import AsyncRuntime
 from verity._core.backoff import MAX_HOLDS
@@ -50,7 +51,7 @@ class Contest:
 
     def in_line(self) -> int:
         """How many calls were refused the lease and wait now."""
-        return sum(map(len, self.client._protector._acquisition._lines.lines.values()))
+        return sum(map(len, LINES.lines.values()))
 
     def held(self) -> int:
         """How many requests asked to be held."""
@@ -111,6 +112,53 @@ async def test_of_many_that_wait_for_one_effect_one_asks(contest: Contest, serve
     assert contest.acts == 0
 
 
+async def test_clients_of_one_process_stand_in_one_line(served: ServedLedger) -> None:
+    key = served.create_key()
+    clients = [VerityClient(served.base_url, key, "payments", conflict_retry=LONG) for _ in range(4)]
+    contest = Contest(clients[0], clients[1], None)
+    await contest.hold()
+    async with AsyncBackground() as background:
+        for client in clients[1:]:
+            background.start(partial(client.protect, "k", act=contest.act))
+        await async_until(lambda: contest.in_line() == 3 and served.app.waiting.parked == 1)
+        await contest.commit()
+    assert background.outcomes == ["theirs"] * 3
+    assert contest.acts == 0
+    for client in clients:
+        await client.close()
+
+
+@pytest.mark.parametrize("other", ["key", "pace", "transport"])
+async def test_who_may_be_answered_otherwise_stands_in_another_line(other: str, served: ServedLedger) -> None:
+    """A tenant's result is nobody else's, and nobody waits at another's pace."""
+    key = served.create_key("test")
+    network = AsyncFaultyTransport()
+    others: dict[str, Any] = {
+        "key": {"api_key": served.create_key("live")},
+        "pace": {"conflict_retry": ConflictRetryConfig(initial_delay_s=14.0, jitter=False)},
+        "transport": {"transport": network},
+    }
+    arguments: dict[str, Any] = {"namespace": "payments", "api_key": key, "conflict_retry": LONG}
+    client = VerityClient(served.base_url, **arguments)
+    another = VerityClient(served.base_url, **{**arguments, **others[other]})
+    contest, theirs = Contest(client, client, None), Contest(another, another, None)
+    await contest.hold()
+    if other == "key":
+        await theirs.hold()
+    async with AsyncBackground() as background:
+        background.start(contest.protect)
+        background.start(theirs.protect)
+        await async_until(lambda: served.app.waiting.parked == 2)
+        await contest.commit("one")
+        if other == "key":
+            await theirs.commit("two")
+    assert sorted(background.outcomes) == (["one", "two"] if other == "key" else ["one", "one"])
+    assert contest.acts + theirs.acts == 0
+    for each in (client, another):
+        await each.close()
+    await network.aclose()
+
+
 async def test_what_failed_is_everybodys_answer_too(contest: Contest, served: ServedLedger) -> None:
     await contest.hold()
     async with AsyncBackground() as background:
@@ -150,9 +198,10 @@ async def test_when_the_one_who_asks_is_cancelled_the_next_one_asks(contest: Con
 async def test_when_the_one_who_asks_is_answered_with_an_error_the_next_one_asks(contest: Contest) -> None:
     await contest.hold()
     assert contest.network is not None
-    contest.network.faults["lease"] = [_nothing, _nothing, Says(403, b"{}")]
+    contest.network.faults["lease"] = [_nothing, Says(403, b"{}", once=lambda: contest.in_line() == 2)]
     async with AsyncBackground() as background:
         background.start(contest.protect)
+        await async_until(lambda: contest.network is not None and not contest.network.faults["lease"])
         background.start(contest.protect)
         await async_until(lambda: contest.held() == 2)
         await contest.commit()
@@ -247,8 +296,8 @@ async def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:
     async with AsyncBackground() as background:
         for _ in range(5):
             background.start(embedded.protect)
-        await async_until(lambda: len(embedded.client._protector._acquisition._lines.lines) == 1)
+        await async_until(lambda: embedded.in_line() == 5)
         await embedded.commit()
     assert background.outcomes == ["theirs"] * 5
     assert embedded.acts == 0
-    assert not embedded.client._protector._acquisition._lines.lines
+    assert not LINES.lines

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from tests.gather import sync_until
+
 LOSE_REQUEST = "lose the request"
 LOSE_ANSWER = "lose the answer"
 
@@ -32,6 +34,8 @@ class Says:
     status: int
     content: bytes = b""
     headers: dict[str, str] | None = None
+    once: Callable[[], bool] | None = None
+    """When it is given: at once, or as soon as this holds."""
 
 
 Fault = str | Says | Callable[[], None]
@@ -59,6 +63,8 @@ class SyncFaultyTransport(httpx.BaseTransport):
         if fault == LOSE_REQUEST:
             raise httpx.ConnectError("refused", request=request)
         if isinstance(fault, Says):
+            if fault.once:
+                sync_until(fault.once)
             return httpx.Response(fault.status, content=fault.content, headers=fault.headers, request=request)
         if callable(fault):
             fault()

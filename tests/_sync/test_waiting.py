@@ -17,6 +17,7 @@ from tests.served import ServedLedger
 from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient
 from verity._concurrency import SyncRuntime
 from verity._core.backoff import MAX_HOLDS
+from verity._sync.acquisition import LINES
 from verity._sync.pool import MAX_CONNECTIONS
 
 LONG = ConflictRetryConfig(initial_delay_s=15.0, jitter=False, wait=True)
@@ -51,7 +52,7 @@ class Contest:
 
     def in_line(self) -> int:
         """How many calls were refused the lease and wait now."""
-        return sum(map(len, self.client._protector._acquisition._lines.lines.values()))
+        return sum(map(len, LINES.lines.values()))
 
     def held(self) -> int:
         """How many requests asked to be held."""
@@ -112,6 +113,53 @@ def test_of_many_that_wait_for_one_effect_one_asks(contest: Contest, served: Ser
     assert contest.acts == 0
 
 
+def test_clients_of_one_process_stand_in_one_line(served: ServedLedger) -> None:
+    key = served.create_key()
+    clients = [SyncVerityClient(served.base_url, key, "payments", conflict_retry=LONG) for _ in range(4)]
+    contest = Contest(clients[0], clients[1], None)
+    contest.hold()
+    with SyncBackground() as background:
+        for client in clients[1:]:
+            background.start(partial(client.protect, "k", act=contest.act))
+        sync_until(lambda: contest.in_line() == 3 and served.app.waiting.parked == 1)
+        contest.commit()
+    assert background.outcomes == ["theirs"] * 3
+    assert contest.acts == 0
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("other", ["key", "pace", "transport"])
+def test_who_may_be_answered_otherwise_stands_in_another_line(other: str, served: ServedLedger) -> None:
+    """A tenant's result is nobody else's, and nobody waits at another's pace."""
+    key = served.create_key("test")
+    network = SyncFaultyTransport()
+    others: dict[str, Any] = {
+        "key": {"api_key": served.create_key("live")},
+        "pace": {"conflict_retry": ConflictRetryConfig(initial_delay_s=14.0, jitter=False)},
+        "transport": {"transport": network},
+    }
+    arguments: dict[str, Any] = {"namespace": "payments", "api_key": key, "conflict_retry": LONG}
+    client = SyncVerityClient(served.base_url, **arguments)
+    another = SyncVerityClient(served.base_url, **{**arguments, **others[other]})
+    contest, theirs = Contest(client, client, None), Contest(another, another, None)
+    contest.hold()
+    if other == "key":
+        theirs.hold()
+    with SyncBackground() as background:
+        background.start(contest.protect)
+        background.start(theirs.protect)
+        sync_until(lambda: served.app.waiting.parked == 2)
+        contest.commit("one")
+        if other == "key":
+            theirs.commit("two")
+    assert sorted(background.outcomes) == (["one", "two"] if other == "key" else ["one", "one"])
+    assert contest.acts + theirs.acts == 0
+    for each in (client, another):
+        each.close()
+    network.close()
+
+
 def test_what_failed_is_everybodys_answer_too(contest: Contest, served: ServedLedger) -> None:
     contest.hold()
     with SyncBackground() as background:
@@ -135,9 +183,10 @@ def test_a_lease_that_runs_out_is_granted_to_one_of_those_who_wait(contest: Cont
 def test_when_the_one_who_asks_is_answered_with_an_error_the_next_one_asks(contest: Contest) -> None:
     contest.hold()
     assert contest.network is not None
-    contest.network.faults["lease"] = [_nothing, _nothing, Says(403, b"{}")]
+    contest.network.faults["lease"] = [_nothing, Says(403, b"{}", once=lambda: contest.in_line() == 2)]
     with SyncBackground() as background:
         background.start(contest.protect)
+        sync_until(lambda: contest.network is not None and not contest.network.faults["lease"])
         background.start(contest.protect)
         sync_until(lambda: contest.held() == 2)
         contest.commit()
@@ -232,8 +281,8 @@ def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:
     with SyncBackground() as background:
         for _ in range(5):
             background.start(embedded.protect)
-        sync_until(lambda: len(embedded.client._protector._acquisition._lines.lines) == 1)
+        sync_until(lambda: embedded.in_line() == 5)
         embedded.commit()
     assert background.outcomes == ["theirs"] * 5
     assert embedded.acts == 0
-    assert not embedded.client._protector._acquisition._lines.lines
+    assert not LINES.lines

@@ -17,6 +17,7 @@ from tests.gather import sync_until
 from tests.served import ServedLedger
 from verity import ConflictRetryConfig, SyncVerityClient
 from verity._concurrency import SyncRuntime
+from verity._sync.acquisition import LINES
 
 T = TypeVar("T")
 THREADS = 64
@@ -36,9 +37,9 @@ class Waiters(SyncRuntime):
         assert self.over.wait(WITHIN_S)
 
 
-def count_waiting(client: SyncVerityClient) -> int:
+def count_waiting() -> int:
     """How many calls stand in line for another holder's effect."""
-    return sum(map(len, client._protector._acquisition._lines.lines.values()))
+    return sum(map(len, LINES.lines.values()))
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_one_key_acts_once(client: SyncVerityClient, runtime: Waiters) -> None:
 
     def act() -> str:
         acts.append(threading.get_ident())
-        sync_until(lambda: count_waiting(client) == THREADS - 1)  # all the others have been refused the lease
+        sync_until(lambda: count_waiting() == THREADS - 1)  # all the others have been refused the lease
         runtime.over.set()
         return uuid.uuid4().hex
 

@@ -13,15 +13,17 @@ from verity.config import ConflictRetryConfig
 from verity.errors import LeaseConflictError
 from verity.values import LeaseResponse
 
+LINES = AsyncLines()
+"""Of all calls of a process that wait for the same effect only one asks the ledger, whatever client they came to."""
+
 
 class AsyncAcquisition:
-    """Acquires leases for one client. Of all its calls that wait for the same effect only one asks the ledger."""
+    """Acquires leases for one client."""
 
     def __init__(self, ledger: AsyncLedger, runtime: AsyncRuntime, logger: logging.Logger) -> None:
         self._ledger = ledger
         self._runtime = runtime
         self._logger = logger
-        self._lines = AsyncLines()
         self._holds = Quota(MAX_HOLDS)
 
     async def acquire(
@@ -50,9 +52,12 @@ class AsyncAcquisition:
         idempotency_key: str,
         conflict: LeaseConflictError,
     ) -> LeaseResponse:
-        """What is decided is everybody's answer; a lease is granted to one, and the next one goes on asking."""
+        """What is decided is everybody's answer; a lease is granted to one, and the next one goes on asking.
+
+        Who asks at another pace stands in another line: nobody waits longer than its own settings say.
+        """
         began_at = self._runtime.monotonic()
-        async with self._lines.place((namespace, lease_body["effectKey"])) as place:
+        async with LINES.place((self._ledger.caller, config, namespace, lease_body["effectKey"])) as place:
             if not await place.turn(patience_s(config)):
                 raise conflict
             shared: LeaseResponse | None = place.shared

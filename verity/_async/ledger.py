@@ -46,6 +46,11 @@ class AsyncLedger:
         """Whether the client made what it sends through, and so knows how many requests that can carry."""
         return bool(self._sender.has_own_connections)
 
+    @property
+    def caller(self) -> object:
+        """Who the ledger takes the client for: equal where two clients of a process get the same answers."""
+        return self._sender.caller
+
     async def lease(self, namespace: str, body: Wire, *, idempotency_key: str, hold_s: int = 0) -> LeaseResponse:
         """Ask for a lease; the idempotency key makes a repeated request get the same grant.
 

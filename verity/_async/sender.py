@@ -7,6 +7,7 @@ auth flows, URL merging) costs more than everything below it, and does nothing t
 from __future__ import annotations
 
 import copy
+import hashlib
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -40,6 +41,9 @@ class AsyncSender:
         self._http_client = http_client
         self._owns_transport = transport is None
         self.has_own_connections = transport is None and http_client is None
+        # A caller's own part may lead anywhere, whatever the URL says. The key itself is kept in one place only.
+        key_hash = hashlib.sha256(api_key.encode()).digest()
+        self.caller: object = (base_url, key_hash) if self.has_own_connections else object()
         self._transport = transport or AsyncTransportPool(
             partial(_make_transport, _ssl_context(base_url), _proxy_for(httpx.URL(base_url)))
         )

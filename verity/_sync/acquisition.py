@@ -14,15 +14,17 @@ from verity.config import ConflictRetryConfig
 from verity.errors import LeaseConflictError
 from verity.values import LeaseResponse
 
+LINES = SyncLines()
+"""Of all calls of a process that wait for the same effect only one asks the ledger, whatever client they came to."""
+
 
 class SyncAcquisition:
-    """Acquires leases for one client. Of all its calls that wait for the same effect only one asks the ledger."""
+    """Acquires leases for one client."""
 
     def __init__(self, ledger: SyncLedger, runtime: SyncRuntime, logger: logging.Logger) -> None:
         self._ledger = ledger
         self._runtime = runtime
         self._logger = logger
-        self._lines = SyncLines()
         self._holds = Quota(MAX_HOLDS)
 
     def acquire(self, namespace: str, lease_body: Wire, config: ConflictRetryConfig) -> tuple[LeaseResponse, float]:
@@ -49,9 +51,12 @@ class SyncAcquisition:
         idempotency_key: str,
         conflict: LeaseConflictError,
     ) -> LeaseResponse:
-        """What is decided is everybody's answer; a lease is granted to one, and the next one goes on asking."""
+        """What is decided is everybody's answer; a lease is granted to one, and the next one goes on asking.
+
+        Who asks at another pace stands in another line: nobody waits longer than its own settings say.
+        """
         began_at = self._runtime.monotonic()
-        with self._lines.place((namespace, lease_body["effectKey"])) as place:
+        with LINES.place((self._ledger.caller, config, namespace, lease_body["effectKey"])) as place:
             if not place.turn(patience_s(config)):
                 raise conflict
             shared: LeaseResponse | None = place.shared

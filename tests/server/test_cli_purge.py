@@ -109,6 +109,8 @@ def test_without_a_terminal_it_does_not_guess(ledger: Ledger) -> None:
         (["--older-than", "90d", "--namespace", "a/b"], 2, "namespace must not"),
         (["--older-than", "90d", "--database", "sqlite:///nowhere.db"], 3, "There is no ledger at"),
         (["--older-than", "90d", "--database", "postgresql://v:hunter2@127.0.0.1:9/v"], 3, "can't be used"),
+        (["--older-than", "90d", "--database", "postgresql://v:hunter2/x@127.0.0.1:9/v"], 3, "special characters"),
+        (["--older-than", "90d", "--database", "postgresql+psycopg://v:hunter2@db/v"], 3, "is not a ledger's URL"),
     ],
 )
 def test_what_goes_wrong_has_an_exit_code(arguments: list[str], exit_code: int, said: str, tmp_path: Path) -> None:

@@ -170,7 +170,8 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgres:/x", "is not a ledger's URL"),
+        ("postgresql+psycopg://v:hunter2@db/v", "is not a ledger's URL"),
+        ("postgresql://v:hunter2/x@127.0.0.1:9/v", "special characters"),
         ("sqlite:///{}/missing/v.db", "does not exist"),
         ("sqlite:///{}", "is a directory"),
         ("sqlite:///{}/text.txt", "cannot be opened as a database"),
@@ -182,6 +183,7 @@ def test_a_database_that_cannot_be_used(url: str, says: str, tmp_path: Path) -> 
     done = run_verity("serve", VERITY_DATABASE=url.format(tmp_path), VERITY_PORT="0")
     assert (done.returncode, done.stdout) == (3, "")
     assert says in one_line(done.stderr)
+    assert "hunter2" not in done.stderr
 
 
 def test_usage_errors() -> None:

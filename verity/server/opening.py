@@ -21,6 +21,26 @@ def is_postgres(url: str) -> bool:
     return url.startswith(POSTGRES_SCHEMES)
 
 
+def read_file(url: str) -> str:
+    """The SQLite file that it names, absolute.
+
+    Raises:
+        VerityConfigError: it names none. What is no SQLite URL is not shown: it may have a password.
+    """
+    if not url.startswith("sqlite:"):
+        raise VerityConfigError(
+            "The database is not a ledger's URL: use sqlite:///relative.db, sqlite:////absolute.db or "
+            "postgresql://user:password@host/database.",
+            parameter="database",
+        )
+    path = read_path(url)
+    if path is None:
+        raise VerityConfigError(
+            "A ledger in memory ends with its process, and no key could reach it; name a file.", parameter="database"
+        )
+    return path
+
+
 @asynccontextmanager
 async def open_storage(url: str, *, max_batch: int, database_timeout_s: float) -> AsyncIterator[Storage]:
     """Open a ledger's database for a server, and close it afterwards. An empty one gets its schema; an older one is
@@ -38,10 +58,7 @@ async def open_storage(url: str, *, max_batch: int, database_timeout_s: float) -
         async with _open_postgres(url, max_batch, database_timeout_s) as storage:
             yield storage
         return
-    if read_path(url) is None:
-        raise VerityConfigError(
-            "A ledger in memory ends with its process, and no key could reach it; name a file.", parameter="database"
-        )
+    read_file(url)
     ledger = open_ledger(url, upgrade=False)
     ledger.loops.max_batch = max_batch
     try:

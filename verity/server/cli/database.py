@@ -101,11 +101,11 @@ def migrate(url: str) -> tuple[int, int]:
     from verity._store.connection import open_and_migrate
     from verity._store.migrations import SCHEMA_VERSION
     from verity.errors import VerityConfigError
-    from verity.server.opening import is_postgres
+    from verity.server.opening import is_postgres, read_file
 
     with _telling((VerityConfigError,), str):
         if not is_postgres(url):
-            connection, before = open_and_migrate(_read_file(url))
+            connection, before = open_and_migrate(read_file(url))
             connection.close()
             return before, SCHEMA_VERSION
         from verity.server.postgres.blocking import PostgresStore
@@ -118,20 +118,12 @@ def _open_sqlite(url: str, create: bool) -> tuple[Store, Failures]:
     import apsw
 
     from verity._store.sqlite import SqliteStore
+    from verity.server.opening import read_file
 
-    path = _read_file(url)
+    path = read_file(url)
     if not create and not Path(path).exists():
         raise DatabaseError(f"There is no ledger at {path!r}.")
     return SqliteStore(path, upgrade=False), (apsw.Error,)
-
-
-def _read_file(url: str) -> str:
-    from verity._store.connection import read_path
-
-    path = read_path(url)
-    if path is None:
-        raise DatabaseError("A ledger in memory ends with its process, and no key could reach it; name a file.")
-    return path
 
 
 def _open_postgres(url: str, create: bool) -> tuple[Store, Failures]:

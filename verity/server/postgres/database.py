@@ -184,7 +184,7 @@ async def connect(
         await pool.release(await pool.acquire(timeout=CONNECT_TIMEOUT_S))
     except (*_GONE, ValueError, asyncpg.PostgresError) as error:
         raise VerityConfigError(
-            f"The database at {without_password(url)} can't be used ({type(error).__name__}: {_first_line(error)}).",
+            f"The database at {without_password(url)} can't be used ({type(error).__name__}: {_why(error)}).",
             parameter="database",
         ) from None
     return Database(pool, readers)
@@ -245,5 +245,8 @@ def without_password(url: str) -> str:
     return f"{scheme}://{user.partition(':')[0]}@{tail}".partition("?")[0]
 
 
-def _first_line(error: BaseException) -> str:
+def _why(error: Exception) -> str:
+    if isinstance(error, ValueError) and not isinstance(error, asyncpg.InterfaceError):
+        # What can't be parsed is quoted, and it may be a part of the password: after a `/`, for one.
+        return "it is not a URL; write special characters of the password as %2F and the like"
     return str(error).partition("\n")[0]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,55 @@ def test_an_error_reaches_every_thread_and_the_next_one_leads() -> None:
     assert len(store.batches) <= 2, "nobody asks once more"
     store._fails = False
     assert group.answer(_request(7)).body == b"7"
+
+
+class Interrupt(Exception):
+    """As a worker's soft time limit raises it, in the main thread."""
+
+
+@pytest.fixture
+def interrupt_main() -> Iterator[Callable[[], None]]:
+    """Has a signal's handler raise in the main thread, which runs the tests."""
+
+    def raise_it(*_: object) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    yield lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_who_is_interrupted_while_it_waits_leaves_nobody_waiting(
+    behind: int, interrupt_main: Callable[[], None]
+) -> None:
+    store = GatedStore()
+    group = ThreadGroupCommit(store)
+    answers: list[Answer] = []
+
+    def ask() -> threading.Thread:
+        thread = threading.Thread(target=lambda: answers.append(group.answer(_request(1))), daemon=True)
+        thread.start()
+        return thread
+
+    def interrupt_once_it_waits() -> None:
+        while not group._waiting:
+            threading.Event().wait(0.001)
+        others.extend(ask() for _ in range(behind))
+        while len(group._waiting) < 1 + behind:
+            threading.Event().wait(0.001)
+        interrupt_main()
+
+    others = [ask()]
+    assert store.reached.wait(30)
+    threading.Thread(target=interrupt_once_it_waits, daemon=True).start()
+    with pytest.raises(Interrupt):
+        group.answer(_request(2))
+    store.gate.set()
+    others.append(ask())
+    for thread in others:
+        thread.join(10)
+    assert len(answers) == 2 + behind, "the lead is with nobody who has left"
 
 
 def test_many_threads_one_key_one_grant(tmp_path: Path) -> None:

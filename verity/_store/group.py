@@ -33,12 +33,13 @@ class Store(Protocol):
 class _Waiter:
     """One thread's operation. Its lock is released when there is an answer, or when it is its turn to lead."""
 
-    __slots__ = ("answer", "error", "request", "turn")
+    __slots__ = ("answer", "error", "leads", "request", "turn")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.answer: Answer | None = None
         self.error: BaseException | None = None
+        self.leads = False
         self.turn = threading.Lock()
         self.turn.acquire()
 
@@ -66,23 +67,45 @@ class ThreadGroupCommit:
     def answer(self, request: Request) -> Answer:
         """Carry out one operation, durably, with whatever else waits."""
         me = _Waiter(request)
-        with self._mutex:
-            self._waiting.append(me)
-            leads = not self._led
-            self._led = True
-        if not leads:
-            me.turn.acquire()
-        if me.answer is None and me.error is None:
-            self._lead()
+        try:
+            with self._mutex:
+                self._waiting.append(me)
+                me.leads = not self._led
+                self._led = True
+            if not me.leads:
+                me.turn.acquire()
+            if me.leads:
+                self._lead()
+        except BaseException:
+            self._leave(me)
+            raise
         if me.answer is None:
             raise me.error or RuntimeError("a batch ended without an answer")
         return me.answer
 
+    def _leave(self, me: _Waiter) -> None:
+        """Go without an answer, as Ctrl+C or a signal's handler asks; the others must not wait for who is not here."""
+        with self._mutex:
+            if me in self._waiting:
+                self._waiting.remove(me)
+                if me.leads:
+                    self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Have the next one lead, inside the lock."""
+        following = self._waiting[0] if self._waiting else None
+        self._led = following is not None
+        if following is not None:
+            following.leads = True
+            following.turn.release()
+
     def _lead(self) -> None:
         """Carry out a batch that begins with this thread's own operation, and hand on the lead."""
-        with self._mutex:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+        batch: list[_Waiter] = []
         try:
+            with self._mutex:
+                while self._waiting and len(batch) < MAX_BATCH:
+                    batch.append(self._waiting.popleft())
             answers = self._store.answer_batch([each.request for each in batch])
             for each, answer in zip(batch, answers, strict=True):
                 each.answer = answer
@@ -92,12 +115,9 @@ class ThreadGroupCommit:
             raise
         finally:
             with self._mutex:
-                following = self._waiting[0] if self._waiting else None
-                self._led = following is not None
+                self._hand_on()
             for each in batch:
                 each.turn.release()
-            if following is not None:
-                following.turn.release()
 
 
 Deliver = Callable[[Answer | BaseException], None]

@@ -240,6 +240,24 @@ def test_what_goes_wrong_has_an_exit_code(shell: Shell, arguments: list[str], ex
     assert not Path("nowhere.db").exists()
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://v:hunter2/2@db/v",
+        "postgresql://v:hunter2?2@db/v",
+        "postgresql://v:hunter2#2@db/v",
+        "postgresql://v:hunter2@127.0.0.1:99999/v",
+        "postgresql://127.0.0.1:9/v?password=2@hunter2",
+    ],
+)
+def test_no_password_of_a_database_is_shown(shell: Shell, url: str) -> None:
+    """Also where it makes the URL unreadable: what a command says ends in a log."""
+    done = shell.run("list", "--database", url)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "hunter2" not in done.stderr
+    assert done.stderr.startswith("Error: ")
+
+
 def test_a_purged_effect_refuses(shell: Shell) -> None:
     shell.store.purge(Purge("test", before=shell.clock.now_ms))
     assert shell.run("reset", "failed", *IN).exit_code == 7

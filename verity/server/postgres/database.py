@@ -182,7 +182,7 @@ async def connect(
             server_settings={"application_name": "verity"},
         )
         await pool.release(await pool.acquire(timeout=CONNECT_TIMEOUT_S))
-    except (*_GONE, ValueError, asyncpg.PostgresError) as error:
+    except (*_GONE, ValueError, OverflowError, asyncpg.PostgresError) as error:
         raise VerityConfigError(
             f"The database at {without_password(url)} can't be used ({type(error).__name__}: {_why(error)}).",
             parameter="database",
@@ -238,11 +238,12 @@ async def find_dangers(database: Database) -> list[str]:
 
 def without_password(url: str) -> str:
     """The URL, fit to be shown."""
-    head, at, tail = url.rpartition("@")
-    if not at:
-        return url.partition("?")[0]
-    scheme, _, user = head.partition("://")
-    return f"{scheme}://{user.partition(':')[0]}@{tail}".partition("?")[0]
+    address, _, parameters = url.partition("?")
+    scheme, _, place = address.partition("://")
+    if "@" in parameters:  # the password has a question mark, or it is among the parameters
+        return f"{scheme}://…"
+    user, at, host = place.rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{host}"
 
 
 def _why(error: Exception) -> str:

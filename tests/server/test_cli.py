@@ -73,6 +73,7 @@ def test_a_key_that_is_not_there(tmp_path: Path) -> None:
         ["--environment", "test", "--role", "king"],
         ["--environment", "test", "--expires-in", "soon"],
         ["--environment", "test", "--expires-in", "0d"],
+        ["--environment", "test", "--expires-in", "999999w"],  # no date that `verity keys list` could show
         ["--environment", "test", "--namespace", "a/b"],
     ],
 )

@@ -219,6 +219,7 @@ def test_what_is_no_result_is_not_committed(shell: Shell, result: bytes) -> None
         (["show", "k", "--namespace", ".."], 2, "namespace must not be"),
         (["show", "", *IN], 2, "effect_key must not be empty"),
         (["list", "--since", "yesterday"], 2, "since must be"),
+        (["list", "--since", "999999w"], 2, "since must be"),
         (["list", "--status", "lost"], 2, "'committed'"),
         (["list", "--limit", "0"], 2, "--limit"),
         (["stuck", "--older-than", "long"], 2, "such as 90d"),

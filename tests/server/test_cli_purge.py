@@ -105,6 +105,7 @@ def test_without_a_terminal_it_does_not_guess(ledger: Ledger) -> None:
     [
         ([], 2, "--older-than"),
         (["--older-than", "long"], 2, "such as 90d"),
+        (["--older-than", "999999w"], 2, "at most 36500d"),
         (["--older-than", "90d", "--environment", "both"], 2, "--environment"),
         (["--older-than", "90d", "--namespace", "a/b"], 2, "namespace must not"),
         (["--older-than", "90d", "--database", "sqlite:///nowhere.db"], 3, "There is no ledger at"),

@@ -8,6 +8,8 @@ import click
 
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
+_LONGEST_MS = 36_500 * _UNIT_MS["d"]
+"""A hundred years: so long ago, or so long from now, is still a date."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
@@ -18,14 +20,15 @@ def read_duration(_context: click.Context, _option: click.Parameter, value: str 
         return None
     duration_ms = parse_duration(value)
     if duration_ms is None:
-        raise click.BadParameter("write a whole number and a unit (s, m, h, d or w), such as 90d.")
+        raise click.BadParameter("write a whole number and a unit (s, m, h, d or w), such as 90d; at most 36500d.")
     return duration_ms
 
 
 def parse_duration(text: str) -> int | None:
-    """Milliseconds; None where it is no duration."""
+    """Milliseconds; None where it is no duration, or too long a one."""
     match = _DURATION.fullmatch(text)
-    return int(match[1]) * _UNIT_MS[match[2]] if match else None
+    duration_ms = int(match[1]) * _UNIT_MS[match[2]] if match else None
+    return None if duration_ms is None or duration_ms > _LONGEST_MS else duration_ms
 
 
 def read_namespace(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:

@@ -215,6 +215,16 @@ def test_a_trailer_without_end_ends_the_connection(raw: Raw) -> None:
         raw.socket.sendall(chunked + b"0\r\nX-Large: " + LARGE * 100)
 
 
+@pytest.mark.parametrize("trailer", ["Authorization: Bearer x", "Content-Type: text/xml", "X-Request-Id: trailing"])
+def test_a_trailer_is_no_header(trailer: str, raw: Raw) -> None:
+    """Whoever looks at the header, such as a proxy that lets in what it knows, would not have seen it."""
+    start = raw.request("POST", "/v1/effects/n/lease", headers="Transfer-Encoding: chunked\r\n")
+    chunk = f'20\r\n{{"effectKey":"{new_key()}"}}\r\n'
+    status, head, _ = raw.ask(start + f"{chunk}0\r\n{trailer}\r\n\r\n".encode())
+    assert status == 200
+    assert head["x-request-id"] != "trailing"
+
+
 def test_line_ends_without_end_are_refused(raw: Raw) -> None:
     assert raw.ask(HEALTHZ)[0] == 200
     assert raw.ask(b"\r\n" * 500_000)[0] == 431

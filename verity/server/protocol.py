@@ -103,6 +103,7 @@ class LedgerProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers += sent  # by now the list that is in uvicorn's scope
         super().on_headers_complete()
+        self.headers = []  # for the trailers, which say nothing here: none may pass for a header
 
     def on_body(self, body: bytes) -> None:
         """A part of it."""

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -158,6 +159,18 @@ def test_what_asks_to_be_closed_is_answered_and_closed(version: str, headers: st
     status, head, _ = raw.ask(raw.lease(new_key(), version=version, headers=headers))
     assert (status, head["connection"]) == (200, "close")
     assert raw.is_closed()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_follows_an_offer_of_another_protocol_is_no_request(method: str, raw: Raw) -> None:
+    """Its own body least of all, which a proxy takes for one."""
+    smuggled = raw.lease(new_key())
+    offer = f"Upgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: {len(smuggled)}\r\n"
+    status, head, _ = raw.ask(raw.request(method, "/v1/effects/n/lease", headers=offer))
+    assert (status, head["connection"]) == (405 if method == "GET" else 400, "close")
+    with suppress(ConnectionError):
+        raw.socket.sendall(smuggled)
+        assert raw.is_closed()
 
 
 def test_requests_in_one_go_are_answered_in_their_order(raw: Raw) -> None:

@@ -147,6 +147,13 @@ class LedgerProtocol(HttpToolsProtocol):
         else:
             super().send_400_response(msg)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Answer a request that offers another protocol in this one, and end the connection: the parser leaves off at
+        the end of such a header, and would take a body that comes next for a request.
+        """
+        self._is_refused = True
+        self.cycle.keep_alive = False
+
     def cut_off(self, now: float) -> None:
         """End the connection if its client took too long, of which the application is told, or if it was idle for too
         long.

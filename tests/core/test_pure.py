@@ -18,7 +18,7 @@ from verity._core.backoff import attempt_after, conflict_delay, patience_s, rese
 from verity._core.failure import add_note, describe_failure
 from verity._core.payload import MAX_PAYLOAD_BYTES, encode, round_trip
 from verity._core.renewal import next_renewal_at, renewal_timeout_s, retry_renewal_after
-from verity._core.replies import read_retry_after
+from verity._core.replies import read_retry_after, why_no_answer
 
 unit = st.floats(0, 1)
 JSON = st.recursive(
@@ -221,6 +221,16 @@ def test_a_broken_traceback_is_survived(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(traceback, "format_tb", broken)
     assert describe_failure(ValueError("x"))["stack"] == ""
+
+
+def test_why_there_is_no_answer_is_told_in_the_systems_words_alone() -> None:
+    refused = RuntimeError("header: Bearer vt_test_secret")
+    refused.__cause__ = ConnectionRefusedError(111, "Connection\nrefused")
+    assert why_no_answer(refused) == "RuntimeError: Connection refused"
+    assert why_no_answer(OSError("header: Bearer vt_test_secret")) == "OSError"
+    endless = ValueError()
+    endless.__cause__ = endless
+    assert why_no_answer(endless) == "ValueError"
 
 
 def test_patience_is_the_sum_of_all_delays() -> None:

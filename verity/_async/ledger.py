@@ -15,7 +15,7 @@ from verity_api.types import UNSET
 
 from verity._concurrency import AsyncRuntime, AsyncThunk
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
-from verity._core.replies import is_transient, read_reply, read_request_id
+from verity._core.replies import is_transient, read_reply, read_request_id, why_no_answer
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
 from verity.values import CommitResponse, FailResponse, LeaseResponse, Record, RenewResponse, ReportObserveResponse
 
@@ -149,7 +149,7 @@ class AsyncLedger:
             # anything here, and whatever it is, nobody knows what became of the request.
             about = f" of effect {effect_key!r}" if effect_key else ""
             raise VerityConnectionError(
-                f"{operation}{about} got no answer from {self._base_url} ({type(error).__name__}): "
+                f"{operation}{about} got no answer from {self._base_url} ({why_no_answer(error)}): "
                 "whether the ledger carried it out is unknown.",
                 effect_key=effect_key,
             ) from error

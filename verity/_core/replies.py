@@ -22,6 +22,7 @@ CACHED_FAILED = "cached_failed"
 LISTS = frozenset({"list", "events", "namespaces", "workflows", "cases", "runs"})
 
 _MAX_MESSAGE_CHARS = 300
+_MAX_CAUSES = 8
 _API_KEY = re.compile(r"vt_(live|test)_[A-Za-z0-9_\-]+")
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
@@ -44,6 +45,21 @@ def is_transient(error: VerityError) -> bool:
     if isinstance(error, VerityApiError):
         return error.status_code in TRANSIENT_STATUSES or error.status_code >= 500
     return isinstance(error, VerityConnectionError)
+
+
+def why_no_answer(error: BaseException) -> str:
+    """The exception's name, and what the system or TLS says: a wrong host, nobody listening, or a bad certificate.
+
+    Nothing else of it is told: a transport may quote a header, with the API key.
+    """
+    cause: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{type(error).__name__}: {_clean(cause.strerror)}"
+        if cause is None:
+            break
+        cause = cause.__context__ if cause.__cause__ is None else cause.__cause__
+    return type(error).__name__
 
 
 def is_definite_loss(error: VerityError) -> bool:
@@ -157,7 +173,7 @@ def _error_parts(body: Any) -> tuple[str | None, str, Any]:
 
 
 def _clean(message: Any) -> str:
-    """A server's words, fit for one line of a log: short, printable, without an API key."""
+    """Somebody else's words, fit for one line of a log: short, printable, without an API key."""
     if not isinstance(message, str):
         return ""
     text = _API_KEY.sub(r"vt_\1_…", _NOT_PRINTABLE.sub(" ", message)).strip()

@@ -79,16 +79,34 @@ async def test_a_change_whose_answer_is_lost_is_told_the_truth(
     node: Node, relay: PostgresRelay, sql: Any, operation: str, fault: str
 ) -> None:
     tokens = Caller.tokens(await node("lease", {"effectKey": "k"}))
+    await sql.execute("UPDATE effects SET lease_expires_at = 0")
     body, once, again, events = {
         "fail": ({**tokens, "error": "declined"}, "recorded", "already_failed", ["FAILED"]),
         "renew": (tokens, "renewed", "renewed", ["LEASE_RENEWED"]),
-        "reset": ({"effectKey": "k", "force": True}, "reset", "already_reset", ["RESET"]),
+        "reset": ({"effectKey": "k"}, "reset", "already_reset", ["RESET"]),
     }[operation]
     relay.plan(fault, CHANGE)
     answer = await node(operation, body)
     assert answer["status"] == (once if fault == "request" else again)
     twice = operation == "renew" and fault != "request"  # the same lease, for longer
     assert await trail(sql, "k") == ["LEASE_GRANTED", *events, *(events * twice)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_forced_reset_whose_answer_is_lost_is_not_asked_again(
+    node: Node, other: Node, relay: PostgresRelay, sql: Any, fault: str
+) -> None:
+    """By then the lease may be somebody else's, who was told so, and acts."""
+    await node("lease", {"effectKey": "k"})
+    relay.plan(fault, CHANGE)
+    answer = await node.ask("reset", {"effectKey": "k", "force": True})
+    assert answer.status == 503
+    assert b"Send it again." not in answer.body
+    events = [] if fault == "request" else ["RESET"]
+    assert await trail(sql, "k") == ["LEASE_GRANTED", *events]
+    if events:
+        lease = await other("lease", {"effectKey": "k"})
+        assert (await other("commit", {**Caller.tokens(lease), "result": 1}))["status"] == "accepted"
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from verity._ledger.calls import Answer
-from verity._ledger.commands import Commit, Context, Decision, Lease
+from verity._ledger.commands import Commit, Context, Decision, Lease, Reset
 from verity._ledger.effect import Effect, Event
 from verity._ledger.json_text import dump_object
 from verity._ledger.transitions import apply
@@ -121,6 +121,11 @@ def command_of(work: Work) -> Any:
 def is_guessed_commit(call: Call) -> bool:
     """Whether `COMMIT` can take it: numbers that no fence has are the table's to refuse."""
     return isinstance(call.command, Commit) and call.command.fence <= _MAX_BIGINT
+
+
+def is_forced_reset(call: Call) -> bool:
+    """Whether it takes a live lease away, whoever holds it by then."""
+    return isinstance(call.command, Reset) and call.command.force
 
 
 def take_one_of_each(batch: Iterable[Work]) -> tuple[list[Work], list[Work]]:

@@ -17,7 +17,7 @@ from verity._store.names import hash_key
 from verity._store.purging import Candidate, Purge
 from verity._store.reads import Rows, begin
 from verity.server.postgres import api_keys, batches
-from verity.server.postgres.batches import Ids, Work, is_guessed_commit
+from verity.server.postgres.batches import Ids, Work, is_forced_reset, is_guessed_commit
 from verity.server.postgres.database import Database, Refusal, Unanswered
 from verity.server.postgres.lanes import Lane
 from verity.server.postgres.statements import (
@@ -209,7 +209,9 @@ class PostgresStorage(Storage):
         for work in batch:
             if not work.waits:
                 continue
-            if work.asked_again:
+            if is_forced_reset(work.call):  # asked again, it could hit the next holder
+                _settle(work, _unknown("Look at the effect before you send it again."))
+            elif work.asked_again:
                 _settle(work, _unknown())
             else:
                 work.asked_again = True
@@ -271,10 +273,8 @@ def _crowded() -> Refused:
     return _unavailable("Too many others changed this effect at the same moment. Send it again.")
 
 
-def _unknown() -> Refused:
-    return _unavailable(
-        "The ledger's storage did not answer; whether the call was carried out is unknown. Send it again."
-    )
+def _unknown(advice: str = "Send it again.") -> Refused:
+    return _unavailable(f"The ledger's storage did not answer; whether the call was carried out is unknown. {advice}")
 
 
 def _unavailable(message: str) -> Refused:

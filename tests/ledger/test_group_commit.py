@@ -195,6 +195,23 @@ async def test_tasks_that_wait_go_together() -> None:
     opener.join()
 
 
+async def test_a_thread_that_is_not_to_be_had_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = GatedStore()
+    store.gate.set()
+    group = LoopGroupCommit(store)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await group.answer(_request(1))
+    with anyio.fail_after(10):
+        assert (await group.answer(_request(2))).body == b"2"
+    assert store.batches == [1], "what was refused is not carried out"
+    group.close()
+
+
 async def test_a_cancelled_task_does_not_disturb_the_others() -> None:
     store = GatedStore()
     group = LoopGroupCommit(store)

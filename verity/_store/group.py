@@ -205,13 +205,14 @@ class LoopGroupCommit:
 
     def _submit(self, request: Request, deliver: Deliver) -> None:
         with self._changed:
-            self._waiting.append((request, deliver))
             if self._thread is None:
                 self._closing = False
-                self._thread = threading.Thread(target=self._write, name="verity-ledger-writer", daemon=True)
-                self._thread.start()
-            elif len(self._waiting) == 1:
+                thread = threading.Thread(target=self._write, name="verity-ledger-writer", daemon=True)
+                thread.start()  # raises where no thread is to be had: then the next operation tries again
+                self._thread = thread
+            elif not self._waiting:
                 self._changed.notify()
+            self._waiting.append((request, deliver))
 
     def _write(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.process import run_verity, serving
+from tests.server.process import on_terminal, run_verity, serving
 from verity import __version__
 from verity.server.api_keys import is_well_formed
 from verity.server.cli import _EXTRA
@@ -46,6 +46,8 @@ def test_keys_are_made_listed_and_revoked_while_a_server_runs(tmp_path: Path) ->
         row = json.loads(listed)
         assert (row["id"], row["state"], row["role"]) == (key_id[0], "active", "org_admin")
         assert row["namespaces"] == ["mail", "payments"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row["createdAt"]), "as all times are written"
+        assert key_id[0] in on_terminal("keys", "list", "--database", database, COLUMNS="80")[1], "in one piece"
         header, line = run_verity("keys", "list", "--database", database).stdout.splitlines()
         assert len(header.split("\t")) == len(line.split("\t"))
 

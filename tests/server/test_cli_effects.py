@@ -336,7 +336,8 @@ def test_a_served_ledger(shell: Shell) -> None:
         assert (refused.exit_code, refused.stdout) == (8, "")
         assert "role" in refused.stderr
         assert agent not in refused.stderr
-        assert run("list", key="vt_test_nobody").exit_code == 8
+        unknown = run("list", key="vt_test_nobody")
+        assert (unknown.exit_code, unknown.stdout) == (8, ""), "a header alone would be an empty list"
         assert run("reset", "failed", *IN).exit_code == 0
         assert run("resolve", "early", *IN, "--result", "7", "--yes").exit_code == 0
         assert run("show", "nothing", *IN).exit_code == 6
@@ -377,6 +378,17 @@ def test_on_a_terminal_it_is_a_table_in_colour(shell: Shell) -> None:
     _, shown = effects_on_terminal(shell, "show", "done", *IN)
     assert is_fit_for_a_terminal(COLOUR.sub("", shown).replace("\r", ""))
     assert '"refund_id": "re_1"' in shown
+
+
+def test_on_a_narrow_terminal_what_is_copied_stays_whole(shell: Shell) -> None:
+    _, events = effects_on_terminal(shell, "events", "early", *IN, COLUMNS="80")
+    _, listed = effects_on_terminal(shell, "list", COLUMNS="80")
+    (granted,) = shell.rows("events", "early", *IN)
+    assert re.search(rf"at +{granted['at']}", COLOUR.sub("", events))
+    assert shell.effect("done")["updatedAt"] in listed
+    assert "│" in listed
+    assert "│" not in events, "there is no room for a table"
+    assert max(map(len, COLOUR.sub("", events + listed).splitlines())) <= 80
 
 
 @pytest.mark.parametrize(("answer", "exit_code", "status"), [(b"n\n", 1, "EXPIRED"), (b"y\n", 0, "COMMITTED")])

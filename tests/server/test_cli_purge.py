@@ -166,3 +166,8 @@ def test_on_a_terminal_it_counts_and_asks(ledger: Ledger, answer: bytes, exit_co
     assert "Drop their payloads and audit trails for ever? [y/N]" in seen
     assert (code, sorted(ledger.purged())) == (exit_code, purged)
     assert ("3 of 3 effects" in seen) == bool(purged)
+
+
+def test_on_a_terminal_there_is_nothing_to_ask_where_there_is_nothing_to_purge(ledger: Ledger) -> None:
+    code, seen = on_terminal("purge", "--database", ledger.url, "--older-than", "36500d", answer=b"n\n")
+    assert (code, "[y/N]" in seen) == (0, False)

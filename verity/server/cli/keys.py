@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from verity._ledger.wire import format_time
 from verity.server.cli.database import database_option, open_store
 from verity.server.cli.options import json_option, read_duration, read_namespaces
 from verity.server.cli.output import print_rows
@@ -101,10 +101,6 @@ def _describe(record: ApiKey, now: int) -> dict[str, Any]:
         "role": record.role,
         "namespaces": None if record.namespaces is None else sorted(record.namespaces),
         "name": record.name,
-        "createdAt": _format_time(record.created_at),
-        "expiresAt": None if record.expires_at is None else _format_time(record.expires_at),
+        "createdAt": format_time(record.created_at),
+        "expiresAt": None if record.expires_at is None else format_time(record.expires_at),
     }
-
-
-def _format_time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat(timespec="seconds")

@@ -9,13 +9,19 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 Row = Mapping[str, Any]
 
-_SHORT = frozenset({"status", "stuckFor"})
+_FOLDED = frozenset({"effectKey", "namespace", "agentId", "runId", "detail", "namespaces", "name"})
+"""Columns that go on in the next line where there is no room. All others stay whole: a broken id can't be copied."""
+_LEAST_FOLDED = 10
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
@@ -26,7 +32,8 @@ def print_rows(
     as_json: bool,
     style_of: Callable[[Row], str | None] = lambda _row: None,
 ) -> None:
-    """Print a list. As JSON or in a pipe each row is printed when it comes, as JSON with all that it has.
+    """Print a list. As JSON or in a pipe each row is printed when it comes, as JSON with all that it has. Where the
+    first one can't be had nothing is printed: it would look like an empty list.
 
     Args:
         rows: what was found.
@@ -40,8 +47,10 @@ def print_rows(
     elif sys.stdout.isatty():
         _print_table(rows, columns, style_of)
     else:
+        rest = iter(rows)
+        first = list(islice(rest, 1))
         click.echo("\t".join(columns))
-        for row in rows:
+        for row in chain(first, rest):
             click.echo("\t".join(format_value(row.get(column)) for column in columns))
 
 
@@ -51,15 +60,8 @@ def print_fields(fields: Row, *, as_json: bool) -> None:
         click.echo(json.dumps(fields))
     elif sys.stdout.isatty():
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for name, value in fields.items():
-            table.add_row(format_value(name), Text(format_value(value, indent=2)))
-        Console().print(table)
+        Console().print(_field_table({format_value(name): format_value(fields[name], indent=2) for name in fields}))
     else:
         for name, value in fields.items():
             click.echo(f"{format_value(name)}\t{format_value(value)}")
@@ -86,14 +88,36 @@ def _escape(text: str) -> str:
 
 
 def _print_table(rows: Iterable[Row], columns: Sequence[str], style_of: Callable[[Row], str | None]) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    shown = [({column: format_value(row.get(column)) for column in columns}, style_of(row)) for row in rows]
+    widths = [
+        _LEAST_FOLDED if column in _FOLDED else max(map(cell_len, [column, *(values[column] for values, _ in shown)]))
+        for column in columns
+    ]
+    if shown and sum(widths) + 3 * len(widths) + 1 > console.width:  # with the lines and spaces between them
+        for values, style in shown:
+            console.print(_field_table(values), "", style=style)
+        return
     table = Table()
     for column in columns:
-        # A key that is cut short could not be copied.
-        table.add_column(column, overflow="fold", no_wrap=column in _SHORT)
-    for row in rows:
-        table.add_row(*(Text(format_value(row.get(column))) for column in columns), style=style_of(row))
-    Console().print(table)
+        table.add_column(column, overflow="fold", no_wrap=column not in _FOLDED)
+    for values, style in shown:
+        table.add_row(*map(Text, values.values()), style=style)
+    console.print(table)
+
+
+def _field_table(fields: Mapping[str, str]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(name, Text(value))
+    return table

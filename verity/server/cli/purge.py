@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from verity._ledger.wire import format_time
 from verity.server.cli.database import Store, database_option, open_store
 from verity.server.cli.options import json_option, read_duration, read_namespace
 from verity.server.cli.output import Row, print_rows
@@ -137,7 +137,10 @@ def _progress(verb: str, total: int | None) -> Iterator[Callable[[int], None]]:
 def _confirm(total: int, before: int, *, is_whole: bool) -> None:
     if not is_whole:
         raise click.Abort
-    click.echo(f"{total} effects were decided and last changed before {_format_time(before)}.", err=True)
+    if not total:
+        return
+    what = "1 effect was" if total == 1 else f"{total} effects were"
+    click.echo(f"{what} decided and last changed before {format_time(before)}.", err=True)
     click.confirm("Drop their payloads and audit trails for ever?", abort=True, err=True)
 
 
@@ -145,12 +148,8 @@ def _describe(purge: Purge) -> Row:
     return {
         "environment": purge.environment,
         "namespace": purge.namespace,
-        "before": _format_time(purge.before),
+        "before": format_time(purge.before),
         "effects": purge.purged,
         "done": purge.done,
         "dryRun": purge.dry_run,
     }
-
-
-def _format_time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, timezone.utc).isoformat(timespec="seconds")

@@ -25,7 +25,7 @@ from verity._store.sqlite import SqliteStore
 class GatedStore:
     """A store that holds its first batch until the gate is opened, and counts."""
 
-    def __init__(self, fails: bool = False) -> None:
+    def __init__(self, fails: type[BaseException] | None = None) -> None:
         self.reached, self.gate = threading.Event(), threading.Event()
         self.batches: list[int] = []
         self._fails = fails
@@ -35,7 +35,7 @@ class GatedStore:
         self.reached.set()
         assert self.gate.wait(30)
         if self._fails:
-            raise LookupError("storage")
+            raise self._fails
         return [Answer(200, request.body) for request in requests]
 
 
@@ -97,7 +97,7 @@ def test_a_batch_is_limited() -> None:
 
 
 def test_an_error_reaches_every_thread_and_the_next_one_leads() -> None:
-    store = GatedStore(fails=True)
+    store = GatedStore(fails=LookupError)
     group = ThreadGroupCommit(store)
     opener = _start_opener(store, group, 10)
     outcomes = sync_gather([partial(group.answer, _request(n)) for n in range(10)])
@@ -105,7 +105,7 @@ def test_an_error_reaches_every_thread_and_the_next_one_leads() -> None:
     assert [type(outcome) for outcome in outcomes] == [LookupError] * 10
     assert sum(store.batches) == 10
     assert len(store.batches) <= 2, "nobody asks once more"
-    store._fails = False
+    store._fails = None
     assert group.answer(_request(7)).body == b"7"
 
 
@@ -156,6 +156,23 @@ def test_who_is_interrupted_while_it_waits_leaves_nobody_waiting(
     for thread in others:
         thread.join(10)
     assert len(answers) == 2 + behind, "the lead is with nobody who has left"
+
+
+def test_an_interrupt_is_raised_in_the_thread_that_it_met_alone() -> None:
+    store = GatedStore(fails=KeyboardInterrupt)
+    group = ThreadGroupCommit(store)
+
+    def ask() -> Any:
+        try:
+            return group.answer(_request(1))
+        except KeyboardInterrupt as interrupt:
+            return interrupt
+
+    opener = _start_opener(store, group, 10)
+    kinds = [type(outcome) for outcome in sync_gather([ask] * 10)]
+    opener.join()
+    assert kinds.count(KeyboardInterrupt) == len(store.batches), "those that led"
+    assert kinds.count(RuntimeError) == 10 - len(store.batches), "those that ask again"
 
 
 def test_many_threads_one_key_one_grant(tmp_path: Path) -> None:
@@ -237,12 +254,12 @@ async def test_a_cancelled_task_does_not_disturb_the_others() -> None:
 
 
 async def test_an_error_reaches_every_task_and_the_writer_lives() -> None:
-    store = GatedStore(fails=True)
+    store = GatedStore(fails=LookupError)
     store.gate.set()
     group = LoopGroupCommit(store)
     outcomes = await async_gather([partial(group.answer, _request(n)) for n in range(5)])
     assert [type(outcome) for outcome in outcomes] == [LookupError] * 5
-    store._fails = False
+    store._fails = None
     assert (await group.answer(_request(7))).body == b"7"
     group.close()
 

@@ -109,9 +109,11 @@ class ThreadGroupCommit:
             answers = self._store.answer_batch([each.request for each in batch])
             for each, answer in zip(batch, answers, strict=True):
                 each.answer = answer
-        except BaseException as error:  # also KeyboardInterrupt: the others must not wait for ever
+        except BaseException as error:
+            # Ctrl+C is this thread's alone. The others don't know what became of their operations, and ask again.
+            known = error if isinstance(error, Exception) else RuntimeError("the thread that wrote was interrupted")
             for each in batch:
-                each.error = error
+                each.error = known
             raise
         finally:
             with self._mutex:

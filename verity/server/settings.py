@@ -1,4 +1,6 @@
-"""What can be set on a served ledger. Every setting is an option of `verity serve` and a VERITY_… variable."""
+"""What can be set on a served ledger. All but `key_cache_s` and `keep_alive_s`, whose values the API's
+promises and the clients rest on, are options of `verity serve` and VERITY_… variables.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ import click
 _NEW_DIRECTORY = "(a new directory)"
 
 
-@click.command()
+@click.command(short_help="Refund orders while the worker is killed.")
 @click.option("--orders", "order_count", type=click.IntRange(min=1), help="How many orders to refund; all by default.")
 @click.option("--kills", "kill_count", type=click.IntRange(min=1), help="How often to kill the worker; 12 by default.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Chooses the moments of the kills.")

@@ -61,7 +61,10 @@ def create(
 @database_option
 @json_option
 def list_(database: str, as_json: bool) -> None:
-    """List all keys: never the keys themselves, which nobody has any more."""
+    """List all keys.
+
+    Never the keys themselves, which nobody has any more.
+    """
     with open_store(database) as store:
         records = store.list_keys()
     now = _now_ms()

@@ -27,7 +27,7 @@ MIN_PAUSE_S = 0.01
 _COLUMNS = ("environment", "namespace", "before", "effects", "done")
 
 
-@click.command()
+@click.command(short_help="Drop what effects carried, long after.")
 @database_option
 @click.option(
     "--older-than",

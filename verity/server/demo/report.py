@@ -64,8 +64,8 @@ def _double(outcome: Outcome) -> str:
 def _sentence(plain: Outcome, verity: Outcome) -> str:
     if is_shown(plain, verity):
         return (
-            f"[green]✓[/green] {verity.kills} kills between refund and commit: plain retry refunded "
-            f"{plain.double_refunds} twice, Verity none."
+            f"[green]✓[/green] After {verity.kills} kills, plain retry had refunded {plain.double_refunds} orders "
+            "twice, Verity none."
         )
     if verity.problems or verity.double_refunds:
         return (

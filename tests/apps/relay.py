@@ -37,10 +37,6 @@ class Relay:
         """The header's values, in all requests that were sent."""
         return [key.decode() for sent in self._sent for key in _IDEMPOTENCY_KEY.findall(bytes(sent))]
 
-    def close_connections(self) -> int:
-        """Close what is open, as a server does with idle connections; how many there were. Returns when it is done."""
-        return asyncio.run_coroutine_threadsafe(self._close_all(), self._loop).result()
-
     def __enter__(self) -> Relay:
         self._thread.start()
         self._ready.wait()
@@ -62,14 +58,10 @@ class Relay:
         await self._ended.wait()
         self._all_opened.set()
         server.close()
-        await self._close_all()
-
-    async def _close_all(self) -> int:
         closing = dict(self._open)
         for writer in closing:
             writer.close()
         await asyncio.gather(*(task for task in closing.values() if task is not None))
-        return len(closing)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open[writer] = asyncio.current_task()

@@ -57,7 +57,6 @@ class Child:
         self._command = command
         self._log = directory / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.expected_to_end = False
 
     def start(self) -> None:
         with self._log.open("ab") as log:

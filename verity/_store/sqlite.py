@@ -94,7 +94,6 @@ class SqliteStore:
         self._latest_now = 0
         self._lost = False
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
-        self._users = 1
         self.transactions = 0
         forks.watch(self)
 

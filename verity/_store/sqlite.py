@@ -7,7 +7,6 @@ are made on what is there. What was answered with success is on disk: WAL with s
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 import threading
 import time
@@ -25,7 +24,7 @@ from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
 from verity._store.connection import connect
 from verity._store.looks import UNKNOWN, EffectName, Look, look_at
-from verity._store.names import COLUMNS, hash_key
+from verity._store.names import COLUMNS, hash_key, next_id
 from verity._store.purging import DUE, PURGED, Candidate, Purge
 from verity._store.reads import Rows, begin
 from verity._store.view import Dialect, Query
@@ -54,7 +53,6 @@ ORDER BY events.effect LIMIT ?
 _PURGE = f"UPDATE effects SET {PURGED} WHERE id = ? AND event_count = ? AND purged_at IS NULL"
 _RETRY_AFTER_S = 1
 _LOOKED_UP_AT_ONCE = 500
-_ID_RANDOM_BITS = 21
 DIALECT = Dialect(
     contains="instr({0}, ?) > 0", namespace="namespace", namespace_value="{namespace}", event_owner={"effect": "id"}
 )
@@ -304,10 +302,8 @@ class SqliteStore:
 
 
 def _new_id(connection: apsw.Connection, now: int) -> int:
-    """Time-ordered, and above every other: made while the write lock is held, so no other process makes it, too."""
-    latest = connection.execute("SELECT max(id) FROM effects").get or 0
-    random_bits = random.getrandbits(_ID_RANDOM_BITS)
-    return max(latest + 1, now << _ID_RANDOM_BITS | random_bits)
+    """Above every other: made while the write lock is held, so no other process makes it, too."""
+    return next_id(connection.execute("SELECT max(id) FROM effects").get or 0, now)
 
 
 def _event_row(effect: int, sequence: int, event: Event) -> tuple[object, ...]:

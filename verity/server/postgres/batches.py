@@ -14,7 +14,6 @@ after it was asked for: its holder, who counts from there, stops before it ends.
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +25,7 @@ from verity._ledger.effect import Effect, Event
 from verity._ledger.json_text import dump_object
 from verity._ledger.transitions import apply
 from verity._ledger.wire import Call, answer_decision, answer_grant, answer_settled
-from verity._store.names import hash_key
+from verity._store.names import hash_key, next_id
 from verity.server.postgres.statements import Statements, change_row, event_row, to_arrays
 
 Connection = Any  # asyncpg's pool hands out proxies
@@ -35,7 +34,6 @@ EffectName = tuple[str, str, bytes]
 
 MAX_ROUNDS = 30
 _MAX_BIGINT = 2**63 - 1
-_ID_RANDOM_BITS = 21
 
 
 class Ids:
@@ -50,8 +48,7 @@ class Ids:
 
     def new(self) -> int:
         """A new id."""
-        random_bits = random.getrandbits(_ID_RANDOM_BITS)
-        self._latest = max(self._latest + 1, self._now_ms() << _ID_RANDOM_BITS | random_bits)
+        self._latest = next_id(self._latest, self._now_ms())
         return self._latest
 
 

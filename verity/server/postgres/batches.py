@@ -29,8 +29,8 @@ from verity._store.names import hash_key, next_id
 from verity.server.postgres.statements import Statements, change_row, event_row, to_arrays
 
 Connection = Any  # asyncpg's pool hands out proxies
-EffectName = tuple[str, str, bytes]
-"""Environment, namespace and the key's hash: the primary key."""
+PrimaryKey = tuple[str, str, bytes]
+"""Of an effect: environment, namespace and the hash of its full name."""
 
 MAX_ROUNDS = 30
 _MAX_BIGINT = 2**63 - 1
@@ -60,12 +60,12 @@ class Work:
     def __init__(self, call: Call, future: asyncio.Future[Answer], ids: Ids) -> None:
         self.call = call
         self.answer = future
-        self.name: EffectName = (
+        self.name: PrimaryKey = (
             call.environment,
             call.namespace,
             hash_key(call.environment, call.namespace, call.key),
         )
-        """The effect's full name."""
+        """By it statements name the effect."""
         self.ids = ids
         self.new_id = 0
         self.new_token = ""
@@ -129,7 +129,7 @@ def take_one_of_each(batch: Iterable[Work]) -> tuple[list[Work], list[Work]]:
     """The first call on each effect, in the order of their names so that two nodes' batches can't block each other in a
     circle; and the other calls.
     """
-    first: dict[EffectName, Work] = {}
+    first: dict[PrimaryKey, Work] = {}
     others = [work for work in batch if first.setdefault(work.name, work) is not work]
     return [first[name] for name in sorted(first)], others
 
@@ -221,7 +221,7 @@ class _Change:
 
 async def explain(connection: Connection, sql: Statements, batch: Sequence[Work]) -> list[Work]:
     """Answer calls by reading, deciding and writing, once; returns those that have to be read anew."""
-    about: dict[EffectName, list[Work]] = {}
+    about: dict[PrimaryKey, list[Work]] = {}
     for work in batch:
         about.setdefault(work.name, []).append(work)
     names = sorted(about)

@@ -209,10 +209,15 @@ async def test_the_databases_defaults_endanger_nothing(node: Node, postgres_url:
         assert (await fresh("commit", {**Caller.tokens(lease), "result": 1}))["status"] == "accepted"
 
 
-async def test_a_look_that_is_refused_has_not_looked(node: Node, sql: Any) -> None:
-    await sql.execute("ALTER TABLE effects RENAME TO elsewhere")
-    with pytest.raises(StorageError):  # which whoever waits for the effect survives
+async def test_what_a_node_asks_for_itself_and_is_refused_is_no_answer(node: Node, sql: Any) -> None:
+    """So a node that has lost its tables says 503, to `/readyz` too, and whoever waits for an effect survives it."""
+    await sql.execute("ALTER TABLE effects RENAME TO elsewhere; ALTER TABLE api_keys RENAME TO nowhere")
+    with pytest.raises(StorageError):
         await node.storage.look([EffectName("test", "payments", "k")])
+    with pytest.raises(StorageError):
+        await node.storage.find_key(bytes(32))
+    with pytest.raises(StorageError):
+        await node.storage.expired_for_s()
 
 
 async def test_a_nodes_clock_decides_nothing(postgres_url: str, sql: Any) -> None:

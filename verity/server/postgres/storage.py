@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from verity._ledger.calls import Answer, Environment, Request
@@ -101,12 +102,8 @@ class PostgresStorage(Storage):
         return await work.answer
 
     async def find_key(self, sha256: bytes) -> ApiKey | None:
-        """The API key with this hash, also if it is revoked or has expired.
-
-        Raises:
-            StorageError: the database did not answer.
-        """
-        async with self._database.reading() as connection:
+        """The API key with this hash, also if it is revoked or has expired."""
+        async with self._looking() as connection:
             return await api_keys.find(connection, sha256)
 
     async def insert_key(self, key: ApiKey) -> None:
@@ -145,16 +142,13 @@ class PostgresStorage(Storage):
     async def look(self, names: Sequence[EffectName]) -> list[Look]:
         """Look at effects that somebody waits for."""
         rows = [(name.environment, name.namespace, hash_key(*name)) for name in names]
-        try:
-            async with self._database.reading() as connection:
-                found = await connection.fetch(self._sql.states, *to_arrays(rows))
-        except Refusal as error:
-            raise StorageError(str(error)) from error
+        async with self._looking() as connection:
+            found = await connection.fetch(self._sql.states, *to_arrays(rows))
         return [UNKNOWN if status is None else look_at(status, expires_at, now) for status, expires_at, now in found]
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""
-        async with self._database.reading() as connection:
+        async with self._looking() as connection:
             rows = await connection.fetch(self._sql.oldest_expired)
         return {environment: age_ms / 1000 for environment, age_ms in rows}
 
@@ -171,6 +165,19 @@ class PostgresStorage(Storage):
         """Carry out what waits."""
         for lane in (self._grants, self._commits, self._others):
             await lane.drain()
+
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[Any]:
+        """A connection for what the node itself wants to know, for which a refusal is no better than no answer.
+
+        Raises:
+            StorageError: the database did not answer, or refused, as it does without the table.
+        """
+        try:
+            async with self._database.reading() as connection:
+                yield connection
+        except Refusal as error:
+            raise StorageError(str(error)) from error
 
     async def _carry_out(self, attempt: Attempt, batch: list[Work]) -> None:
         """Answer a batch; whatever happens, nobody is left waiting and nobody is told of what did not happen."""

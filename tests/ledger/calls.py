@@ -6,7 +6,15 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tests.contract_hook import SPEC
 from verity._ledger.calls import Answer, Environment, Request, Scope
+
+STATUSES = {
+    operation["operationId"]: operation["responses"].keys()
+    for path in SPEC["paths"].values()
+    for method, operation in path.items()
+    if method != "parameters"
+}
 
 
 class Caller:
@@ -38,6 +46,7 @@ class Caller:
     def ask(self, operation: str, body: Any = None, *, key: str | None = None, **query: str) -> Answer:
         answer: Answer
         (answer,) = self.store.answer_batch([self.request(operation, body, key=key, **query)])
+        assert str(answer.status) in STATUSES[operation], f"openapi.yaml has no {answer.status} for {operation}"
         return answer
 
     def __call__(self, operation: str, body: Any = None, *, key: str | None = None, **query: str) -> Any:

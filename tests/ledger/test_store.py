@@ -108,6 +108,7 @@ def test_what_is_purged_keeps_its_key_from_being_acted_on(store: Store, call: Ca
         assert shown["purgedAt"] == "2026-02-02T02:40:01.000Z"
         assert not {"result", "error", "inputJson"} & set(shown)
     assert call("fail_effect", late)["status"] == "already_failed"
+    assert call.refused("report_observe", {**call.tokens(failed), "hit": True}) == (410, "effect_purged")
     assert call("lease_effect", {"effectKey": "new"})["cachedResult"] == "done"
     assert call.refused("lease_effect", {"effectKey": "running"}) == (409, "lease_conflict")
 

@@ -57,10 +57,6 @@ class Result:
     def throughput_ratio(self) -> float:
         return self.protect.per_s / self.raw.per_s
 
-    @property
-    def cpu_ratio(self) -> float:
-        return self.protect.cpu_us / self.raw.cpu_us
-
 
 @contextmanager
 def constant_server() -> Iterator[str]:

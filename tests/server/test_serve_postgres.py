@@ -198,6 +198,21 @@ def test_a_database_that_can_not_be_used_ends_the_start(postgres: PostgresServer
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("encoding", "exit_code"), [("LATIN1", 3), ("SQL_ASCII", 0)])
+def test_a_database_that_can_not_hold_every_text(postgres: PostgresServer, encoding: str, exit_code: int) -> None:
+    """It would refuse a result, after its act."""
+    name = f"in_{encoding.lower()}"
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'")
+    done = run_verity("migrate", "--database", postgres.url(name))
+    assert done.returncode == exit_code
+    assert ("ENCODING 'UTF8'" in done.stderr) == (exit_code == 3)
+    if exit_code == 0:
+        call = Caller(PostgresStore(postgres.url(name)))
+        call.commit("Überweisung", "日本 \U0001f600")
+        assert call("get_effect", effectKey="Überweisung")["result"] == "日本 \U0001f600"
+        call.store.close()
+
+
 def test_dangers_are_told_at_the_start(tmp_path: Path) -> None:
     with PostgresServer(fsync="off") as careless, node_on(careless.create_database(), tmp_path) as (node, _):
         assert "acknowledged commits are in danger: fsync is off" in node.log

@@ -40,6 +40,9 @@ DANGERS = {
     "full_page_writes": ("off", "a crash of the machine may break the database"),
 }
 
+ENCODINGS = frozenset({"UTF8", "SQL_ASCII"})
+"""Those that hold any text; what is sent is UTF-8, which SQL_ASCII keeps as it is."""
+
 
 class Unanswered(StorageError):
     """The database did not answer, or broke off: whether a statement was carried out is unknown."""
@@ -181,12 +184,21 @@ async def connect(
             reset=_keep,
             server_settings={"application_name": "verity"},
         )
-        await pool.release(await pool.acquire(timeout=CONNECT_TIMEOUT_S))
+        connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        encoding = await connection.fetchval("SELECT current_setting('server_encoding')")
+        await pool.release(connection)
     except (*_GONE, ValueError, OverflowError, asyncpg.PostgresError) as error:
         raise VerityConfigError(
             f"The database at {without_password(url)} can't be used ({type(error).__name__}: {_why(error)}).",
             parameter="database",
         ) from None
+    if encoding not in ENCODINGS:
+        await pool.close()
+        raise VerityConfigError(
+            f"The database at {without_password(url)} can't be used: its encoding {encoding} can't hold every text, so "
+            "that results would be refused after their act. Make one with CREATE DATABASE … ENCODING 'UTF8'.",
+            parameter="database",
+        )
     return Database(pool, readers)
 
 

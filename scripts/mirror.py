@@ -22,10 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 TREES = (Path("verity/_async"), Path("tests/_async"))
 
 NAMES = {
+    "AnyIOBackend": "SyncBackend",
     "AsyncBaseTransport": "BaseTransport",
     "AsyncClient": "Client",
     "AsyncHTTPConnection": "HTTPConnection",
     "AsyncHTTPTransport": "HTTPTransport",
+    "AsyncNetworkBackend": "NetworkBackend",
+    "AsyncNetworkStream": "NetworkStream",
     "VerityClient": "SyncVerityClient",
     "_async": "_sync",
     "aclose": "close",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import time
+from typing import Any
 
 import httpcore
 import httpx
@@ -35,7 +37,10 @@ class _AsyncOneConnection:
         if connection is None or connection.has_expired() or not connection.is_available():
             await self.aclose()
             connection = self._connection = httpcore.AsyncHTTPConnection(
-                origin=request.url.origin, ssl_context=self._ssl_context, keepalive_expiry=KEEPALIVE_S
+                origin=request.url.origin,
+                ssl_context=self._ssl_context,
+                keepalive_expiry=KEEPALIVE_S,
+                network_backend=_Network(),
             )
         return await connection.handle_async_request(request)
 
@@ -44,3 +49,46 @@ class _AsyncOneConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
+
+
+class _Network(httpcore.AsyncNetworkBackend):
+    """Opens connections on which an answer has to be complete within the timeout of a read.
+
+    httpcore itself gives each read that long: somebody on the way who sends a byte now and then could keep a commit,
+    which no cancellation interrupts, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._real: Any = httpcore.AnyIOBackend()
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        """Open one."""
+        return _Stream(await self._real.connect_tcp(*args, **options))
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._answered_by: float | None = None
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if timeout is not None:
+            now = time.monotonic()
+            self._answered_by = self._answered_by or now + timeout
+            timeout = self._answered_by - now
+            if timeout <= 0:
+                raise httpcore.ReadTimeout("the answer is not complete")
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._answered_by = None
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(*args, **options))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ssl
+import time
+from typing import Any
 
 import httpcore
 import httpx
@@ -36,7 +38,10 @@ class _SyncOneConnection:
         if connection is None or connection.has_expired() or not connection.is_available():
             self.close()
             connection = self._connection = httpcore.HTTPConnection(
-                origin=request.url.origin, ssl_context=self._ssl_context, keepalive_expiry=KEEPALIVE_S
+                origin=request.url.origin,
+                ssl_context=self._ssl_context,
+                keepalive_expiry=KEEPALIVE_S,
+                network_backend=_Network(),
             )
         return connection.handle_request(request)
 
@@ -45,3 +50,46 @@ class _SyncOneConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+class _Network(httpcore.NetworkBackend):
+    """Opens connections on which an answer has to be complete within the timeout of a read.
+
+    httpcore itself gives each read that long: somebody on the way who sends a byte now and then could keep a commit,
+    which no cancellation interrupts, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._real: Any = httpcore.SyncBackend()
+
+    def connect_tcp(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        """Open one."""
+        return _Stream(self._real.connect_tcp(*args, **options))
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+        self._answered_by: float | None = None
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if timeout is not None:
+            now = time.monotonic()
+            self._answered_by = self._answered_by or now + timeout
+            timeout = self._answered_by - now
+            if timeout <= 0:
+                raise httpcore.ReadTimeout("the answer is not complete")
+        return self._stream.read(max_bytes, timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._answered_by = None
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        return _Stream(self._stream.start_tls(*args, **options))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

@@ -182,6 +182,20 @@ def test_requests_in_one_go_are_answered_in_their_order(raw: Raw) -> None:
         assert json.loads(body).get("effectKey") == (key if number % 3 else None)
 
 
+def test_requests_that_come_faster_than_they_are_answered_are_not_taken_in(raw: Raw) -> None:
+    count, most = 30_000, 0
+    at_once = 256 * 1024 // len(HEALTHZ) + 1  # what one read may bring
+    sender = threading.Thread(target=raw.socket.sendall, args=[HEALTHZ * count])
+    sender.start()
+    assert raw.answer()[0] == 200
+    connection = raw.of_server()
+    for _ in range(count - 1):
+        raw.answer()
+        most = max(most, len(connection.pipeline))
+    sender.join()
+    assert most <= at_once
+
+
 def test_a_request_in_pieces(raw: Raw) -> None:
     raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     request = raw.lease("in pieces")

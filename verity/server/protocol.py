@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from verity._ledger.calls import Answer
@@ -62,6 +64,7 @@ class LedgerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for a request, or say that there are too many."""
         super().connection_made(_Lasting(transport, self.loop))  # type: ignore[arg-type]
+        self.flow = _Flow(self.transport, self.pipeline)
         self._allow(self._header_timeout_s)
         self.connections_of_server.add(self, transport)
 
@@ -296,6 +299,20 @@ class PlainExchange:
         if error is not None:
             _logger.error("a request failed: %s", describe(error), extra={"requestId": self.call.request_id})
             self._protocol.transport.close()
+
+
+class _Flow(FlowControl):
+    """Takes nothing in while requests wait for their turn. Uvicorn does with each answer: whoever sends faster than is
+    answered fills the memory.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class _Lasting:

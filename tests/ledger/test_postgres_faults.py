@@ -11,6 +11,7 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.ledger.nodes import Node, node_on, trail, until_somebody_waits
 from tests.ledger.postgres_relay import PostgresRelay
+from tests.postgres import PostgresServer
 
 GRANT, COMMIT, LOOK, CHANGE = "INSERT INTO effects", "WITH committed AS", "LEFT JOIN effects", "WITH changed AS"
 
@@ -185,3 +186,17 @@ async def test_a_caller_that_leaves_takes_nobody_with_it(node: Node, sql: Any) -
             await leaving
     assert (await staying)["status"] == "already_committed", "the one that left had been sent"
     assert (await node("lease", {"effectKey": "locked"}))["cachedResult"] == 1
+
+
+async def test_what_no_standby_has_confirmed_is_not_let_through_by_giving_up() -> None:
+    """PostgreSQL ends its wait for a standby when a statement is cancelled, and then shows what that one lacks."""
+    with PostgresServer() as server:
+        async with node_on(server.create_database(), statement_timeout_s=0.2) as node:
+            leases = [await node("lease", {"effectKey": f"k{number}"}) for number in range(50)]
+            server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            server.execute("SELECT pg_reload_conf()")
+            bodies = [{**Caller.tokens(lease), "result": 1} for lease in leases]
+            while (await node.ask("commit", bodies[0])).status == 200:  # until the server has taken note
+                del bodies[0]
+            assert await node.code("commit", bodies[0]) == (503, "unavailable")
+            assert await node.code("lease", {"effectKey": bodies[0]["effectKey"]}) == (409, "lease_conflict")

@@ -127,6 +127,8 @@ class Database:
     async def _give_back(self, connection: Any, *, is_sound: bool) -> None:
         try:
             if not is_sound:
+                # Before anything is awaited, so that asyncpg's own request to cancel the statement does not get out: it
+                # would end PostgreSQL's wait for a standby, and what that one has not got would be read as committed.
                 connection.terminate()
             await self._pool.release(connection)
         except (*_GONE, asyncpg.PostgresError) as error:

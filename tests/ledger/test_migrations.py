@@ -184,7 +184,13 @@ def check(bench: Bench, names: list[str]) -> None:
     assert call("renew_effect", call.tokens(live))["status"] == "renewed"
     assert call("commit_effect", {**call.tokens(live), "result": 1})["status"] == "accepted"
     bench.check_all_rows()
-    for change in ("UPDATE effects SET fence = fence - 1", "UPDATE events SET fence = 9", "DELETE FROM effects"):
+    for change in (
+        "UPDATE effects SET fence = fence - 1",
+        "UPDATE effects SET effect_key = 'another'",
+        "UPDATE events SET fence = 9",
+        "DELETE FROM effects",
+        "DELETE FROM events",
+    ):
         with pytest.raises(DatabaseRefused):
             bench.execute(change)
 

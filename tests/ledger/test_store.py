@@ -275,7 +275,12 @@ def test_ids_are_in_the_order_of_creation(call: Caller, clock: TestClock) -> Non
         "UPDATE effects SET status = 'LOST'",
         "INSERT INTO events SELECT * FROM events",
         "DELETE FROM effects",
+        "UPDATE effects SET effect_key = 'another'",
+        "UPDATE effects SET namespace = 'another'",
+        "UPDATE effects SET id = id + 1",
         "UPDATE events SET fence = 2",
+        "DELETE FROM events",
+        "DELETE FROM events WHERE sequence = 2",
         "UPDATE effects SET purged_at = 1, result_text = NULL, status = 'FAILED'",
     ],
 )

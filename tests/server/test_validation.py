@@ -57,6 +57,15 @@ def test_bodies(path: str, body: dict[str, Any], places: list[str], admin: httpx
     assert sorted(details_of(admin.post(f"/effects/payments/{path}", json=body))) == places
 
 
+def test_the_first_place_is_in_the_message(admin: httpx.Client) -> None:
+    one = admin.post("/effects/payments/lease", json={"effectKey": "k", "leaseDurationMs": 1}).json()["error"][
+        "message"
+    ]
+    assert one == "The request breaks the API's rules. body/leaseDurationMs: the value is less than the minimum of 5000"
+    two = admin.post("/effects/payments/lease", json={"leaseDurationMs": 1}).json()["error"]["message"]
+    assert two.endswith(" (and 1 more)")
+
+
 def test_a_nul_character_is_named(agent: httpx.Client) -> None:
     response = agent.post("/effects/payments/lease", json={"effectKey": "a\0"})
     assert response.json()["error"]["details"] == [

@@ -28,9 +28,12 @@ def to_answer(problem: Problem, request_id: str) -> Answer:
 
 
 def invalid_request(details: Details) -> Problem:
-    """400: the body or a parameter breaks the contract. `details` never holds what was sent."""
-    places = "1 place" if len(details) == 1 else f"{len(details)} places"
-    return Problem(400, "invalid_request", f"The request breaks the API's rules in {places}.", details=details)
+    """400: the body or a parameter breaks the contract. `details`, one at least, never hold what was sent."""
+    first, *others = details
+    message = f"The request breaks the API's rules. {first['path']}: {first['message']}"
+    if others:
+        message += f" (and {len(others)} more)"
+    return Problem(400, "invalid_request", message, details=details)
 
 
 def unauthenticated(message: str = "The API key is missing or not valid.") -> Problem:

@@ -27,7 +27,7 @@ class ServerSettings:
             seconds.
         max_connections: how many connections may be open.
         max_waits: how many lease requests may be held until another holder's effect is decided; further ones are
-            answered at once.
+            answered at once. Fewer than connections: a holder that wants to commit may need a new one.
         max_batch: how many calls go to storage together at the most; 1 switches group commit off.
         database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
         key_cache_s: how long a looked-up API key is trusted, in seconds; the longest that a revoked one lives on.
@@ -44,7 +44,7 @@ class ServerSettings:
     body_timeout_s: float = 9.0
     read_timeout_s: float = 30.0
     max_connections: int = 10_000
-    max_waits: int = 10_000
+    max_waits: int = 5_000
     max_batch: int = MAX_BATCH
     database_timeout_s: float = 10.0
     key_cache_s: float = 0.5

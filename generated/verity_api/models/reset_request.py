@@ -17,7 +17,8 @@ class ResetRequest:
     """
     Attributes:
         effect_key (str): Names one effect for ever, within its namespace. No NUL character.
-        mode (str | Unset): `verify` (the default): the next holder observes before it acts. `retry`: it acts at once.
+        mode (str | Unset): `verify` (the default): the next holder is told `expired`, so that it observes before it
+            acts. `retry`: it is told `reset`: for certain nothing happened, and it may act without observing.
         force (bool | Unset): Take the effect away from a holder whose lease is live.
         reason (str | Unset): Why, for the audit trail. No NUL character.
     """

@@ -13,6 +13,7 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.ledger.stores import KINDS, Bench, DatabaseRefused, Store
 from tests.served import TestClock
+from verity._store import reads
 from verity._store.purging import BATCH, Purge
 
 
@@ -233,6 +234,24 @@ def test_the_lists(call: Caller, clock: TestClock) -> None:
 )
 def test_a_wrong_filter_is_told(call: Caller, query: dict[str, str]) -> None:
     assert call.refused("list_effects", **query) == (400, "invalid_request")
+
+
+def test_a_page_of_large_payloads_ends_early_and_the_next_one_goes_on(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "MAX_PAGE_CHARS", 250)
+    for number, size in enumerate((90, 90, 90, 300, 10)):
+        lease = call("lease_effect", {"effectKey": f"{number}", "inputJson": "x" * (size - 2)})
+        call("commit_effect", {**call.tokens(lease), "result": None})
+    pages: list[list[str]] = []
+    cursor: dict[str, str] = {}
+    while len(pages) < 10:
+        page = call("list_effects", limit="4", **cursor)
+        pages.append([item["effectKey"] for item in page["items"]])
+        if "nextCursor" not in page:
+            break
+        cursor = {"cursor": page["nextCursor"]}
+    assert pages == [["4"], ["3"], ["2", "1"], ["0"]]
 
 
 @pytest.mark.parametrize("cursor", [2**31 - 1, 2**31, 2**63 - 1, 10**19 - 1])

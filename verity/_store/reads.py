@@ -25,6 +25,8 @@ Read = Callable[[View, Mapping[str, str], int], Reading]
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
+MAX_PAGE_CHARS = 4 * 1024 * 1024
+"""Of payloads on a page of effects: a node has all of it in memory until its client has read it."""
 _LAST_SEQUENCE = 2**31 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -54,8 +56,20 @@ def list_effects(view: View, query: Mapping[str, str], now: int) -> Reading:
         where.add("id < ?", _read_number("cursor", query["cursor"]))
     limit = _limit(query)
     rows = yield view.effects(COLUMNS, where, "ORDER BY id DESC LIMIT ?", limit + 1)
-    effects = [Effect._make(row) for row in rows[:limit]]
-    return _page([effect_fields(effect, now) for effect in effects], effects[-1].id if len(rows) > limit else None)
+    effects = _first_that_fit([Effect._make(row) for row in rows[:limit]])
+    return _page(
+        [effect_fields(effect, now) for effect in effects], effects[-1].id if len(rows) > len(effects) else None
+    )
+
+
+def _first_that_fit(effects: list[Effect]) -> list[Effect]:
+    """As many as a page may hold, one at least."""
+    chars = 0
+    for count, effect in enumerate(effects):
+        chars += sum(len(text) for text in (effect.input_text, effect.result_text, effect.error_text) if text)
+        if count and chars > MAX_PAGE_CHARS:
+            return effects[:count]
+    return effects
 
 
 def get_effect(view: View, query: Mapping[str, str], now: int) -> Reading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -188,15 +189,32 @@ async def test_a_caller_that_leaves_takes_nobody_with_it(node: Node, sql: Any) -
     assert (await node("lease", {"effectKey": "locked"}))["cachedResult"] == 1
 
 
-async def test_what_no_standby_has_confirmed_is_not_let_through_by_giving_up() -> None:
-    """PostgreSQL ends its wait for a standby when a statement is cancelled, and then shows what that one lacks."""
+async def test_what_no_standby_has_confirmed_is_let_through_neither_by_giving_up_nor_by_a_crash() -> None:
+    """PostgreSQL ends its wait for a standby when a statement is cancelled, and then shows what that one lacks. After a
+    crash it shows all that its own log has.
+    """
     with PostgresServer() as server:
-        async with node_on(server.create_database(), statement_timeout_s=0.2) as node:
+        url = server.create_database()
+        database = url.rpartition("/")[2]
+        async with node_on(url, statement_timeout_s=0.2) as node:
             leases = [await node("lease", {"effectKey": f"k{number}"}) for number in range(50)]
             server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
             server.execute("SELECT pg_reload_conf()")
             bodies = [{**Caller.tokens(lease), "result": 1} for lease in leases]
             while (await node.ask("commit", bodies[0])).status == 200:  # until the server has taken note
                 del bodies[0]
-            assert await node.code("commit", bodies[0]) == (503, "unavailable")
-            assert await node.code("lease", {"effectKey": bodies[0]["effectKey"]}) == (409, "lease_conflict")
+            effect = {"effectKey": bodies[0]["effectKey"]}
+            for operation, body in (("commit", bodies[0]), ("lease", effect)):
+                assert await node.code(operation, body) == (503, "unavailable")
+            server.kill()
+            server.start()
+            assert server.query("SELECT count(*) FROM effects WHERE status = 'COMMITTED'", database) == [
+                (51 - len(bodies),)
+            ]
+            for operation, body in (("commit", bodies[0]), ("lease", effect)):
+                assert await node.code(operation, body) == (503, "unavailable")
+            server.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            server.execute("SELECT pg_reload_conf()")
+            while (answer := await node.ask("commit", bodies[0])).status != 200:
+                assert answer.status == 503
+            assert json.loads(answer.body)["status"] == "already_committed"

@@ -30,7 +30,8 @@ SELECT set_config('synchronous_commit',
                        THEN current_setting('synchronous_commit') ELSE 'on' END, false),
        set_config('plan_cache_mode', 'force_custom_plan', false),
        set_config('statement_timeout', $1, false),
-       set_config('default_transaction_isolation', 'read committed', false)
+       set_config('default_transaction_isolation', 'read committed', false),
+       current_setting('synchronous_standby_names', true) AS standbys
 """
 """What is acknowledged is on disk, whatever the server's default. Plans are made for the table as it is: a generic
 plan, made while it was empty, would read all of it for ever."""
@@ -225,7 +226,12 @@ async def _connect_to_primary(url: str, **options: Any) -> Any:
 
 
 async def _set_up(connection: Any, statement_timeout_s: float) -> None:
-    await connection.fetch(_SET_UP, f"{round(statement_timeout_s * 1000)}ms")
+    settings = await connection.fetchrow(_SET_UP, f"{round(statement_timeout_s * 1000)}ms")
+    if settings["standbys"]:
+        # A commit that waited for a standby when the server crashed is there again after the crash, confirmed or not. A
+        # transaction of one's own, which waits for the standby to have it and all before it, keeps such a commit from
+        # being read, and answered as one that is sure, until it is.
+        await connection.execute("SELECT pg_logical_emit_message(true, 'verity', '')")
 
 
 async def _keep(_connection: Any) -> None:
@@ -264,4 +270,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, ValueError) and not isinstance(error, asyncpg.InterfaceError):
         # What can't be parsed is quoted, and it may be a part of the password: after a `/`, for one.
         return "it is not a URL; write special characters of the password as %2F and the like"
+    if isinstance(error, asyncio.TimeoutError):
+        return f"no answer in {CONNECT_TIMEOUT_S:g} s from it, or from the standby that it waits for"
     return str(error).partition("\n")[0]

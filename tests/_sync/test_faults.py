@@ -81,10 +81,26 @@ def test_what_a_server_says_is_shown_without_an_api_key(world: SyncWorld) -> Non
     assert caught.value.message == "vt_live_… is unknown"
 
 
+def test_what_a_server_says_in_place_of_a_code_is_cut_and_cleaned_too(world: SyncWorld) -> None:
+    problem = b'{"error": {"code": "vt_live_s3-cr_et\\n' + b"x" * 100_000 + b'"}}'
+    world.network.faults["lease"] = [Says(401, problem)]
+    with pytest.raises(VerityApiError, match=r"\(vt_live_… x") as caught:
+        world.client.protect(world.key, act=world.act)
+    assert len(str(caught.value)) < 500
+    assert len(caught.value.code or "") == 300
+
+
 def test_retry_after_is_honoured_but_not_beyond_the_longest_delay(world: SyncWorld) -> None:
     world.network.faults["commit"] = [Says(503, headers={"retry-after": "3"}), Says(503, headers={"retry-after": "99"})]
     world.client.protect(world.key, act=world.act)
     assert world.runtime.slept == [3.0, 15.0]
+
+
+def test_a_retry_after_that_makes_no_sense_loses_no_result(world: SyncWorld) -> None:
+    never = {"retry-after": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}
+    world.network.faults["commit"] = [Says(503, headers=never)]
+    assert world.client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert world.network.operations() == ["lease", "commit", "commit"]
 
 
 # --- the commit is not confirmed ---

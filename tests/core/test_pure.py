@@ -181,6 +181,8 @@ def test_an_int_of_the_users_own_is_taken_as_a_number(value: Any) -> None:
         ("Sat, 31 Jan 2026 12:00:30 GMT", 30.0),
         ("Sat, 31 Jan 2026 11:00:00 GMT", 0.0),
         ("Sat, 31 Jan 2026 12:00:30 -0000", 30.0),
+        ("Sat, 31 Jan 99999999999999999999 12:00:30 GMT", None),
+        ("Sat, 31 Jan 2026 12:00:30 +99999999999999999999", None),
     ],
 )
 def test_retry_after(header: str | None, seconds: float | None) -> None:

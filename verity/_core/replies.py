@@ -165,11 +165,9 @@ def _error_parts(body: Any) -> tuple[str | None, str, Any]:
         return None, "", None
     error = body.get("error")
     if isinstance(error, dict):
-        code, message = error.get("code"), error.get("message")
-        return code if isinstance(code, str) else None, _clean(message), error.get("details")
-    code = body.get("code")
+        return _clean(error.get("code")) or None, _clean(error.get("message")), error.get("details")
     message = error if isinstance(error, str) else body.get("message") or body.get("detail")
-    return code if isinstance(code, str) else None, _clean(message), body.get("details")
+    return _clean(body.get("code")) or None, _clean(message), body.get("details")
 
 
 def _clean(message: Any) -> str:
@@ -194,7 +192,7 @@ def read_retry_after(value: str | None, now: datetime | None = None) -> float | 
         return float(value)
     try:
         at = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):  # the last one for a year that no computer reaches
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=timezone.utc)

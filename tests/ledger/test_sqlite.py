@@ -97,6 +97,37 @@ def test_a_full_disk_is_503_and_the_store_recovers(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_file_that_was_removed_or_replaced_takes_no_more_calls(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, aside, copy = (tmp_path / name for name in ("v.db", "aside.db", "copy.db"))
+    store = SqliteStore(str(file))
+    call = Caller(store)
+    call.commit("before")
+    file.rename(aside)
+    assert call.refused("lease_effect", {"effectKey": "k"}) == (503, "unavailable"), "removed"
+    assert "removed or replaced" in caplog.text
+    with pytest.raises(apsw.Error, match="removed or replaced"):
+        store.find_key(b"")
+    aside.rename(file)
+    assert call("lease_effect", {"effectKey": "before"})["status"] == "cached_completed", "put back"
+    copy.write_bytes(file.read_bytes())
+    copy.replace(file)
+    assert call.refused("lease_effect", {"effectKey": "k"}) == (503, "unavailable"), "replaced"
+    store.close()
+
+
+def test_a_removed_file_is_not_made_anew_as_an_empty_ledger(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "v.db"))
+    Caller(store).commit("k")
+    store.before_fork()
+    (tmp_path / "v.db").unlink()
+    store.after_fork_in_parent()
+    assert Caller(store).refused("lease_effect", {"effectKey": "k"}) == (503, "unavailable")
+    assert not list(tmp_path.iterdir())
+    store.close()
+
+
 def test_a_bug_in_one_operation_rolls_the_batch_back(store: SqliteStore, call: Caller) -> None:
     broken = call.request("no_such_operation")
     with pytest.raises(KeyError):

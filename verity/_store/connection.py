@@ -16,6 +16,13 @@ from verity.errors import VerityConfigError
 BUSY_TIMEOUT_MS = 10_000
 
 
+class FileMoved(apsw.Error):
+    """The ledger's file was removed or replaced under the process that works on it."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger's file was removed or replaced under this process")
+
+
 def read_path(url: str) -> str | None:
     """The file of `sqlite:///relative.db` or `sqlite:////absolute.db`, absolute; None for `sqlite://`, in memory.
 
@@ -40,6 +47,19 @@ def read_path(url: str) -> str | None:
     if file.is_dir():
         raise VerityConfigError(f"{str(file)!r} is a directory; name a file in it.", parameter="base_url")
     return str(file)
+
+
+def identify(path: str) -> tuple[int, int] | None:
+    """Which file has this path now; None where there is none.
+
+    A connection goes on with a file that has lost its name: what it commits is gone with its last process, and others,
+    who open the path, would be granted the same effects.
+    """
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def connect(path: str | None, *, upgrade: bool = True) -> apsw.Connection:

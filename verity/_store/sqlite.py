@@ -22,7 +22,7 @@ from verity._ledger.transitions import apply
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
-from verity._store.connection import connect
+from verity._store.connection import FileMoved, connect, identify
 from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import COLUMNS, hash_key, next_id
 from verity._store.purging import DUE, PURGED, Candidate, Purge
@@ -92,6 +92,7 @@ class SqliteStore:
         self._latest_now = 0
         self._lost = False
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
+        self._file = None if path is None else identify(path)
         self.transactions = 0
         forks.watch(self)
 
@@ -107,16 +108,15 @@ class SqliteStore:
             VerityConfigError: the store was in memory, and this process is a fork of its owner.
         """
         with self._lock:
-            connection = self._connected()
             try:
-                return self._transaction(connection, requests)
+                return self._transaction(self._connected(), requests)
             except apsw.Error as error:
-                self._roll_back(connection)
+                self._roll_back()
                 ids = [request.request_id for request in requests]
                 _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
                 return [_unavailable(request) for request in requests]
             except BaseException:
-                self._roll_back(connection)
+                self._roll_back()
                 raise
 
     def answer(self, request: Request) -> Answer:
@@ -158,7 +158,7 @@ class SqliteStore:
                 purged = self._purge(connection, due)
                 connection.execute("COMMIT")
             except BaseException:
-                self._roll_back(connection)
+                self._roll_back()
                 raise
             return purge.after(looked_at, purged)
 
@@ -226,6 +226,8 @@ class SqliteStore:
                 "Use a file (sqlite:///verity.db), or create the client after the fork.",
                 parameter="base_url",
             )
+        if self._path is not None and identify(self._path) != self._file:
+            raise FileMoved  # before it is opened anew, which would make an empty ledger
         if self._connection is None:
             self._connection = connect(self._path, upgrade=self._upgrade)
         return self._connection
@@ -254,7 +256,10 @@ class SqliteStore:
                 purged += 1
         return purged
 
-    def _roll_back(self, connection: apsw.Connection) -> None:
+    def _roll_back(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

@@ -158,6 +158,30 @@ def test_a_callers_own_parts_are_used_and_stay_open() -> None:
         assert client.protect("k", act=lambda: 1) == 1
 
 
+class ReadsContent(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """Looks at what is sent without `request.read()`, which below httpx's own client is not needed."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append(request.content)
+        return _answer(request)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return self.handle_request(request)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_callers_own_transport_may_look_at_the_content() -> None:
+    transport = ReadsContent()
+    with SyncVerityClient(URL, "vt_test_x", "n", transport=transport) as client:
+        assert client.protect("k", act=lambda: 1) == 1
+    async with VerityClient(URL, "vt_test_x", "n", transport=transport) as async_client:
+        assert await async_client.protect("k", act=lambda: 1) == 1
+    assert transport.seen[0] == transport.seen[2] == b'{"effectKey":"k"}'
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_an_async_callers_own_client_is_used_and_stays_open() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(_answer)) as http:

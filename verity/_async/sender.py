@@ -98,6 +98,7 @@ class AsyncSender:
             stream=httpx.ByteStream(content),
             extensions=self._extensions,
         )
+        request.read()  # a caller's own transport may look at `request.content`, as below httpx's own client
         response = await self._transport.handle_async_request(request)
         await response.aread()
         return response

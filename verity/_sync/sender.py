@@ -99,6 +99,7 @@ class SyncSender:
             stream=httpx.ByteStream(content),
             extensions=self._extensions,
         )
+        request.read()  # a caller's own transport may look at `request.content`, as below httpx's own client
         response = self._transport.handle_request(request)
         response.read()
         return response

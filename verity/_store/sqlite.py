@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import apsw
@@ -22,6 +21,7 @@ from verity._ledger.transitions import apply
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
+from verity._store.clock import LedgerClock
 from verity._store.connection import FileMoved, connect, identify
 from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import COLUMNS, hash_key, next_id
@@ -58,17 +58,12 @@ DIALECT = Dialect(
 )
 
 
-def now_ms() -> int:
-    """The ledger's clock: ms since 1970."""
-    return time.time_ns() // 1_000_000
-
-
 class SqliteStore:
     """A ledger's data in one SQLite file, or in memory.
 
     Args:
         path: the file; None keeps everything in memory.
-        clock: ms since 1970; it decides when leases run out.
+        clock: ms since 1970, never going back; it decides when leases run out. The machine's, if None.
         new_token: makes lease tokens.
         upgrade: whether a file with an older schema is brought up to date; False refuses it.
 
@@ -80,16 +75,15 @@ class SqliteStore:
         self,
         path: str | None,
         *,
-        clock: Callable[[], int] = now_ms,
+        clock: Callable[[], int] | None = None,
         new_token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
         upgrade: bool = True,
     ) -> None:
         self._path = path
         self._upgrade = upgrade
-        self._clock = clock
+        self._now = clock or LedgerClock()
         self._new_token = new_token
         self._lock = threading.Lock()
-        self._latest_now = 0
         self._lost = False
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
         self._file = None if path is None else identify(path)
@@ -231,11 +225,6 @@ class SqliteStore:
         if self._connection is None:
             self._connection = connect(self._path, upgrade=self._upgrade)
         return self._connection
-
-    def _now(self) -> int:
-        """The clock, never going back within the process: a lease that has run out stays so."""
-        self._latest_now = max(self._latest_now, self._clock())
-        return self._latest_now
 
     def _transaction(self, connection: apsw.Connection, requests: Sequence[Request]) -> list[Answer]:
         writes = any(request.operation in EFFECT_OPERATIONS for request in requests)

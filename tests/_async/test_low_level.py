@@ -10,6 +10,8 @@ import pytest
 
 from tests._async.network import LOSE_ANSWER, Says
 from tests._async.world import AsyncWorld
+from tests.gather import async_until
+from tests.served import ServedLedger
 from verity import (
     CommitRequestBody,
     FailRequestBody,
@@ -19,6 +21,7 @@ from verity import (
     RenewRequestBody,
     ReportObserveBody,
     VerityApiError,
+    VerityClient,
     VerityConfigError,
     VerityValidationError,
 )
@@ -288,3 +291,15 @@ async def test_an_error_body_of_any_shape_is_survived(
     assert (caught.value.status_code, caught.value.code) == (418, code)
     assert said in str(caught.value)
     assert said in caught.value.message
+
+
+async def test_a_client_that_is_closed_in_an_act_commits_and_leaves_no_connection_open() -> None:
+    with ServedLedger() as served:
+        client = VerityClient(served.base_url, served.create_key(), "payments")
+
+        async def act() -> int:
+            await client.close()
+            return 7
+
+        assert await client.protect("closed", act=act) == 7
+        await async_until(lambda: not served.connections)

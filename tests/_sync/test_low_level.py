@@ -11,6 +11,8 @@ import pytest
 
 from tests._sync.network import LOSE_ANSWER, Says
 from tests._sync.world import SyncWorld
+from tests.gather import sync_until
+from tests.served import ServedLedger
 from verity import (
     CommitRequestBody,
     FailRequestBody,
@@ -19,6 +21,7 @@ from verity import (
     LeaseResponse,
     RenewRequestBody,
     ReportObserveBody,
+    SyncVerityClient,
     VerityApiError,
     VerityConfigError,
     VerityValidationError,
@@ -287,3 +290,15 @@ def test_an_error_body_of_any_shape_is_survived(world: SyncWorld, body: bytes, c
     assert (caught.value.status_code, caught.value.code) == (418, code)
     assert said in str(caught.value)
     assert said in caught.value.message
+
+
+def test_a_client_that_is_closed_in_an_act_commits_and_leaves_no_connection_open() -> None:
+    with ServedLedger() as served:
+        client = SyncVerityClient(served.base_url, served.create_key(), "payments")
+
+        def act() -> int:
+            client.close()
+            return 7
+
+        assert client.protect("closed", act=act) == 7
+        sync_until(lambda: not served.connections)

@@ -100,8 +100,7 @@ def test_sync_timers_share_one_lazy_daemon_thread(caplog: pytest.LogCaptureFixtu
         first.wait(30)
         raise LookupError("in the background")
 
-    for _ in range(20):
-        runtime.call_later(3600.0, lambda: fired.append("late"))
+    late = [runtime.call_later(3600.0, lambda: fired.append("late")) for _ in range(20)]
     (thread,) = set(_timer_threads()) - before
     assert thread.daemon
     runtime.call_later(0.0, lambda: fired.append("stopped")).stop()
@@ -109,6 +108,8 @@ def test_sync_timers_share_one_lazy_daemon_thread(caplog: pytest.LogCaptureFixtu
     runtime.call_later(0.02, last.set)
     runtime.call_later(0.0, first.set)
     assert last.wait(30)
+    for timer in late:
+        timer.stop()
     _end(runtime, before)
     assert not fired
     assert "in the background" in caplog.text
@@ -150,6 +151,23 @@ def test_a_sync_client_has_one_thread_however_many_calls() -> None:
         (thread,) = set(_timer_threads()) - before
     thread.join(30)
     assert not thread.is_alive(), "close() ends it"
+
+
+def test_a_closed_runtime_still_calls_what_is_planned() -> None:
+    """A client may be closed while acts go on in other threads: without renewals, others would act, too."""
+    before = set(_timer_threads())
+    runtime = SyncRuntime()
+    again, last = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        again.set()
+        runtime.call_later(0.02, last.set)
+
+    runtime.call_later(0.02, renew)
+    runtime.close()
+    assert again.wait(30)
+    assert last.wait(30)
+    _end(runtime, before)
 
 
 def test_ids_are_unique_and_the_clock_is_monotonic() -> None:

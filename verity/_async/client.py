@@ -126,7 +126,7 @@ class VerityClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the client's connections. Idempotent; parts that were handed in stay open."""
+        """Close the client's connections. Idempotent; calls under way go on, parts that were handed in stay open."""
         if not self._closed:
             self._closed = True
             self._runtime.close()

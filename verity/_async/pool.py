@@ -26,6 +26,7 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
         self._make_transport = make_transport
         self._max_connections = max_connections
         self._home = AsyncHome(self._close_idle)
+        self._closed = False
         self._start_anew()
         forget_in_child(self)
 
@@ -56,13 +57,14 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
                 return response
             finally:
                 in_use.discard(transport)
-                if idle is self._idle:
+                if idle is self._idle and not self._closed:
                     idle.append(transport)
                 else:  # closed, or moved to another event loop meanwhile
                     await transport.aclose()
 
     async def aclose(self) -> None:
-        """Close all idle connections. Requests under way are left to finish."""
+        """Close all idle connections. Calls under way are left to finish, each request on a connection of its own."""
+        self._closed = True
         await self._home.leave()
 
     async def _close_idle(self) -> None:

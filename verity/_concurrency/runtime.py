@@ -140,10 +140,9 @@ class SyncRuntime:
         return timer
 
     def close(self) -> None:
-        """End the threads; they finish the calls that they are in."""
+        """End the threads as soon as no timer is left: a lease is renewed for as long as its act goes on."""
         with self._changed:
             self._closed = self._threads > 0
-            self._planned.clear()
             self._changed.notify()
 
     def _await_in_a_thread(self) -> None:
@@ -172,8 +171,11 @@ class SyncRuntime:
                 self._is_awaited = True
 
     def _next_due(self) -> _ThreadTimer | None:
-        """Wait for the next timer that is due; None once the runtime is closed."""
-        while not self._closed:
+        """Wait for the next timer that is due; None once the runtime is closed and has none."""
+        while True:
+            if self._closed and all(timer.fn is None for _, _, timer in self._planned):
+                self._planned.clear()
+                return None
             if not self._planned:
                 self._changed.wait()
                 continue
@@ -184,7 +186,6 @@ class SyncRuntime:
             timer = heapq.heappop(self._planned)[2]
             if timer.fn is not None:
                 return timer
-        return None
 
 
 class _ThreadTimer:

@@ -27,6 +27,7 @@ class SyncTransportPool(httpx.BaseTransport):
         self._make_transport = make_transport
         self._max_connections = max_connections
         self._home = SyncHome(self._close_idle)
+        self._closed = False
         self._start_anew()
         forget_in_child(self)
 
@@ -57,13 +58,14 @@ class SyncTransportPool(httpx.BaseTransport):
                 return response
             finally:
                 in_use.discard(transport)
-                if idle is self._idle:
+                if idle is self._idle and not self._closed:
                     idle.append(transport)
                 else:  # closed, or moved to another event loop meanwhile
                     transport.close()
 
     def close(self) -> None:
-        """Close all idle connections. Requests under way are left to finish."""
+        """Close all idle connections. Calls under way are left to finish, each request on a connection of its own."""
+        self._closed = True
         self._home.leave()
 
     def _close_idle(self) -> None:

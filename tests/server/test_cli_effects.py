@@ -380,6 +380,18 @@ def test_on_a_terminal_it_is_a_table_in_colour(shell: Shell) -> None:
     assert '"refund_id": "re_1"' in shown
 
 
+def test_a_key_that_the_locale_can_not_show_is_shown_by_its_codes(shell: Shell) -> None:
+    shell.call("lease_effect", {"effectKey": "漢-1"})
+    shown = run_verity("effects", "list", "--database", shell.url, "--environment", "test", PYTHONIOENCODING="latin-1")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "\\u6f22-1" in shown.stdout
+    code, seen = on_terminal(
+        *("effects", "list", "--database", shell.url, "--environment", "test"), PYTHONIOENCODING="ascii"
+    )
+    assert code == 0
+    assert "\\u6f22-1" in seen
+
+
 def test_on_a_narrow_terminal_what_is_copied_stays_whole(shell: Shell) -> None:
     _, events = effects_on_terminal(shell, "events", "early", *IN, COLUMNS="80")
     _, listed = effects_on_terminal(shell, "list", COLUMNS="80")

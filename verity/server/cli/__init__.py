@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 _EXTRA = frozenset({"asyncpg", "click", "httptools", "jsonschema_rs", "rich", "uvicorn", "uvloop"})
@@ -10,6 +11,9 @@ _EXTRA = frozenset({"asyncpg", "click", "httptools", "jsonschema_rs", "rich", "u
 
 def main() -> None:
     """Run the command line; without the extra, say what to install and exit with 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A key that the locale's encoding does not have must not keep the other rows from being seen.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from verity.server.cli.group import cli
 

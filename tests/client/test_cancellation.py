@@ -14,15 +14,19 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
 
 from tests._async.network import AsyncFaultyTransport
-from tests.served import ServedLedger
+from tests._async.virtual import AsyncVirtualRuntime
+from tests.gather import async_until
+from tests.served import ServedLedger, TestClock
 from verity import (
     CommitUncertainError,
     EffectPreviouslyFailedError,
     SyncVerityClient,
+    VerityApiError,
     VerityClient,
     VerityValidationError,
 )
@@ -316,6 +320,56 @@ async def test_a_sync_act_has_its_context_and_leaves_the_loop_free(ledger: Serve
         await anyio.lowlevel.checkpoint()
         loop_is_free.set()
     assert seen[0] is not threading.main_thread()
+
+
+async def test_an_act_that_waited_for_a_thread_for_too_long_does_not_run() -> None:
+    """All threads may be busy for longer than its lease lasts, and another holder may have acted by then."""
+    clock = TestClock()
+    acts: list[int] = []
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    busy = [object() for _ in range(int(limiter.total_tokens))]
+    for each in busy:
+        limiter.acquire_on_behalf_of_nowait(each)
+    with ServedLedger(clock=clock) as ledger:
+        runtime = AsyncVirtualRuntime(clock)
+        async with (
+            VerityClient(
+                ledger.base_url, ledger.create_key(), "payments", auto_renew=False, _runtime=runtime
+            ) as client,
+            anyio.create_task_group() as group,
+        ):
+
+            async def run() -> None:
+                with pytest.raises(VerityApiError, match="stale_fence"):
+                    await client.protect("no-thread", act=lambda: acts.append(1))
+
+            group.start_soon(run)
+            await async_until(lambda: limiter.statistics().tasks_waiting == 1)
+            clock.advance(30_000)
+            await client.request_lease("payments", {"effectKey": "no-thread"})
+            for each in busy:
+                limiter.release_on_behalf_of(each)
+    assert not acts
+    assert limiter.borrowed_tokens == 0
+
+
+@ON_ASYNCIO
+async def test_an_act_that_waits_for_a_thread_can_be_cancelled(ledger: ServedLedger) -> None:
+    acts: list[int] = []
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    busy = [object() for _ in range(int(limiter.total_tokens))]
+    for each in busy:
+        limiter.acquire_on_behalf_of_nowait(each)
+    async with VerityClient(ledger.base_url, ledger.create_key(), "payments") as client:
+        task = asyncio.create_task(client.protect("waits-for-thread", act=lambda: acts.append(1)))
+        await async_until(lambda: limiter.statistics().tasks_waiting == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    for each in busy:
+        limiter.release_on_behalf_of(each)
+    assert not acts
+    assert limiter.borrowed_tokens == 0
 
 
 # --- what is not a function ---

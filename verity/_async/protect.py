@@ -91,13 +91,14 @@ class AsyncProtector:
             found = await self._observe(effect, lease)
             if found is not None:
                 return await self._commit(effect, lease, found, "observed")
-            await keeper.confirm()
-            try:
-                result = await effect.cancellation.call(effect.act)
-            except Exception as error:
-                await self._record_failure(effect, lease, error)
-                effect.cancellation.release()
-                raise
+            async with effect.cancellation.thread_for(effect.act):
+                await keeper.confirm()
+                try:
+                    result = await effect.cancellation.call(effect.act)
+                except Exception as error:
+                    await self._record_failure(effect, lease, error)
+                    effect.cancellation.release()
+                    raise
             return await self._commit(effect, lease, await async_settled("act", result), "acted")
 
     def _keep(self, effect: AsyncEffect, lease: LeaseResponse, requested_at: float) -> AsyncLeaseKeeper:

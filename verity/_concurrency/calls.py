@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -12,6 +13,8 @@ from verity.errors import VerityValidationError
 
 if TYPE_CHECKING:
     import asyncio
+
+    import anyio
 
 T = TypeVar("T")
 
@@ -90,6 +93,29 @@ def sync_settled(name: str, value: Any) -> Any:
     )
 
 
+class _AsyncThread(AbstractAsyncContextManager[None]):
+    """One of the event loop's limited number of worker threads, kept for one call."""
+
+    def __init__(self) -> None:
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    async def __aenter__(self) -> None:
+        import anyio.to_thread
+
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        await limiter.acquire_on_behalf_of(self)
+        self._limiter = limiter
+
+    def give_back(self) -> None:
+        """Others may have it. Idempotent."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.release_on_behalf_of(self)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.give_back()
+
+
 class AsyncCancellation:
     """Holds a cancellation back while something that must not be left half done finishes.
 
@@ -99,6 +125,17 @@ class AsyncCancellation:
 
     def __init__(self) -> None:
         self._pending: BaseException | None = None
+        self._thread: _AsyncThread | None = None
+
+    def thread_for(self, fn: AsyncAct[Any]) -> AbstractAsyncContextManager[None]:
+        """Waits for the worker thread in which `call` is to run `fn`, once; a coroutine function needs none.
+
+        An event loop has a limited number of them: one may be longer in coming than a lease lasts.
+        """
+        if is_async_callable(fn):
+            return nullcontext()
+        self._thread = _AsyncThread()
+        return self._thread
 
     async def call(self, fn: AsyncAct[T]) -> T:
         """Run the user's function: a coroutine here, anything else in a worker thread with its context variables.
@@ -110,8 +147,13 @@ class AsyncCancellation:
         import anyio.to_thread
 
         # In a tuple: trio refuses a function that returns a coroutine, as `lambda: refund(order)` does.
-        boxed = partial(anyio.to_thread.run_sync, lambda: (fn(),))
-        (value,) = await self.finish(boxed, restart=False)
+        limiter = None if self._thread is None else anyio.CapacityLimiter(1)
+        boxed = partial(anyio.to_thread.run_sync, lambda: (fn(),), limiter=limiter)
+        try:
+            (value,) = await self.finish(boxed, restart=False)
+        finally:
+            if self._thread is not None:
+                self._thread.give_back()
         if not inspect.isawaitable(value):
             return value
         if self._pending is not None and inspect.iscoroutine(value):
@@ -160,6 +202,10 @@ class SyncCancellation:
 
     def __init__(self) -> None:
         self._pending: BaseException | None = None
+
+    def thread_for(self, fn: SyncAct[Any]) -> AbstractContextManager[None]:  # noqa: ARG002 - the twin needs it
+        """This thread runs it."""
+        return nullcontext()
 
     def call(self, fn: SyncAct[T]) -> T:
         """Run the user's function here and now."""

@@ -90,13 +90,14 @@ class SyncProtector:
             found = self._observe(effect, lease)
             if found is not None:
                 return self._commit(effect, lease, found, "observed")
-            keeper.confirm()
-            try:
-                result = effect.cancellation.call(effect.act)
-            except Exception as error:
-                self._record_failure(effect, lease, error)
-                effect.cancellation.release()
-                raise
+            with effect.cancellation.thread_for(effect.act):
+                keeper.confirm()
+                try:
+                    result = effect.cancellation.call(effect.act)
+                except Exception as error:
+                    self._record_failure(effect, lease, error)
+                    effect.cancellation.release()
+                    raise
             return self._commit(effect, lease, sync_settled("act", result), "acted")
 
     def _keep(self, effect: SyncEffect, lease: LeaseResponse, requested_at: float) -> SyncLeaseKeeper:

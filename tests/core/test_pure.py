@@ -207,12 +207,40 @@ class Sealed(Exception):
         raise AttributeError(name)
 
 
+class Endless(Exception):
+    """Looks an attribute up in an attribute that it does not have: a common slip."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.response, name)
+
+
 def test_notes_add_up_and_never_raise() -> None:
     error = ValueError("x")
     add_note(error, "one")
     add_note(error, "two")
     assert error.__notes__ == ["one", "two"]  # type: ignore[attr-defined]  # Python 3.11 on
     add_note(Sealed(), "three")
+    add_note(Endless(), "four")
+
+
+class OddText(str):
+    """A text that does not behave."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        raise RuntimeError("boo")
+
+
+class Talkative(Exception):
+    """Its message is an odd one."""
+
+    def __str__(self) -> str:
+        return OddText("declined")
+
+
+def test_a_failure_is_described_whatever_its_message_is() -> None:
+    assert describe_failure(Talkative())["message"] == "declined"
 
 
 def test_a_broken_traceback_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def _stack_of(error: BaseException) -> str:
 
 
 def _fit(text: str, limit: int) -> str:
-    text = text.encode("utf-8", "replace").decode()
+    text = str.encode(text, "utf-8", "replace").decode()  # of a str of the user's own, too
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -47,8 +47,7 @@ def _fit_end(text: str, limit: int) -> str:
 
 def add_note(error: BaseException, note: str) -> None:
     """`error.add_note(note)` (PEP 678), also on Python 3.10, where the note is kept but not printed."""
-    notes = getattr(error, "__notes__", [])
     try:
-        error.__notes__ = [*notes, note]  # type: ignore[attr-defined]  # typed from 3.11 on
-    except Exception:  # noqa: BLE001 - an exception with slots or a __setattr__ of its own can't take a note
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]  # typed from 3.11 on
+    except Exception:  # noqa: BLE001 - an exception with slots or attributes of its own can't take a note
         return

@@ -131,6 +131,21 @@ def test_a_file_that_was_removed_or_replaced_takes_no_more_calls(
     store.close()
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_log_that_was_removed_takes_no_more_calls(suffix: str, tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "v.db"))
+    call = Caller(store)
+    call.commit("before")
+    file = tmp_path / f"v.db{suffix}"
+    file.rename(tmp_path / "aside")
+    assert call.refused("lease_effect", {"effectKey": "k"}) == (503, "unavailable")
+    (tmp_path / "aside").rename(file)
+    assert call("lease_effect", {"effectKey": "before"})["status"] == "cached_completed"
+    store.close()
+    assert call("lease_effect", {"effectKey": "k"})["status"] == "granted", "opened anew, it has another log"
+    store.close()
+
+
 def test_a_removed_file_is_not_made_anew_as_an_empty_ledger(tmp_path: Path) -> None:
     store = SqliteStore(str(tmp_path / "v.db"))
     Caller(store).commit("k")

@@ -6,6 +6,7 @@ connections (fixed in 3.51.3).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import apsw
@@ -17,10 +18,10 @@ BUSY_TIMEOUT_MS = 10_000
 
 
 class FileMoved(apsw.Error):
-    """The ledger's file was removed or replaced under the process that works on it."""
+    """A file of the ledger's was removed or replaced under the process that works on it."""
 
     def __init__(self) -> None:
-        super().__init__("the ledger's file was removed or replaced under this process")
+        super().__init__("the ledger's file, its -wal or its -shm was removed or replaced under this process")
 
 
 def read_path(url: str) -> str | None:
@@ -49,14 +50,23 @@ def read_path(url: str) -> str | None:
     return str(file)
 
 
-def identify(path: str) -> tuple[int, int] | None:
-    """Which file has this path now; None where there is none.
+def files_of(path: str | None) -> list[Path]:
+    """The files of a ledger: the database itself, its log and the log's index."""
+    return [] if path is None else [Path(path + suffix) for suffix in ("", "-wal", "-shm")]
 
-    A connection goes on with a file that has lost its name: what it commits is gone with its last process, and others,
-    who open the path, would be granted the same effects.
+
+def identify(files: Iterable[Path]) -> list[tuple[int, int] | None]:
+    """Which files have these names now.
+
+    A connection goes on with files that have lost their names: what it commits is gone with its last process, and
+    others, who open the path, would be granted the same effects.
     """
+    return [_identify(file) for file in files]
+
+
+def _identify(file: Path) -> tuple[int, int] | None:
     try:
-        found = Path(path).stat()
+        found = file.stat()
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -22,7 +22,7 @@ from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, ans
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
 from verity._store.clock import LedgerClock
-from verity._store.connection import FileMoved, connect, identify
+from verity._store.connection import FileMoved, connect, files_of, identify
 from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import COLUMNS, hash_key, next_id
 from verity._store.purging import DUE, PURGED, Candidate, Purge
@@ -86,7 +86,8 @@ class SqliteStore:
         self._lock = threading.Lock()
         self._lost = False
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
-        self._file = None if path is None else identify(path)
+        self._files = files_of(path)
+        self._opened = identify(self._files)
         self.transactions = 0
         forks.watch(self)
 
@@ -220,10 +221,14 @@ class SqliteStore:
                 "Use a file (sqlite:///verity.db), or create the client after the fork.",
                 parameter="base_url",
             )
-        if self._path is not None and identify(self._path) != self._file:
-            raise FileMoved  # before it is opened anew, which would make an empty ledger
+        found = identify(self._files)
         if self._connection is None:
+            if found[:1] != self._opened[:1]:
+                raise FileMoved  # opened anew, it would be an empty ledger
             self._connection = connect(self._path, upgrade=self._upgrade)
+            self._opened = identify(self._files)
+        elif found != self._opened:
+            raise FileMoved
         return self._connection
 
     def _transaction(self, connection: apsw.Connection, requests: Sequence[Request]) -> list[Answer]:

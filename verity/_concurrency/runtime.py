@@ -6,12 +6,14 @@ import heapq
 import itertools
 import logging
 import random
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.homes import forget_in_child
@@ -23,6 +25,18 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("verity")
 
 
+def clock_that_never_sleeps(clocks: Any = time, platform: str = sys.platform) -> Callable[[], float]:
+    """The monotonic clock that goes on while the machine is suspended, in seconds: leases run out meanwhile.
+
+    Python's own stands still on Linux and on macOS, where CLOCK_MONOTONIC is another clock than Python's.
+    """
+    clock_id = getattr(clocks, "CLOCK_MONOTONIC" if platform == "darwin" else "CLOCK_BOOTTIME", None)
+    return clocks.monotonic if clock_id is None else partial(clocks.clock_gettime, clock_id)
+
+
+_monotonic = clock_that_never_sleeps()
+
+
 class Timer(Protocol):
     """A call that is planned; `stop()` is idempotent, and afterwards the call neither starts nor starts another."""
 
@@ -32,7 +46,7 @@ class Timer(Protocol):
 class AsyncRuntime:
     """Clock, sleep, randomness, ids and timers of the async client. Tests hand in one of their own."""
 
-    monotonic: Callable[[], float] = staticmethod(time.monotonic)
+    monotonic: Callable[[], float] = staticmethod(_monotonic)
     random: Callable[[], float] = staticmethod(random.random)
 
     def new_id(self) -> str:
@@ -104,7 +118,7 @@ class SyncRuntime:
     would otherwise let the other leases run out, one behind the other. Whoever comes back to find one waiting ends.
     """
 
-    monotonic: Callable[[], float] = staticmethod(time.monotonic)
+    monotonic: Callable[[], float] = staticmethod(_monotonic)
     random: Callable[[], float] = staticmethod(random.random)
 
     def __init__(self) -> None:

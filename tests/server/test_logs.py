@@ -18,6 +18,7 @@ from tests.server.process import serving
 from tests.server.test_app import KEY, FailingStorage
 from tests.server.test_connections import until_closed
 from verity._ledger.calls import Answer, Request
+from verity.server.api_keys import mint
 from verity.server.app import create_app
 from verity.server.logs import LINES_A_SECOND, JsonFormatter, PlainFormatter, Throttle
 from verity.server.settings import ServerSettings
@@ -129,6 +130,7 @@ def test_a_library_may_say_a_few_lines_a_second() -> None:
     assert passed("uvicorn.error", 10.9, level=logging.ERROR) == [None], "junk hides no error"
     assert passed("asyncio", 10.9) == [None], "and nothing of others"
     assert passed("verity.server", 10.9, times=100) == [None] * 100
+    assert passed("verity.server.strangers", 10.9, times=100) == few
     assert passed("uvicorn.error", 11.0, times=100) == [101 - LINES_A_SECOND, *few[1:]]
     assert passed("uvicorn.error", 9.0) == [100 - LINES_A_SECOND], "a clock that is set back silences nobody"
     assert passed("uvicorn.error", 12.0, times=5) == few
@@ -141,3 +143,13 @@ def test_junk_does_not_fill_the_log(tmp_path: Path) -> None:
                 junk.sendall(b"junk\r\n\r\n")
                 assert until_closed(junk).startswith(b"HTTP/1.1 400 ")
         assert 0 < server.log.count("Invalid HTTP request received.") < 300
+
+
+def test_strangers_do_not_fill_the_log_while_the_storage_is_away(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        (tmp_path / "verity.db").unlink()
+        with httpx.Client(base_url=server.base_url) as client:
+            for _ in range(100):
+                assert client.get(server.base_url.replace("/v1", "/readyz")).status_code == 503
+                assert client.get("/effects", headers={"Authorization": f"Bearer {mint('live')}"}).status_code == 503
+        assert 0 < server.log.count("storage did not answer") < 100

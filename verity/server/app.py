@@ -24,7 +24,7 @@ from verity.server import metrics, problems
 from verity.server.auth import Authenticator
 from verity.server.contract import load_spec, read_operations
 from verity.server.exchange import AsgiExchange, Call, ClientGone, Exchange, Receive, Scope, Send
-from verity.server.logs import describe
+from verity.server.logs import STRANGERS, describe
 from verity.server.metrics import Metrics, Outcome
 from verity.server.problems import Problem
 from verity.server.rates import RateLimit
@@ -34,6 +34,7 @@ from verity.server.storage import Storage, StorageError
 from verity.server.waiting import WaitingRoom
 
 _logger = logging.getLogger("verity.server")
+_strangers = logging.getLogger(STRANGERS)
 
 _MAX_QUERY_PARAMETERS = 50
 # What a holder says of an effect that it was granted. Refused, it would leave behind what nobody knows of.
@@ -87,7 +88,8 @@ class LedgerApp:
         except Problem as problem:
             answer = problems.to_answer(problem, request_id)
         except (StorageError, asyncio.TimeoutError) as error:
-            _logger.error("storage did not answer: %s", describe(error), extra={"requestId": request_id})
+            # Only a probe, or who has a key to be looked up, gets here: calls are answered, whatever ails the storage.
+            _strangers.error("storage did not answer: %s", describe(error), extra={"requestId": request_id})
             answer = problems.to_answer(problems.unavailable(), request_id)
         except asyncio.CancelledError:  # the server ends, and its time to do so in good order is over
             _logger.error("a request was given up: the server ends", extra={"requestId": request_id})

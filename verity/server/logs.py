@@ -19,6 +19,9 @@ LogFormat = Literal["plain", "json"]
 LINES_A_SECOND = 5
 """Of a library's logger, for each level: what uvicorn says of junk, it says to anybody who sends it."""
 
+STRANGERS = "verity.server.strangers"
+"""The logger for what a caller causes before it is known who it is."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -54,7 +57,9 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 class Throttle(logging.Filter):
-    """Lets `LINES_A_SECOND` of a library's logger pass, and has the next one say how many were dropped."""
+    """Lets `LINES_A_SECOND` of a library's logger pass, and of the strangers', and has the next one say how many were
+    dropped.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,8 +67,8 @@ class Throttle(logging.Filter):
         self._counts: dict[tuple[str, int], tuple[int, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record passes. Verity's own do: what a caller without a key can cause is the access log alone."""
-        if record.name.partition(".")[0] == "verity":
+        """Whether the record passes. Verity's own do: what else a caller without a key can cause is the access log."""
+        if record.name.partition(".")[0] == "verity" and record.name != STRANGERS:
             return True
         second = int(record.created)
         with self._lock:

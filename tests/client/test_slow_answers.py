@@ -1,4 +1,4 @@
-"""Answers that trickle in: the timeout is for all of one, not for each byte. Loopback sockets."""
+"""Answers that trickle in: the timeout is for all of one, not for each byte. And one that nobody asked for."""
 
 from __future__ import annotations
 
@@ -94,3 +94,28 @@ async def test_each_answer_of_a_connection_has_its_own_time() -> None:
             for timeout_s in (first_s, 30.0):
                 response = await transport.handle_async_request(_request(url, timeout_s))
                 assert await response.aread() == b"{}"
+
+
+def _answer_twice(connection: socket.socket, number: int) -> None:
+    if number == 0:
+        connection.sendall(_WHOLE + _WHOLE)
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_requests() -> None:
+    """It may be about another effect. The next request has a new connection, which nobody answers here."""
+    with _server(_answer_twice) as url:
+        async with aclosing(AsyncOneConnectionTransport(ssl_context=False)) as transport:
+            response = await transport.handle_async_request(_request(url, 30.0))
+            assert await response.aread() == b"{}"
+            with pytest.raises(httpx.ReadTimeout):
+                await transport.handle_async_request(_request(url, 0.2))
+
+
+def test_nor_a_threads() -> None:
+    with (
+        _server(_answer_twice) as url,
+        closing(SyncOneConnectionTransport(ssl_context=False)) as transport,
+    ):
+        assert transport.handle_request(_request(url, 30.0)).read() == b"{}"
+        with pytest.raises(httpx.ReadTimeout):
+            transport.handle_request(_request(url, 0.2))

@@ -34,7 +34,12 @@ class _AsyncOneConnection:
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send one request; the caller reads the answer to its end before it sends another one."""
         connection = self._connection
-        if connection is None or connection.has_expired() or not connection.is_available():
+        if (
+            connection is None
+            or connection.has_expired()
+            or not connection.is_available()
+            or _answers_unasked(connection)
+        ):
             await self.aclose()
             connection = self._connection = httpcore.AsyncHTTPConnection(
                 origin=request.url.origin,
@@ -49,6 +54,16 @@ class _AsyncOneConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
+
+
+def _answers_unasked(connection: httpcore.AsyncHTTPConnection) -> bool:
+    """Whether more has come than the answer to the last request: httpcore would take it for the answer to the next one,
+    and so another effect's result for this one's.
+
+    httpcore does not tell, so its private attributes are read; were they ever renamed, only this look would be lost.
+    """
+    state = getattr(getattr(connection, "_connection", None), "_h11_state", None)
+    return state is not None and bool(state.trailing_data[0])
 
 
 class _Network(httpcore.AsyncNetworkBackend):

@@ -35,7 +35,12 @@ class _SyncOneConnection:
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send one request; the caller reads the answer to its end before it sends another one."""
         connection = self._connection
-        if connection is None or connection.has_expired() or not connection.is_available():
+        if (
+            connection is None
+            or connection.has_expired()
+            or not connection.is_available()
+            or _answers_unasked(connection)
+        ):
             self.close()
             connection = self._connection = httpcore.HTTPConnection(
                 origin=request.url.origin,
@@ -50,6 +55,16 @@ class _SyncOneConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _answers_unasked(connection: httpcore.HTTPConnection) -> bool:
+    """Whether more has come than the answer to the last request: httpcore would take it for the answer to the next one,
+    and so another effect's result for this one's.
+
+    httpcore does not tell, so its private attributes are read; were they ever renamed, only this look would be lost.
+    """
+    state = getattr(getattr(connection, "_connection", None), "_h11_state", None)
+    return state is not None and bool(state.trailing_data[0])
 
 
 class _Network(httpcore.NetworkBackend):

@@ -116,6 +116,23 @@ def test_a_librarys_exception_is_one_line_and_quotes_nothing(formatter: logging.
     assert "\n" not in line
 
 
+@pytest.mark.parametrize("formatter", [PlainFormatter(), JsonFormatter()])
+def test_of_what_asyncio_says_of_a_lost_exception_one_line_is_kept(
+    formatter: logging.Formatter, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = asyncio.new_event_loop()
+    lost = loop.create_future()
+    lost.set_exception(ValueError("secret"))
+    del lost
+    loop.close()
+    (said,) = caplog.records
+    assert "secret" in said.getMessage()
+    line = formatter.format(said)
+    assert "Future exception was never retrieved" in line
+    assert "secret" not in line
+    assert "\n" not in line
+
+
 def test_a_library_may_say_a_few_lines_a_second() -> None:
     throttle = Throttle()
 

@@ -34,7 +34,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _first_line(record),
             **_extra(record),
         }
         return json.dumps(fields, ensure_ascii=False, default=str)
@@ -45,8 +45,15 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        line = f"{self.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}"
+        line = f"{self.formatTime(record)} {record.levelname} {record.name}: {_first_line(record)}"
         return " ".join([line, *(f"{name}={value}" for name, value in _extra(record).items())])
+
+
+def _first_line(record: logging.LogRecord) -> str:
+    """The message; of asyncio's only what it says itself. The lines below it quote tasks and callbacks: their
+    exceptions, and what they were called with.
+    """
+    return (record.getMessage().splitlines() or [""])[0]
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

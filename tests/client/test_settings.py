@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import verity
-from verity import ConflictRetryConfig, SyncVerityClient, VerityClient, VerityConfigError
+from verity import CommitUncertainError, ConflictRetryConfig, SyncVerityClient, VerityClient, VerityConfigError
 
 CLIENTS = [VerityClient, SyncVerityClient]
 URL = "https://ledger.example.com/v1"
@@ -190,6 +190,32 @@ async def test_an_async_callers_own_client_is_used_and_stays_open() -> None:
         await client.aclose()
         await client.close()
         assert not http.is_closed
+
+
+def _redirect(request: httpx.Request) -> httpx.Response:
+    if request.url.path == "/status":
+        return httpx.Response(200, json={"status": "all is well"})
+    if request.url.path.endswith("/commit"):
+        return httpx.Response(301, headers={"location": "/status"})
+    return _answer(request)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_page_that_a_callers_own_client_was_redirected_to_confirms_nothing() -> None:
+    """After a 301, 302 or 303 it is asked for with GET: nobody has read the commit."""
+    settings: Any = {"transport": httpx.MockTransport(_redirect), "follow_redirects": True}
+    with (
+        httpx.Client(**settings) as http,
+        SyncVerityClient(URL, "vt_test_x", "n", http_client=http) as client,
+        pytest.raises(CommitUncertainError, match="HTTP 301"),
+    ):
+        client.protect("k", act=lambda: 1)
+    async with (
+        httpx.AsyncClient(**settings) as async_http,
+        VerityClient(URL, "vt_test_x", "n", http_client=async_http) as async_client,
+    ):
+        with pytest.raises(CommitUncertainError, match="HTTP 301"):
+            await async_client.protect("k", act=lambda: 1)
 
 
 def test_every_request_has_its_headers_and_its_timeout() -> None:

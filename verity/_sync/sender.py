@@ -83,7 +83,7 @@ class SyncSender:
         """
         content = b"" if json is None else encode_json(json)
         if self._http_client is not None:
-            return self._http_client.request(
+            response = self._http_client.request(
                 method,
                 self._base_url + url,
                 headers={**self._headers, **trace_headers(), **(headers or {})},
@@ -91,6 +91,8 @@ class SyncSender:
                 params=params,
                 timeout=self._timeout,
             )
+            # A POST that was redirected as a GET was read by nobody: the redirect is the answer, not what it led to.
+            return response if response.request.method == method.upper() else response.history[0]
         # A stream of our own keeps httpx from working out, for every request, what it would do with any body.
         request = httpx.Request(
             method,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from verity._store import forks
 from verity._store.connection import read_path
 from verity._store.group import LoopGroupCommit, ThreadGroupCommit
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite import SqliteStore, now_ms
 
 
 class OpenLedger:
@@ -50,7 +50,7 @@ def open_ledger(url: str, *, clock: Callable[[], int] | None = None, upgrade: bo
     path = read_path(url)
     with forks.held_off():
         if path is None or clock is not None:
-            return OpenLedger(SqliteStore(path, clock=clock, upgrade=upgrade))
+            return OpenLedger(SqliteStore(path, clock=clock or now_ms, upgrade=upgrade))
         ledger = _open.get(path)
         if ledger is None:
             ledger = _open[path] = OpenLedger(SqliteStore(path, upgrade=upgrade))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import apsw
@@ -21,7 +22,6 @@ from verity._ledger.transitions import apply
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
-from verity._store.clock import LedgerClock
 from verity._store.connection import FileMoved, connect, files_of, identify
 from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import COLUMNS, hash_key, next_id
@@ -58,12 +58,21 @@ DIALECT = Dialect(
 )
 
 
+def now_ms() -> int:
+    """The machine's clock: ms since 1970.
+
+    All processes that work on a file see the same one, also where it is set back: leases last longer then. A process
+    that went on by a time of its own would take the others' leases for run out, and grant their effects to another.
+    """
+    return time.time_ns() // 1_000_000
+
+
 class SqliteStore:
     """A ledger's data in one SQLite file, or in memory.
 
     Args:
         path: the file; None keeps everything in memory.
-        clock: ms since 1970, never going back; it decides when leases run out. The machine's, if None.
+        clock: ms since 1970; it decides when leases run out.
         new_token: makes lease tokens.
         upgrade: whether a file with an older schema is brought up to date; False refuses it.
 
@@ -75,13 +84,13 @@ class SqliteStore:
         self,
         path: str | None,
         *,
-        clock: Callable[[], int] | None = None,
+        clock: Callable[[], int] = now_ms,
         new_token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
         upgrade: bool = True,
     ) -> None:
         self._path = path
         self._upgrade = upgrade
-        self._now = clock or LedgerClock()
+        self._now = clock
         self._new_token = new_token
         self._lock = threading.Lock()
         self._lost = False

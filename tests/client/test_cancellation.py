@@ -395,15 +395,19 @@ async def test_a_generator_function_is_refused_before_any_call(ledger: ServedLed
     async def async_refunds() -> AsyncIterator[int]:
         yield 1
 
+    class Refunds:
+        def __call__(self) -> Iterator[int]:
+            yield 1
+
     network = AsyncFaultyTransport()
     async with _client(ledger, network) as client:
-        for fn in (refunds, async_refunds, partial(refunds)):
+        for fn in (refunds, async_refunds, partial(refunds), Refunds()):
             for arguments in ({"act": fn}, {"act": lambda: 1, "observe": fn}):
                 with pytest.raises(VerityValidationError, match="without yield"):
                     await client.protect("generator", **arguments)
     assert not network.sent
     with SyncVerityClient(ledger.base_url, ledger.create_key(), "payments") as sync_client:
-        for fn in (refunds, async_refunds):
+        for fn in (refunds, async_refunds, Refunds()):
             with pytest.raises(VerityValidationError, match="without yield"):
                 sync_client.protect("generator", act=fn)
 

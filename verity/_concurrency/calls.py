@@ -69,7 +69,8 @@ def _not_callable(name: str, value: object, takes: str) -> VerityValidationError
 def _refuse_generator(name: str, fn: object) -> None:
     """Calling it would run none of it, and look like success."""
     fn = _unwrapped(fn)
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+    functions = (fn, getattr(type(fn), "__call__", None))  # noqa: B004 - the method itself is wanted
+    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in functions):
         raise VerityValidationError(
             f"{name} is a generator function: return its result, without yield.", parameter=name
         )

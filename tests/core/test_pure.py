@@ -162,6 +162,46 @@ def test_an_int_of_the_users_own_is_taken_as_a_number(value: Any) -> None:
     assert round_trip(value, "result") in ({"a": 1}, [2])
 
 
+class Refund:
+    """As the objects of Stripe's SDK are since they are no dicts any more."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.fields
+
+
+@pytest.mark.parametrize(
+    ("value", "comes_back"),
+    [
+        (Refund(id="re_1"), {"id": "re_1"}),
+        (
+            {"refunds": (Refund(id="re_1", charge=Refund(id="ch_1")), 2)},
+            {"refunds": [{"id": "re_1", "charge": {"id": "ch_1"}}, 2]},
+        ),
+    ],
+)
+def test_an_object_with_to_dict_comes_back_as_a_dict(value: Any, comes_back: Any) -> None:
+    assert round_trip(value, "result") == comes_back
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Refund(at=datetime.now(timezone.utc)), r"^result\.at is of type datetime"),
+        (Refund(n=math.nan), "result.n is nan"),
+        (type("Odd", (), {"to_dict": lambda self: self})(), "nested deeper than 200 levels or contains itself"),
+        (type("Odd", (), {"to_dict": lambda self: 1 / 0})(), r"could not be read as JSON \(ZeroDivisionError\)"),
+        (type("Odd", (), {"to_dict": None})(), "is of type Odd, which is not JSON"),
+        (Refund, "is of type type, which is not JSON"),
+    ],
+)
+def test_what_to_dict_returns_has_to_be_json(value: Any, said: str) -> None:
+    with pytest.raises(VerityValidationError, match=said):
+        round_trip(value, "result")
+
+
 # --- Retry-After ---
 
 

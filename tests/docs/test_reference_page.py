@@ -59,18 +59,28 @@ class Page:
                 self._loop.run_until_complete(closed)
 
 
+class StripeObject:
+    """What the provider's SDK returns: no dict (in stripe 16)."""
+
+    def __init__(self, fields: Space) -> None:
+        self.fields = fields
+
+    def to_dict(self) -> Space:
+        return self.fields
+
+
 class Stripe:
     """The outside world: a payment provider in which refunds can be made and found."""
 
     def __init__(self) -> None:
-        self.refunds: list[Space] = []
+        self.refunds: list[StripeObject] = []
         self.Refund = self
 
     def list(self, *, charge: str, limit: int) -> Any:
-        return types.SimpleNamespace(data=[each for each in self.refunds if each["charge"] == charge][:limit])
+        return types.SimpleNamespace(data=[each for each in self.refunds if each.fields["charge"] == charge][:limit])
 
-    def create(self, **fields: Any) -> Space:
-        self.refunds.append({"id": f"re_{len(self.refunds)}", **fields})
+    def create(self, **fields: Any) -> StripeObject:
+        self.refunds.append(StripeObject({"id": f"re_{len(self.refunds)}", **fields}))
         return self.refunds[-1]
 
 
@@ -134,7 +144,7 @@ def test_protect_and_the_workflow(page: Page, monkeypatch: pytest.MonkeyPatch) -
     page.run("workflow")
     page.run("workflow")
     assert done == ["validated", "sent"]
-    assert [each["charge"] for each in stripe.refunds] == ["ch_1", "ch_2"]
+    assert [each.fields["charge"] for each in stripe.refunds] == ["ch_1", "ch_2"]
 
 
 def test_the_low_level_calls(page: Page, ledger: ServedLedger) -> None:

@@ -211,7 +211,8 @@ class VerityClient:
             on_observe_error: overrides the client's.
 
         Returns:
-            The JSON round trip of act's (or observe's) result: a tuple comes back as a list, this time too.
+            The JSON round trip of act's (or observe's) result: a tuple comes back as a list, this time too, and an
+            object that is no JSON but has a method `to_dict` as what that returns.
 
         Raises:
             VerityConfigError, VerityValidationError: something is wrong with the arguments; nothing was sent.

@@ -27,14 +27,19 @@ def encode_json(value: Any) -> bytes:
 
 
 def round_trip(value: Any, parameter: str) -> Any:
-    """Return the value as every later caller will read it: `(1, 2)` comes back as `[1, 2]`.
+    """Return the value as every later caller will read it: `(1, 2)` comes back as `[1, 2]`, and an object that is no
+    JSON, but has a method `to_dict`, as those of Stripe's SDK have, as what that returns.
 
     Raises:
         VerityValidationError: it is not JSON, too deep, or over 64 KB; `parameter` names the place.
     """
     if value is None or value is True or value is False:
         return value
-    return json.loads(encode(value, parameter))
+    try:
+        text = encode(value, parameter)
+    except VerityValidationError:
+        text = encode(_with_dicts(value, parameter), parameter)
+    return json.loads(text)
 
 
 def encode(value: Any, parameter: str) -> str:
@@ -52,9 +57,9 @@ def encode(value: Any, parameter: str) -> str:
     except UnicodeEncodeError:
         raise _refuse(parameter, "contains a lone surrogate, which UTF-8 cannot carry") from None
     except RecursionError:
-        raise _refuse(parameter, f"is nested deeper than {MAX_DEPTH} levels or contains itself") from None
+        raise _too_deep(parameter) from None
     except Exception as error:  # code of the user's own types runs here and may raise anything
-        raise _refuse(parameter, f"could not be read as JSON ({type(error).__name__})") from error
+        raise _unreadable(parameter, error) from error
     if size > MAX_PAYLOAD_BYTES:
         raise _refuse(
             parameter,
@@ -96,7 +101,34 @@ def _check(value: Any, place: str, depth: int) -> None:
         )
 
 
+def _with_dicts(value: Any, parameter: str) -> Any:
+    """A copy with what `to_dict` returns in the place of objects that have it."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: copy(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [copy(item) for item in value]
+        to_dict = getattr(type(value), "to_dict", None)
+        return copy(to_dict(value)) if callable(to_dict) else value
+
+    try:
+        return copy(value)
+    except RecursionError:
+        raise _too_deep(parameter) from None
+    except Exception as error:
+        raise _unreadable(parameter, error) from error
+
+
 def _refuse(parameter: str, problem: str) -> VerityValidationError:
     if len(parameter) > 200:
         parameter = parameter[:200] + "…"
     return VerityValidationError(f"{parameter} {problem}.", parameter=parameter)
+
+
+def _too_deep(parameter: str) -> VerityValidationError:
+    return _refuse(parameter, f"is nested deeper than {MAX_DEPTH} levels or contains itself")
+
+
+def _unreadable(parameter: str, error: Exception) -> VerityValidationError:
+    return _refuse(parameter, f"could not be read as JSON ({type(error).__name__})")

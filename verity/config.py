@@ -18,6 +18,9 @@ OnObserveError = Literal["raise", "act"]
 DEFAULT_LEASE_DURATION_MS = 30_000
 """What a ledger grants when a lease request names no duration."""
 
+MAX_TIMEOUT_S = 1_000_000_000
+"""Some thirty years; a good deal more is too much for a socket."""
+
 EMBEDDED_SCHEME = "sqlite:"
 
 
@@ -111,8 +114,8 @@ def read_settings(
     _check_flag("auto_renew", auto_renew)
     if not is_number(renew_at_fraction) or not 0.3 <= renew_at_fraction <= 0.9:
         raise _wrong("renew_at_fraction", "a number from 0.3 to 0.9", renew_at_fraction)
-    if not is_number(request_timeout_s) or request_timeout_s <= 0:
-        raise _wrong("request_timeout_s", "a finite number of seconds above 0", request_timeout_s)
+    if not is_number(request_timeout_s) or not 0 < request_timeout_s <= MAX_TIMEOUT_S:
+        raise _wrong("request_timeout_s", f"seconds above 0, at most {MAX_TIMEOUT_S:,}", request_timeout_s)
     if conflict_retry is not None and not isinstance(conflict_retry, ConflictRetryConfig):
         raise _wrong("conflict_retry", "a ConflictRetryConfig", conflict_retry)
     if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):

@@ -107,6 +107,8 @@ async def test_wrong_parts_are_refused(world: AsyncWorld) -> None:
         case.run(lease_duration_ms=1)
     with pytest.raises(VerityConfigError, match="namespace"):
         world.client.workflow("a/b").case("c").run()
+    with pytest.raises(VerityValidationError, match="agent_id"):
+        await case.run(agent_id="a").protect("step", act=world.act, agent_id="")
     with pytest.raises(VerityValidationError, match="name"):
         await case.run().protect("", act=world.act)
     assert not world.network.sent

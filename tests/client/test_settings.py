@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
         ({"renew_at_fraction": "0.5"}, "renew_at_fraction", "0.3 to 0.9"),
         ({"request_timeout_s": 0}, "request_timeout_s", "above 0"),
         ({"request_timeout_s": True}, "request_timeout_s", "above 0"),
+        ({"request_timeout_s": sys.maxsize}, "request_timeout_s", "at most 1,000,000,000"),
         ({"conflict_retry": {"max_attempts": 3}}, "conflict_retry", "ConflictRetryConfig"),
         ({"logger": "verity"}, "logger", "logging.Logger"),
         ({"on_observe_error": "ignore"}, "on_observe_error", '"raise" or "act"'),

@@ -168,7 +168,7 @@ class AsyncRun:
             observe=observe,
             namespace=namespace,
             effect_name=name if effect_name is None else effect_name,
-            agent_id=agent_id or self._agent_id,
+            agent_id=self._agent_id if agent_id is None else agent_id,
             lease_duration_ms=self._lease_duration_ms if lease_duration_ms is None else lease_duration_ms,
             input_json=input_json,
             on_conflict=on_conflict,

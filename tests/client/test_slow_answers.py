@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import aclosing, closing, contextmanager, suppress
 
 import httpx
 import pytest
+import trustme
 
 from verity._async.connection import AsyncOneConnectionTransport
 from verity._sync.connection import SyncOneConnectionTransport
@@ -118,4 +120,51 @@ def test_nor_a_threads() -> None:
     ):
         assert transport.handle_request(_request(url, 30.0)).read() == b"{}"
         with pytest.raises(httpx.ReadTimeout):
+            transport.handle_request(_request(url, 0.2))
+
+
+@contextmanager
+def _tls_server() -> Iterator[tuple[str, ssl.SSLContext]]:
+    """One connection, whose first request gets two answers, each a record of its own, in one packet."""
+    authority, mine, theirs = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(mine)
+    authority.configure_trust(theirs)
+
+    def answer(connection: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
+        while data := connection.recv(65_536):
+            incoming.write(data)
+            with suppress(ssl.SSLWantReadError):
+                tls.do_handshake()
+                tls.read(65_536)
+                tls.write(_WHOLE)
+                tls.write(_WHOLE)
+            connection.sendall(outgoing.read())
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        with connection, suppress(OSError):
+            answer(connection, mine.wrap_bio(incoming, outgoing, server_side=True), incoming, outgoing)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}/", theirs
+        thread.join(_GIVES_UP_AFTER_S)
+
+
+async def test_nor_is_one_that_tls_still_holds() -> None:
+    """It is neither on the socket any more nor was it read."""
+    with _tls_server() as (url, context):
+        async with aclosing(AsyncOneConnectionTransport(context)) as transport:
+            response = await transport.handle_async_request(_request(url, 30.0))
+            assert await response.aread() == b"{}"
+            with pytest.raises(httpx.ConnectTimeout):
+                await transport.handle_async_request(_request(url, 0.2))
+
+
+def test_nor_is_one_that_tls_still_holds_a_threads() -> None:
+    with _tls_server() as (url, context), closing(SyncOneConnectionTransport(context)) as transport:
+        assert transport.handle_request(_request(url, 30.0)).read() == b"{}"
+        with pytest.raises(httpx.ConnectTimeout):
             transport.handle_request(_request(url, 0.2))

@@ -107,4 +107,21 @@ class _Stream(httpcore.NetworkStream):
         return _Stream(self._stream.start_tls(*args, **options))
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        found = self._stream.get_extra_info(info)
+        if info == "is_readable" and not found:  # httpcore asks it before each request, and drops the connection
+            return _holds_more(self._stream.get_extra_info("ssl_object"))
+        return found
+
+
+def _holds_more(tls: object) -> bool:
+    """Whether TLS took more off the socket than was read of it: an answer that nobody asked for, or the end.
+
+    A socket of `ssl` takes one record at a time, all of which is read.
+    """
+    if not isinstance(tls, ssl.SSLObject):
+        return False
+    try:
+        tls.read(1)
+    except ssl.SSLError as error:
+        return not isinstance(error, ssl.SSLWantReadError)
+    return True

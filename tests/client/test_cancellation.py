@@ -353,6 +353,43 @@ async def test_an_act_that_waited_for_a_thread_for_too_long_does_not_run() -> No
     assert limiter.borrowed_tokens == 0
 
 
+async def test_no_thread_is_kept_while_a_lease_is_confirmed() -> None:
+    """On trio the ledger's name is looked up in one: acts that kept all of them would wait there for each other."""
+    clock = TestClock()
+    network = AsyncFaultyTransport()
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    busy = [object() for _ in range(int(limiter.total_tokens))]
+    for each in busy:
+        limiter.acquire_on_behalf_of_nowait(each)
+    free: list[float] = []
+    network.faults["renew"] = [lambda: free.append(limiter.available_tokens)]
+    with ServedLedger(clock=clock) as ledger:
+        async with (
+            VerityClient(
+                ledger.base_url,
+                ledger.create_key(),
+                "payments",
+                auto_renew=False,
+                transport=network,
+                _runtime=AsyncVirtualRuntime(clock),
+            ) as client,
+            anyio.create_task_group() as group,
+        ):
+
+            async def run() -> None:
+                assert await client.protect("late-thread", act=lambda: 7) == 7
+
+            group.start_soon(run)
+            await async_until(lambda: limiter.statistics().tasks_waiting == 1)
+            clock.advance(25_000)
+            limiter.release_on_behalf_of(busy.pop())
+    for each in busy:
+        limiter.release_on_behalf_of(each)
+    await network.aclose()
+    assert free == [1]
+    assert network.operations() == ["lease", "renew", "commit"]
+
+
 @ON_ASYNCIO
 async def test_an_act_that_waits_for_a_thread_can_be_cancelled(ledger: ServedLedger) -> None:
     acts: list[int] = []

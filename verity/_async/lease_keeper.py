@@ -69,12 +69,12 @@ class AsyncLeaseKeeper:
         Raises:
             VerityError: it is lost, or it is unknown whether it is.
         """
-        if not self._is_due():
+        if not self.is_due():
             return
         requested_at = self._runtime.monotonic()
         await self._ledger.renew(self._namespace, self._extension())
         self._requested_at = max(self._requested_at, requested_at)
-        if self._is_due():
+        if self.is_due():
             key = self._tokens["effectKey"]
             raise VerityConnectionError(
                 f"The renewal of the lease on effect {key!r} took so long that the lease may have run out again; "
@@ -82,7 +82,8 @@ class AsyncLeaseKeeper:
                 effect_key=key,
             )
 
-    def _is_due(self) -> bool:
+    def is_due(self) -> bool:
+        """Whether so little of the lease is left that act may not begin on it."""
         return self._runtime.monotonic() >= next_renewal_at(self._requested_at, self._duration_s, self._fraction)
 
     def _extension(self) -> Wire:

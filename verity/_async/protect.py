@@ -91,8 +91,8 @@ class AsyncProtector:
             found = await self._observe(effect, lease)
             if found is not None:
                 return await self._commit(effect, lease, found, "observed")
-            async with effect.cancellation.thread_for(effect.act):
-                await keeper.confirm()
+            await keeper.confirm()
+            async with effect.cancellation.thread_for(effect.act, keeper):
                 try:
                     result = await effect.cancellation.call(effect.act)
                 except Exception as error:

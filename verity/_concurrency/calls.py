@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from verity._concurrency.loops import asyncio_loop
 from verity.errors import VerityValidationError
@@ -94,13 +94,27 @@ def sync_settled(name: str, value: Any) -> Any:
     )
 
 
-class _AsyncThread(AbstractAsyncContextManager[None]):
-    """One of the event loop's limited number of worker threads, kept for one call."""
+class _Lease(Protocol):
+    def is_due(self) -> bool: ...
+    async def confirm(self) -> None: ...
 
-    def __init__(self) -> None:
+
+class _AsyncThread(AbstractAsyncContextManager[None]):
+    """One of the event loop's limited number of worker threads, kept for one call that begins on a confirmed lease."""
+
+    def __init__(self, lease: _Lease) -> None:
+        self._lease = lease
         self._limiter: anyio.CapacityLimiter | None = None
 
     async def __aenter__(self) -> None:
+        await self._take()
+        while self._lease.is_due():
+            # Without the thread: trio looks up the ledger's name in one of them, and all may be waiting here for that.
+            self.give_back()
+            await self._lease.confirm()
+            await self._take()
+
+    async def _take(self) -> None:
         import anyio.to_thread
 
         limiter = anyio.to_thread.current_default_thread_limiter()
@@ -128,14 +142,15 @@ class AsyncCancellation:
         self._pending: BaseException | None = None
         self._thread: _AsyncThread | None = None
 
-    def thread_for(self, fn: AsyncAct[Any]) -> AbstractAsyncContextManager[None]:
+    def thread_for(self, fn: AsyncAct[Any], lease: _Lease) -> AbstractAsyncContextManager[None]:
         """Waits for the worker thread in which `call` is to run `fn`, once; a coroutine function needs none.
 
-        An event loop has a limited number of them: one may be longer in coming than a lease lasts.
+        An event loop has a limited number of them: one may be longer in coming than the lease lasts, which is then
+        confirmed anew.
         """
         if is_async_callable(fn):
             return nullcontext()
-        self._thread = _AsyncThread()
+        self._thread = _AsyncThread(lease)
         return self._thread
 
     async def call(self, fn: AsyncAct[T]) -> T:
@@ -204,7 +219,7 @@ class SyncCancellation:
     def __init__(self) -> None:
         self._pending: BaseException | None = None
 
-    def thread_for(self, fn: SyncAct[Any]) -> AbstractContextManager[None]:  # noqa: ARG002 - the twin needs it
+    def thread_for(self, fn: SyncAct[Any], lease: object) -> AbstractContextManager[None]:  # noqa: ARG002 - for the twin
         """This thread runs it."""
         return nullcontext()
 

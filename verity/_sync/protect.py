@@ -90,8 +90,8 @@ class SyncProtector:
             found = self._observe(effect, lease)
             if found is not None:
                 return self._commit(effect, lease, found, "observed")
-            with effect.cancellation.thread_for(effect.act):
-                keeper.confirm()
+            keeper.confirm()
+            with effect.cancellation.thread_for(effect.act, keeper):
                 try:
                     result = effect.cancellation.call(effect.act)
                 except Exception as error:

@@ -117,6 +117,28 @@ def test_a_librarys_exception_is_one_line_and_quotes_nothing(formatter: logging.
 
 
 @pytest.mark.parametrize("formatter", [PlainFormatter(), JsonFormatter()])
+def test_of_a_callback_that_failed_it_is_not_told_what_it_was_called_with(
+    formatter: logging.Formatter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asyncio quotes that in its first line."""
+
+    def fail(payload: str) -> None:
+        raise ValueError(payload)
+
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    loop.call_soon(fail, "secret")
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    said = next(each for each in caplog.records if each.levelno == logging.ERROR)
+    assert "secret" in said.getMessage().splitlines()[0]
+    line = formatter.format(said)
+    assert "Exception in callback" in line
+    assert "ValueError at " in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("formatter", [PlainFormatter(), JsonFormatter()])
 def test_of_what_asyncio_says_of_a_lost_exception_one_line_is_kept(
     formatter: logging.Formatter, caplog: pytest.LogCaptureFixture
 ) -> None:

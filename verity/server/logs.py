@@ -22,6 +22,8 @@ LINES_A_SECOND = 5
 STRANGERS = "verity.server.strangers"
 """The logger for what a caller causes before it is known who it is."""
 
+_IN_CALLBACK = "Exception in callback"
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -50,10 +52,13 @@ class PlainFormatter(logging.Formatter):
 
 
 def _first_line(record: logging.LogRecord) -> str:
-    """The message; of asyncio's only what it says itself. The lines below it quote tasks and callbacks: their
+    """The message; of asyncio's only what it says itself. It quotes tasks and callbacks, most in the lines below: their
     exceptions, and what they were called with.
     """
-    return (record.getMessage().splitlines() or [""])[0]
+    line = (record.getMessage().splitlines() or [""])[0]
+    if record.name == "asyncio" and line.startswith(_IN_CALLBACK):
+        return _IN_CALLBACK
+    return line
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

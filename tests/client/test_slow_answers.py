@@ -13,8 +13,8 @@ import httpx
 import pytest
 import trustme
 
-from verity._async.connection import AsyncOneConnectionTransport
-from verity._sync.connection import SyncOneConnectionTransport
+from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
+from verity._sync.connection import SyncOneConnectionTransport, SyncProxyTransport
 
 _GIVES_UP_AFTER_S = 5.0
 _WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -168,3 +168,40 @@ def test_nor_is_one_that_tls_still_holds_a_threads() -> None:
         assert transport.handle_request(_request(url, 30.0)).read() == b"{}"
         with pytest.raises(httpx.ConnectTimeout):
             transport.handle_request(_request(url, 0.2))
+
+
+_BEYOND = "http://ledger.example/"
+
+
+@pytest.mark.parametrize("drip", DRIPS, ids=["body", "header", "informational"])
+async def test_a_proxy_keeps_nobody_for_ever(drip: Answer) -> None:
+    with _server(drip) as proxy:
+        async with aclosing(AsyncProxyTransport(ssl_context=False, proxy=proxy)) as transport:
+            with pytest.raises(httpx.ReadTimeout):
+                await (await transport.handle_async_request(_request(_BEYOND, 0.2))).aread()
+
+
+@pytest.mark.parametrize("drip", DRIPS, ids=["body", "header", "informational"])
+def test_a_proxy_keeps_no_thread(drip: Answer) -> None:
+    with (
+        _server(drip) as proxy,
+        closing(SyncProxyTransport(ssl_context=False, proxy=proxy)) as transport,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        transport.handle_request(_request(_BEYOND, 0.2)).read()
+
+
+async def test_an_answer_that_a_proxy_gives_unasked_is_not_the_next_requests() -> None:
+    with _server(_answer_twice) as proxy:
+        async with aclosing(AsyncProxyTransport(ssl_context=False, proxy=proxy)) as transport:
+            response = await transport.handle_async_request(_request(_BEYOND, 30.0))
+            assert await response.aread() == b"{}"
+            with pytest.raises(httpx.ReadTimeout):
+                await transport.handle_async_request(_request(_BEYOND, 0.2))
+
+
+def test_nor_a_threads_by_way_of_a_proxy() -> None:
+    with _server(_answer_twice) as proxy, closing(SyncProxyTransport(ssl_context=False, proxy=proxy)) as transport:
+        assert transport.handle_request(_request(_BEYOND, 30.0)).read() == b"{}"
+        with pytest.raises(httpx.ReadTimeout):
+            transport.handle_request(_request(_BEYOND, 0.2))

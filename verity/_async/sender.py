@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from verity._async.connection import KEEPALIVE_S, AsyncOneConnectionTransport
+from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
 from verity._async.pool import AsyncTransportPool
 from verity._core.payload import encode_json
 from verity._tracing import trace_headers
@@ -155,11 +155,7 @@ def _ssl_context(base_url: str) -> ssl.SSLContext | bool:
 
 
 def _make_transport(ssl_context: ssl.SSLContext | bool, proxy: str | None) -> httpx.AsyncBaseTransport:
-    if proxy is None:
-        return AsyncOneConnectionTransport(ssl_context)
-    return httpx.AsyncHTTPTransport(
-        verify=ssl_context, proxy=proxy, limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
-    )
+    return AsyncOneConnectionTransport(ssl_context) if proxy is None else AsyncProxyTransport(ssl_context, proxy)
 
 
 def _proxy_for(url: httpx.URL) -> str | None:

@@ -25,6 +25,21 @@ class SyncOneConnectionTransport(httpx.HTTPTransport):
         self._pool = _SyncOneConnection(ssl_context)  # type: ignore[assignment]  # it is used as a request interface
 
 
+class SyncProxyTransport(httpx.HTTPTransport):
+    """One connection by way of a proxy: through httpx's own pool, with the same care for what comes back."""
+
+    def __init__(self, ssl_context: ssl.SSLContext | bool, proxy: str) -> None:
+        limits = httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
+        super().__init__(verify=ssl_context, proxy=proxy, limits=limits)
+        self._pool._network_backend = _Network()  # noqa: SLF001 - httpx has no way to hand it in
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request; the caller reads the answer to its end before it sends another one."""
+        if any(_answers_unasked(each) for each in self._pool.connections):
+            self._pool.close()  # its connections, that is: it goes on with new ones
+        return super().handle_request(request)
+
+
 class _SyncOneConnection:
     """Opens its connection on first use, and anew where it was closed, broken or idle for too long."""
 
@@ -57,13 +72,15 @@ class _SyncOneConnection:
             connection.close()
 
 
-def _answers_unasked(connection: httpcore.HTTPConnection) -> bool:
+def _answers_unasked(connection: object) -> bool:
     """Whether more has come than the answer to the last request: httpcore would take it for the answer to the next one,
     and so another effect's result for this one's.
 
     httpcore does not tell, so its private attributes are read; were they ever renamed, only this look would be lost.
     """
-    state = getattr(getattr(connection, "_connection", None), "_h11_state", None)
+    while (inner := getattr(connection, "_connection", None)) is not None:  # one by way of a proxy has several layers
+        connection = inner
+    state = getattr(connection, "_h11_state", None)
     return state is not None and bool(state.trailing_data[0])
 
 

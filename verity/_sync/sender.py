@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from verity._core.payload import encode_json
-from verity._sync.connection import KEEPALIVE_S, SyncOneConnectionTransport
+from verity._sync.connection import SyncOneConnectionTransport, SyncProxyTransport
 from verity._sync.pool import SyncTransportPool
 from verity._tracing import trace_headers
 from verity._version import __version__
@@ -156,11 +156,7 @@ def _ssl_context(base_url: str) -> ssl.SSLContext | bool:
 
 
 def _make_transport(ssl_context: ssl.SSLContext | bool, proxy: str | None) -> httpx.BaseTransport:
-    if proxy is None:
-        return SyncOneConnectionTransport(ssl_context)
-    return httpx.HTTPTransport(
-        verify=ssl_context, proxy=proxy, limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
-    )
+    return SyncOneConnectionTransport(ssl_context) if proxy is None else SyncProxyTransport(ssl_context, proxy)
 
 
 def _proxy_for(url: httpx.URL) -> str | None:

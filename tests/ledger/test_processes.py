@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -102,6 +103,33 @@ def test_a_killed_process_loses_nothing_that_was_answered(tmp_path: Path) -> Non
         for number in acknowledged:
             lease = client.request_lease("n", {"effectKey": f"k{number}"})
             assert (lease.status, lease.cached_result) == ("cached_completed", number)
+
+
+ONCE = """
+import sys
+from verity import SyncVerityClient
+with SyncVerityClient(sys.argv[1], namespace="n") as client:
+    client.protect("theirs", act=lambda: "done")
+"""
+
+
+@pytest.mark.parametrize("leave", [SqliteStore.close, SqliteStore.before_fork])
+def test_who_closes_after_its_log_was_removed_leaves_anothers_alone(
+    tmp_path: Path, leave: Callable[[SqliteStore], None]
+) -> None:
+    """SQLite itself deletes what has the log's name, and writes the removed log over what others wrote."""
+    file = tmp_path / "v.db"
+    SqliteStore(str(file)).close()
+    store = SqliteStore(str(file))
+    Caller(store).commit("mine")
+    for suffix in ("-wal", "-shm"):
+        Path(f"{file}{suffix}").unlink()
+    subprocess.run([sys.executable, "-W", "error", "-c", ONCE, f"sqlite:///{file}"], check=True)
+    leave(store)
+    store.after_fork_in_child()
+    assert Caller(store).refused("lease_effect", {"effectKey": "mine"}) == (503, "unavailable")
+    with SyncVerityClient(f"sqlite:///{file}", namespace="n") as client:
+        assert client.protect("theirs", act=lambda: "a second time") == "done"
 
 
 def _in_child(work: str) -> int:

@@ -199,18 +199,16 @@ class SqliteStore:
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""
         with self._lock:
-            if self._connection is not None and self._path is not None and not self._lost:
-                self._connection.close()
-                self._connection = None
+            if self._path is not None and not self._lost:
+                self._disconnect()
 
     # -- forks: see forks.py --
 
     def before_fork(self) -> None:
         """Let the transaction end, and close: SQLite's file locks belong to a process and must not be copied."""
         self._lock.acquire()
-        if self._path is not None and self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._path is not None:
+            self._disconnect()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
@@ -267,8 +265,20 @@ class SqliteStore:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except apsw.Error:
-            connection.close(force=True)
-            self._connection = None
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Close the connection. The last one on a file writes its log into it, and deletes what has the log's name.
+        Where that is another one by now, in which others' commits are, it must do neither, nor begin anew.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        found = identify(self._files)
+        if any(now not in (None, then) for now, then in zip(found, self._opened, strict=True)):
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            self._opened = []
+        connection.close(force=True)
 
     def _answer(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
         try:

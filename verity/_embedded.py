@@ -48,7 +48,7 @@ _LISTS = {
 class _Wait:
     """For how long a lease request may be held, with `Prefer: wait=N`, while another holder's lease is live.
 
-    It looks again and again, since the other holder may be another process. Of a client's calls on one effect only one
+    It looks again and again, since the other holder may be another process. Of a process's calls on one effect only one
     waits here, and a look is one read that no writer notices.
     """
 

@@ -322,14 +322,40 @@ async def test_a_sync_act_has_its_context_and_leaves_the_loop_free(ledger: Serve
     assert seen[0] is not threading.main_thread()
 
 
+class BusyThreads:
+    """All worker threads of this event loop, each kept from others until it is freed."""
+
+    def __init__(self) -> None:
+        self._limiter = anyio.to_thread.current_default_thread_limiter()
+        self._busy = [object() for _ in range(int(self._limiter.total_tokens))]
+        for each in self._busy:
+            self._limiter.acquire_on_behalf_of_nowait(each)
+
+    @property
+    def waited_for(self) -> int:
+        return self._limiter.statistics().tasks_waiting
+
+    @property
+    def free(self) -> float:
+        return self._limiter.available_tokens
+
+    @property
+    def borrowed(self) -> int:
+        return self._limiter.borrowed_tokens
+
+    def free_one(self) -> None:
+        self._limiter.release_on_behalf_of(self._busy.pop())
+
+    def free_all(self) -> None:
+        while self._busy:
+            self.free_one()
+
+
 async def test_an_act_that_waited_for_a_thread_for_too_long_does_not_run() -> None:
     """All threads may be busy for longer than its lease lasts, and another holder may have acted by then."""
     clock = TestClock()
     acts: list[int] = []
-    limiter = anyio.to_thread.current_default_thread_limiter()
-    busy = [object() for _ in range(int(limiter.total_tokens))]
-    for each in busy:
-        limiter.acquire_on_behalf_of_nowait(each)
+    threads = BusyThreads()
     with ServedLedger(clock=clock) as ledger:
         runtime = AsyncVirtualRuntime(clock)
         async with (
@@ -344,25 +370,21 @@ async def test_an_act_that_waited_for_a_thread_for_too_long_does_not_run() -> No
                     await client.protect("no-thread", act=lambda: acts.append(1))
 
             group.start_soon(run)
-            await async_until(lambda: limiter.statistics().tasks_waiting == 1)
+            await async_until(lambda: threads.waited_for == 1)
             clock.advance(30_000)
             await client.request_lease("payments", {"effectKey": "no-thread"})
-            for each in busy:
-                limiter.release_on_behalf_of(each)
+            threads.free_all()
     assert not acts
-    assert limiter.borrowed_tokens == 0
+    assert threads.borrowed == 0
 
 
 async def test_no_thread_is_kept_while_a_lease_is_confirmed() -> None:
     """On trio the ledger's name is looked up in one: acts that kept all of them would wait there for each other."""
     clock = TestClock()
     network = AsyncFaultyTransport()
-    limiter = anyio.to_thread.current_default_thread_limiter()
-    busy = [object() for _ in range(int(limiter.total_tokens))]
-    for each in busy:
-        limiter.acquire_on_behalf_of_nowait(each)
+    threads = BusyThreads()
     free: list[float] = []
-    network.faults["renew"] = [lambda: free.append(limiter.available_tokens)]
+    network.faults["renew"] = [lambda: free.append(threads.free)]
     with ServedLedger(clock=clock) as ledger:
         async with (
             VerityClient(
@@ -380,11 +402,10 @@ async def test_no_thread_is_kept_while_a_lease_is_confirmed() -> None:
                 assert await client.protect("late-thread", act=lambda: 7) == 7
 
             group.start_soon(run)
-            await async_until(lambda: limiter.statistics().tasks_waiting == 1)
+            await async_until(lambda: threads.waited_for == 1)
             clock.advance(25_000)
-            limiter.release_on_behalf_of(busy.pop())
-    for each in busy:
-        limiter.release_on_behalf_of(each)
+            threads.free_one()
+    threads.free_all()
     await network.aclose()
     assert free == [1]
     assert network.operations() == ["lease", "renew", "commit"]
@@ -393,20 +414,16 @@ async def test_no_thread_is_kept_while_a_lease_is_confirmed() -> None:
 @ON_ASYNCIO
 async def test_an_act_that_waits_for_a_thread_can_be_cancelled(ledger: ServedLedger) -> None:
     acts: list[int] = []
-    limiter = anyio.to_thread.current_default_thread_limiter()
-    busy = [object() for _ in range(int(limiter.total_tokens))]
-    for each in busy:
-        limiter.acquire_on_behalf_of_nowait(each)
+    threads = BusyThreads()
     async with VerityClient(ledger.base_url, ledger.create_key(), "payments") as client:
         task = asyncio.create_task(client.protect("waits-for-thread", act=lambda: acts.append(1)))
-        await async_until(lambda: limiter.statistics().tasks_waiting == 1)
+        await async_until(lambda: threads.waited_for == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    for each in busy:
-        limiter.release_on_behalf_of(each)
+    threads.free_all()
     assert not acts
-    assert limiter.borrowed_tokens == 0
+    assert threads.borrowed == 0
 
 
 # --- what is not a function ---

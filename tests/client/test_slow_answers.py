@@ -60,26 +60,45 @@ DRIPS = [
 ]
 
 
+_BEYOND = "http://ledger.example/"
+WAYS = ["direct", "proxy"]
+
+
+def _async_way(way: str, address: str) -> tuple[httpx.AsyncBaseTransport, str]:
+    """What leads to the server, or by way of it, and the URL to ask for."""
+    if way == "proxy":
+        return AsyncProxyTransport(ssl_context=False, proxy=address), _BEYOND
+    return AsyncOneConnectionTransport(ssl_context=False), address
+
+
+def _sync_way(way: str, address: str) -> tuple[httpx.BaseTransport, str]:
+    """The twin for threads."""
+    if way == "proxy":
+        return SyncProxyTransport(ssl_context=False, proxy=address), _BEYOND
+    return SyncOneConnectionTransport(ssl_context=False), address
+
+
 def _request(url: str, timeout_s: float) -> httpx.Request:
     return httpx.Request("GET", url, extensions={"timeout": httpx.Timeout(timeout_s).as_dict()})
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("drip", DRIPS, ids=["body", "header", "informational"])
-async def test_who_sends_a_byte_now_and_then_keeps_nobody_for_ever(drip: Answer) -> None:
-    with _server(drip) as url:
-        async with aclosing(AsyncOneConnectionTransport(ssl_context=False)) as transport:
+async def test_who_sends_a_byte_now_and_then_keeps_nobody_for_ever(drip: Answer, way: str) -> None:
+    with _server(drip) as address:
+        transport, url = _async_way(way, address)
+        async with aclosing(transport):
             with pytest.raises(httpx.ReadTimeout):
                 await (await transport.handle_async_request(_request(url, 0.2))).aread()
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("drip", DRIPS, ids=["body", "header", "informational"])
-def test_nor_a_thread(drip: Answer) -> None:
-    with (
-        _server(drip) as url,
-        closing(SyncOneConnectionTransport(ssl_context=False)) as transport,
-        pytest.raises(httpx.ReadTimeout),
-    ):
-        transport.handle_request(_request(url, 0.2)).read()
+def test_nor_a_thread(drip: Answer, way: str) -> None:
+    with _server(drip) as address:
+        transport, url = _sync_way(way, address)
+        with closing(transport), pytest.raises(httpx.ReadTimeout):
+            transport.handle_request(_request(url, 0.2)).read()
 
 
 async def test_each_answer_of_a_connection_has_its_own_time() -> None:
@@ -103,24 +122,26 @@ def _answer_twice(connection: socket.socket, number: int) -> None:
         connection.sendall(_WHOLE + _WHOLE)
 
 
-async def test_an_answer_that_nobody_asked_for_is_not_the_next_requests() -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_requests(way: str) -> None:
     """It may be about another effect. The next request has a new connection, which nobody answers here."""
-    with _server(_answer_twice) as url:
-        async with aclosing(AsyncOneConnectionTransport(ssl_context=False)) as transport:
+    with _server(_answer_twice) as address:
+        transport, url = _async_way(way, address)
+        async with aclosing(transport):
             response = await transport.handle_async_request(_request(url, 30.0))
             assert await response.aread() == b"{}"
             with pytest.raises(httpx.ReadTimeout):
                 await transport.handle_async_request(_request(url, 0.2))
 
 
-def test_nor_a_threads() -> None:
-    with (
-        _server(_answer_twice) as url,
-        closing(SyncOneConnectionTransport(ssl_context=False)) as transport,
-    ):
-        assert transport.handle_request(_request(url, 30.0)).read() == b"{}"
-        with pytest.raises(httpx.ReadTimeout):
-            transport.handle_request(_request(url, 0.2))
+@pytest.mark.parametrize("way", WAYS)
+def test_nor_a_threads(way: str) -> None:
+    with _server(_answer_twice) as address:
+        transport, url = _sync_way(way, address)
+        with closing(transport):
+            assert transport.handle_request(_request(url, 30.0)).read() == b"{}"
+            with pytest.raises(httpx.ReadTimeout):
+                transport.handle_request(_request(url, 0.2))
 
 
 @contextmanager
@@ -168,40 +189,3 @@ def test_nor_is_one_that_tls_still_holds_a_threads() -> None:
         assert transport.handle_request(_request(url, 30.0)).read() == b"{}"
         with pytest.raises(httpx.ConnectTimeout):
             transport.handle_request(_request(url, 0.2))
-
-
-_BEYOND = "http://ledger.example/"
-
-
-@pytest.mark.parametrize("drip", DRIPS, ids=["body", "header", "informational"])
-async def test_a_proxy_keeps_nobody_for_ever(drip: Answer) -> None:
-    with _server(drip) as proxy:
-        async with aclosing(AsyncProxyTransport(ssl_context=False, proxy=proxy)) as transport:
-            with pytest.raises(httpx.ReadTimeout):
-                await (await transport.handle_async_request(_request(_BEYOND, 0.2))).aread()
-
-
-@pytest.mark.parametrize("drip", DRIPS, ids=["body", "header", "informational"])
-def test_a_proxy_keeps_no_thread(drip: Answer) -> None:
-    with (
-        _server(drip) as proxy,
-        closing(SyncProxyTransport(ssl_context=False, proxy=proxy)) as transport,
-        pytest.raises(httpx.ReadTimeout),
-    ):
-        transport.handle_request(_request(_BEYOND, 0.2)).read()
-
-
-async def test_an_answer_that_a_proxy_gives_unasked_is_not_the_next_requests() -> None:
-    with _server(_answer_twice) as proxy:
-        async with aclosing(AsyncProxyTransport(ssl_context=False, proxy=proxy)) as transport:
-            response = await transport.handle_async_request(_request(_BEYOND, 30.0))
-            assert await response.aread() == b"{}"
-            with pytest.raises(httpx.ReadTimeout):
-                await transport.handle_async_request(_request(_BEYOND, 0.2))
-
-
-def test_nor_a_threads_by_way_of_a_proxy() -> None:
-    with _server(_answer_twice) as proxy, closing(SyncProxyTransport(ssl_context=False, proxy=proxy)) as transport:
-        assert transport.handle_request(_request(_BEYOND, 30.0)).read() == b"{}"
-        with pytest.raises(httpx.ReadTimeout):
-            transport.handle_request(_request(_BEYOND, 0.2))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from typing import Any
 
 from verity.errors import VerityValidationError
@@ -35,11 +36,9 @@ def round_trip(value: Any, parameter: str) -> Any:
     """
     if value is None or value is True or value is False:
         return value
-    try:
-        text = encode(value, parameter)
-    except VerityValidationError:
-        text = encode(_with_dicts(value, parameter), parameter)
-    return json.loads(text)
+    with suppress(VerityValidationError):
+        return json.loads(encode(value, parameter))
+    return json.loads(encode(_with_dicts(value, parameter), parameter))
 
 
 def encode(value: Any, parameter: str) -> str:

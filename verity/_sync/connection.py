@@ -11,6 +11,7 @@ import httpcore
 import httpx
 
 KEEPALIVE_S = 30.0
+_ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
 
 
 class SyncOneConnectionTransport(httpx.HTTPTransport):
@@ -21,7 +22,7 @@ class SyncOneConnectionTransport(httpx.HTTPTransport):
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
-        super().__init__(verify=ssl_context, limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S))
+        super().__init__(verify=ssl_context, limits=_ONE_CONNECTION)
         self._pool = _SyncOneConnection(ssl_context)  # type: ignore[assignment]  # it is used as a request interface
 
 
@@ -29,8 +30,7 @@ class SyncProxyTransport(httpx.HTTPTransport):
     """One connection by way of a proxy: through httpx's own pool, with the same care for what comes back."""
 
     def __init__(self, ssl_context: ssl.SSLContext | bool, proxy: str) -> None:
-        limits = httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
-        super().__init__(verify=ssl_context, proxy=proxy, limits=limits)
+        super().__init__(verify=ssl_context, proxy=proxy, limits=_ONE_CONNECTION)
         self._pool._network_backend = _Network()  # noqa: SLF001 - httpx has no way to hand it in
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -188,7 +188,7 @@ async def connect(
             server_settings={"application_name": "verity"},
         )
         connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
-        encoding = await connection.fetchval("SELECT current_setting('server_encoding')")
+        encoding = connection.get_settings().server_encoding  # the server says so when it is connected to
         await pool.release(connection)
     except (*_GONE, ValueError, OverflowError, asyncpg.PostgresError) as error:
         raise VerityConfigError(

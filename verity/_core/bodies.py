@@ -73,7 +73,7 @@ def to_wire(body: RequestBody | Mapping[str, Any], kind: type[RequestBody]) -> d
 
 def check_duration_ms(parameter: str, value: object) -> None:
     """Raise VerityValidationError unless it is a lease duration in milliseconds."""
-    if not _is_int(value) or not MIN_LEASE_DURATION_MS <= value <= MAX_LEASE_DURATION_MS:  # type: ignore[operator]
+    if not _is_int(value) or not MIN_LEASE_DURATION_MS <= value <= MAX_LEASE_DURATION_MS:  # type: ignore[operator]  # an int by then
         shown = value if isinstance(value, (int, float)) else type(value).__name__
         raise VerityValidationError(
             f"{parameter} must be a whole number of milliseconds from {MIN_LEASE_DURATION_MS:,} to "

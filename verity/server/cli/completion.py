@@ -12,7 +12,7 @@ from click.shell_completion import ShellComplete, get_completion_class
 def completion(context: click.Context, shell: str) -> None:
     """Print the shell's completion script. For bash: eval "$(verity completion bash)"."""
     kind = get_completion_class(shell)
-    assert kind is not None, "click knows all three"  # noqa: S101
+    assert kind is not None, "click knows all three"  # noqa: S101 - for mypy
     script = kind(context.find_root().command, {}, "verity", "_VERITY_COMPLETE")
     # Not script.source(): for bash that starts one to look at its version.
     click.echo(ShellComplete.source(script))

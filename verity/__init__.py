@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from verity._version import __version__
 from verity.config import ConflictRetryConfig
 from verity.errors import (
+    ActNotStartedError,
     CommitUncertainError,
     EffectPreviouslyFailedError,
     LeaseConflictError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from verity._sync.client import SyncVerityClient
 
 __all__ = [
+    "ActNotStartedError",
     "CommitRequestBody",
     "CommitResponse",
     "CommitUncertainError",

@@ -7,6 +7,7 @@ VerityError                        base class: `except VerityError` catches all 
 ├── VerityConnectionError          no answer from the ledger: its outcome is unknown
 ├── VerityApiError                 the ledger answered with something other than success
 │   └── LeaseConflictError         409: another holder's lease is live
+├── ActNotStartedError             act did not run, because nothing could run it; nothing was recorded
 ├── EffectPreviouslyFailedError    the effect failed before; an admin resets it
 ├── ObserveFailedError             observe() raised: nobody knows whether the effect happened; act did not run
 └── CommitUncertainError           act (or observe) has a result, the ledger has not confirmed it: CRITICAL
@@ -114,6 +115,14 @@ class LeaseConflictError(VerityApiError):
         super().__init__(message, **context)
         self.lease_expires_at = lease_expires_at
         self.waited = waited
+
+
+class ActNotStartedError(VerityError):
+    """`act` did not run, because nothing could run it: no thread could be started. Nothing was recorded.
+
+    A lease that was granted is not renewed any more: it runs out by itself, and the next call observes. What the system
+    raised is `__cause__`.
+    """
 
 
 class EffectPreviouslyFailedError(VerityError):

@@ -11,6 +11,7 @@ import pytest
 
 import verity
 from verity import (
+    ActNotStartedError,
     CommitUncertainError,
     EffectPreviouslyFailedError,
     LeaseConflictError,
@@ -36,6 +37,7 @@ ERRORS = [
     VerityConnectionError("what happened", **COMMON),
     VerityApiError("what happened", **API, **COMMON),
     LeaseConflictError("what happened", lease_expires_at="2026-01-31T12:00:00Z", **API, **COMMON),
+    ActNotStartedError("what happened", **COMMON),
     EffectPreviouslyFailedError("what happened", cached_error={"message": "declined"}, **COMMON),
     ObserveFailedError("what happened", observe_error=ValueError("x"), **COMMON),
     CommitUncertainError("what happened", result={"id": 1}, commit_error=VerityConnectionError("lost"), **COMMON),

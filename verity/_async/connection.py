@@ -9,6 +9,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from verity._concurrency import async_addresses, async_connect
+
 KEEPALIVE_S = 30.0
 _ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
 
@@ -93,9 +95,25 @@ class _Network(httpcore.AsyncNetworkBackend):
     def __init__(self) -> None:
         self._real: Any = httpcore.AnyIOBackend()
 
-    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        """Open one."""
-        return _Stream(await self._real.connect_tcp(*args, **options))
+    async def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *args: Any, **options: Any
+    ) -> httpcore.AsyncNetworkStream:
+        """Open one; looking the host up and connecting to one of its addresses take `timeout` seconds at most."""
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        try:
+            addresses = await async_addresses(host, timeout)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        return _Stream(
+            await async_connect(
+                addresses,
+                lambda address, seconds: self._real.connect_tcp(address, port, seconds, *args, **options),
+                ends_at,
+                (httpcore.ConnectError, httpcore.ConnectTimeout),
+            )
+        )
 
 
 class _Stream(httpcore.AsyncNetworkStream):

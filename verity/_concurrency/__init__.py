@@ -21,6 +21,7 @@ from verity._concurrency.calls import (
 )
 from verity._concurrency.homes import AsyncHome, AsyncSemaphore, Quota, SyncHome, SyncSemaphore, forget_in_child
 from verity._concurrency.lines import AsyncLines, SyncLines
+from verity._concurrency.names import async_addresses, async_connect, sync_addresses, sync_connect
 from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
 
 __all__ = [
@@ -42,9 +43,13 @@ __all__ = [
     "SyncSemaphore",
     "SyncThunk",
     "Timer",
+    "async_addresses",
     "async_check_callable",
+    "async_connect",
     "async_settled",
     "forget_in_child",
+    "sync_addresses",
     "sync_check_callable",
+    "sync_connect",
     "sync_settled",
 ]

@@ -77,7 +77,7 @@ class _Database(Protocol):
     store: Any
     """For what commands do: keys and purges."""
 
-    def open(self) -> AbstractAsyncContextManager[Storage]: ...
+    def open(self, settings: ServerSettings) -> AbstractAsyncContextManager[Storage]: ...
     def close(self) -> None: ...
 
 
@@ -87,7 +87,8 @@ class _Sqlite:
         self.store = self._ledger.store
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Storage]:
+    async def open(self, settings: ServerSettings) -> AsyncIterator[Storage]:
+        self._ledger.reads.within_s = settings.search_timeout_s
         yield SqliteStorage(self._ledger)
 
     def close(self) -> None:
@@ -102,7 +103,7 @@ class _Postgres:
         self.store = PostgresStore(url, clock=self._clock)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Storage]:
+    async def open(self, settings: ServerSettings) -> AsyncIterator[Storage]:
         database = await connect(self._url, writers=3)
         storage = PostgresStorage(database, clock=self._clock)
         yield storage
@@ -183,7 +184,7 @@ class ServedLedger:
         return key
 
     async def _serve(self, listener: socket.socket) -> None:
-        async with self._database.open() as storage:
+        async with self._database.open(self._settings) as storage:
             self.app = create_app(storage, self._settings, now_ms=self._clock)
             self._server = LedgerServer(self.app, self._settings, self._listening.set)
             await self._server.serve(sockets=[listener])

@@ -59,13 +59,18 @@ def keys_of(name: str) -> list[str]:
 
 def sockets() -> list[str]:
     """The sockets that are open in this process, by their inodes."""
+    return sorted(link for link in _links() if link.startswith("socket:"))
+
+
+def _links() -> list[str]:
+    """What is open in this process."""
     links = []
     for link in Path("/proc/self/fd").iterdir():
         try:
             links.append(str(link.readlink()))
         except FileNotFoundError:
             continue  # the directory's own descriptor
-    return sorted(link for link in links if link.startswith("socket:"))
+    return links
 
 
 def work(client: SyncVerityClient, name: str) -> None:
@@ -201,6 +206,39 @@ def while_opening() -> None:
         thread.join()
 
 
+def while_reading() -> None:
+    """Forks while other threads read; the children read, too, and have no file of the ledger's open to begin with."""
+    with make_client() as client:
+        warm, enough = threading.Barrier(BUSY_THREADS + 1), threading.Event()
+        protect(client, "before")
+
+        def read() -> None:
+            assert [effect.effect_key for effect in client.effects.list()] == ["before"]
+            assert client.effects.get("before").status == "COMMITTED"
+
+        def keep_reading() -> None:
+            read()
+            warm.wait()
+            while not enough.is_set():
+                read()
+
+        threads = [threading.Thread(target=keep_reading) for _ in range(BUSY_THREADS)]
+        for thread in threads:
+            thread.start()
+        warm.wait()
+
+        def child() -> None:
+            files = [link for link in _links() if "verity.db" in link]
+            read()
+            record("process", files=files)
+
+        wait_for([in_child(child) for _ in range(BUSY_CHILDREN)])
+        enough.set()
+        for thread in threads:
+            thread.join()
+        read()
+
+
 def while_waiting() -> None:
     """Forks while another thread waits for the ledger's answer, which the relay holds back until the child connects."""
     sent = threading.Event()
@@ -307,6 +345,7 @@ SCENARIOS = {
         with_multiprocessing,
         while_busy,
         while_opening,
+        while_reading,
         while_waiting,
         while_acting,
         in_memory,

@@ -105,6 +105,11 @@ def test_forks_while_other_threads_open_ledgers(tmp_path: Path) -> None:
     assert len({each["pid"] for each in records.of("act")}) == forking.BUSY_CHILDREN + 1
 
 
+def test_forks_while_other_threads_read(tmp_path: Path) -> None:
+    records = run("while_reading", tmp_path / "records", {"VERITY_BASE_URL": f"sqlite:///{tmp_path}/verity.db"})
+    assert [each["files"] for each in records.of("process")] == [[]] * forking.BUSY_CHILDREN
+
+
 def test_a_fork_while_another_thread_waits_for_the_ledger(tmp_path: Path) -> None:
     with ServedLedger() as served, Relay(served.base_url) as relay:
         relay.hold = 2

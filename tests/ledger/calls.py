@@ -44,8 +44,7 @@ class Caller:
         )
 
     def ask(self, operation: str, body: Any = None, *, key: str | None = None, **query: str) -> Answer:
-        answer: Answer
-        (answer,) = self.store.answer_batch([self.request(operation, body, key=key, **query)])
+        answer: Answer = self.store.answer(self.request(operation, body, key=key, **query))
         assert str(answer.status) in STATUSES[operation], f"openapi.yaml has no {answer.status} for {operation}"
         return answer
 

@@ -15,7 +15,8 @@ from verity._store.api_keys import ApiKey
 from verity._store.names import COLUMNS
 from verity._store.purging import Purge
 from verity._store.reads import read_events
-from verity._store.sqlite import DIALECT, SqliteStore
+from verity._store.sqlite import SqliteStore
+from verity._store.sqlite_reads import DIALECT
 from verity._store.view import Query, select_events
 from verity.server.postgres import statements
 from verity.server.postgres.blocking import PostgresStore
@@ -26,6 +27,7 @@ KINDS = ("file", "memory", "postgres")
 class Store(Protocol):
     """What all stores do."""
 
+    def answer(self, request: Request) -> Answer: ...
     def answer_batch(self, requests: list[Request]) -> list[Answer]: ...
     def insert_key(self, key: ApiKey) -> None: ...
     def find_key(self, sha256: bytes) -> ApiKey | None: ...

@@ -9,11 +9,11 @@ import pytest
 
 from verity._ledger.calls import Request, Scope
 from verity._ledger.wire import Refused
-from verity._store import reads, sqlite
+from verity._store import reads, sqlite_reads
 from verity._store.view import Dialect, View, Where
 from verity.server.postgres import statements
 
-DIALECTS = pytest.mark.parametrize("dialect", [sqlite.DIALECT, statements.DIALECT], ids=["sqlite", "postgres"])
+DIALECTS = pytest.mark.parametrize("dialect", [sqlite_reads.DIALECT, statements.DIALECT], ids=["sqlite", "postgres"])
 
 
 def test_the_reads_write_no_query_by_hand() -> None:

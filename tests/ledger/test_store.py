@@ -384,8 +384,7 @@ def test_a_fence_beyond_any_that_was_given_is_stale(call: Caller, fence: float) 
 def test_an_effect_call_names_its_namespace(call: Caller) -> None:
     for operation in ("lease_effect", "get_effect"):
         request = replace(call.request(operation, {"effectKey": "k"}, effectKey="k"), namespace=None)
-        (answer,) = call.store.answer_batch([request])
-        assert answer.status == 400
+        assert call.store.answer(request).status == 400
 
 
 def test_a_body_that_is_not_json_is_refused(call: Caller) -> None:

@@ -7,8 +7,6 @@ for event loops one writer thread, so that a cancelled task can neither block no
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,10 +14,9 @@ from typing import Protocol
 
 from verity._ledger.calls import Answer, Request
 from verity._store import forks
+from verity._store.loops import Deliver, wait_for
 
 MAX_BATCH = 256
-
-_logger = logging.getLogger("verity.ledger")
 
 
 class Store(Protocol):
@@ -122,9 +119,6 @@ class ThreadGroupCommit:
                 each.turn.release()
 
 
-Deliver = Callable[[Answer | BaseException], None]
-
-
 class LoopGroupCommit:
     """For event loops: one daemon thread writes; it starts with the first operation.
 
@@ -157,44 +151,8 @@ class LoopGroupCommit:
 
         Cancelled, it may have been carried out or not; the others are not touched.
         """
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return await self._answer_on_trio(request)
-        future: asyncio.Future[Answer] = loop.create_future()
-
-        def settle(outcome: Answer | BaseException) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, BaseException):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        self._submit(request, lambda outcome: _call_in(loop, settle, outcome))
-        return await future
-
-    async def _answer_on_trio(self, request: Request) -> Answer:
-        import trio
-
-        token, done, box = trio.lowlevel.current_trio_token(), trio.Event(), []
-
-        def settle(outcome: Answer | BaseException) -> None:
-            box.append(outcome)
-            done.set()
-
-        def deliver(outcome: Answer | BaseException) -> None:
-            try:
-                token.run_sync_soon(settle, outcome)
-            except trio.RunFinishedError:
-                _logger.debug("an event loop ended before its answer came")
-
-        self._submit(request, deliver)
-        await done.wait()
-        outcome = box[0]
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+        answer: Answer = await wait_for(lambda deliver: self._submit(request, deliver))
+        return answer
 
     def close(self) -> None:
         """Carry out what waits, and end the thread."""
@@ -234,10 +192,3 @@ class LoopGroupCommit:
                 outcomes = [error] * len(batch)
             for (_, deliver), outcome in zip(batch, outcomes, strict=True):
                 deliver(outcome)
-
-
-def _call_in(loop: asyncio.AbstractEventLoop, settle: Deliver, outcome: Answer | BaseException) -> None:
-    try:
-        loop.call_soon_threadsafe(settle, outcome)
-    except RuntimeError:  # closed
-        _logger.debug("an event loop ended before its answer came")

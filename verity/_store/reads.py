@@ -23,10 +23,13 @@ Rows = list[Any]
 Reading = Generator[Query, Rows, Answer]
 Read = Callable[[View, Mapping[str, str], int], Reading]
 
+READ_WITHIN_S = 5.0
+"""How long a read may take, unless its store is told otherwise. Shorter than a client waits for an answer."""
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 MAX_PAGE_CHARS = 4 * 1024 * 1024
 """Of payloads on a page of effects: a node has all of it in memory until its client has read it."""
+_RETRY_AFTER_S = 1
 _LAST_SEQUENCE = 2**31 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -228,6 +231,17 @@ def _wrong_parameter(name: str, takes: str) -> Refused:
     return Refused(400, "invalid_request", message, details=[{"path": f"query/{name}", "message": message}])
 
 
+def too_long() -> Refused:
+    """503: a read was not done in its time."""
+    return Refused(
+        503,
+        "unavailable",
+        "The read took too long and was given up; nothing was changed. Ask for less: name a namespace or a workflow, a "
+        "shorter time (since, until) or a smaller limit.",
+        retry_after_s=_RETRY_AFTER_S,
+    )
+
+
 def begin(request: Request, now: int, dialect: Dialect) -> Reading:
     """The read that a request asks for, inside its scope.
 
@@ -251,3 +265,9 @@ READS: dict[str, Read] = {
     "list_runs": list_runs,
     "get_stats": get_stats,
 }
+LOOKUPS = frozenset({"get_effect", "get_effect_by_id", "list_effect_events"})
+"""Reads of one effect: the work of a moment, however many effects there are."""
+SEARCHES = frozenset(READS) - LOOKUPS
+"""Lists and counts, which may have to look at every effect that their caller can see."""
+SEARCHES_AT_ONCE = 2
+"""How many a node carries out at the same time: each may keep a core busy."""

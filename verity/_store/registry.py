@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from verity._ledger.calls import Answer, Request
+from verity._ledger.wire import EFFECT_OPERATIONS
 from verity._store import forks
 from verity._store.connection import read_path
 from verity._store.group import LoopGroupCommit, ThreadGroupCommit
+from verity._store.loops import LoopReads
 from verity._store.sqlite import SqliteStore, now_ms
 
 
 class OpenLedger:
-    """A store with its two ways of waiting, shared by all who opened the same file. Close it once for each opening."""
+    """A store with its ways of waiting, shared by all who opened the same file. Close it once for each opening."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.store = store
         self.threads = ThreadGroupCommit(store)
         self.loops = LoopGroupCommit(store)
+        self.reads = LoopReads(store)
         self.users = 1
         self.path: str | None = None
+
+    async def answer(self, request: Request) -> Answer:
+        """Carry a call out for an event loop."""
+        return await (self.loops if request.operation in EFFECT_OPERATIONS else self.reads).answer(request)
+
+    def answer_here(self, request: Request) -> Answer:
+        """Carry a call out for this thread."""
+        is_read = request.operation not in EFFECT_OPERATIONS
+        return self.store.read(request) if is_read else self.threads.answer(request)
 
     def close(self) -> None:
         """Let go; the last one closes the file."""
@@ -28,6 +41,7 @@ class OpenLedger:
                 return
             if self.path is not None and _open.get(self.path) is self:
                 del _open[self.path]
+        self.reads.close()
         self.loops.close()
         self.store.close()
 

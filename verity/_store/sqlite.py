@@ -2,6 +2,8 @@
 
 Several processes may use one file: a batch takes SQLite's write lock before it reads (BEGIN IMMEDIATE), so decisions
 are made on what is there. What was answered with success is on disk: WAL with synchronous=FULL.
+
+What only reads is in `sqlite_reads.py`, and no writer waits for it.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import apsw
 
-from verity._ledger.calls import ENVIRONMENTS, Answer, Environment, Request
+from verity._ledger.calls import Answer, Request
 from verity._ledger.commands import Context
 from verity._ledger.effect import Effect, Event
 from verity._ledger.json_text import dump_object
@@ -22,12 +25,12 @@ from verity._ledger.transitions import apply
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
-from verity._store.connection import FileMoved, connect, files_of, identify
-from verity._store.looks import UNKNOWN, EffectName, Look, look_at
+from verity._store.connection import BUSY_TIMEOUT_MS, FileMoved, connect, files_of, identify
 from verity._store.names import COLUMNS, hash_key, next_id
 from verity._store.purging import DUE, PURGED, Candidate, Purge
-from verity._store.reads import Rows, begin
-from verity._store.view import Dialect, Query
+from verity._store.readers import OneConnection, Readers
+from verity._store.reads import Rows
+from verity._store.sqlite_reads import SqliteReads, unavailable
 from verity.errors import VerityConfigError
 
 _logger = logging.getLogger("verity.ledger")
@@ -39,10 +42,6 @@ _INSERT = (
 _CHANGING = Effect._fields[3:]
 _UPDATE = f"UPDATE effects SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE id = ?"
 _INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-# The last condition is implied, but it is what lets the partial index be used: one seek.
-_FIRST_EXPIRY = (
-    "SELECT min(lease_expires_at) FROM effects WHERE environment = ? AND status = 'RUNNING' AND status <> 'COMMITTED'"
-)
 _LOOK_FOR_PURGE = f"""
 SELECT '', effects.id, effects.key_hash, effects.event_count, effects.created_at,
     {DUE} AND effects.environment = ? AND (? IS NULL OR effects.namespace = ?)
@@ -51,11 +50,7 @@ WHERE events.effect > ? AND events.sequence = 1
 ORDER BY events.effect LIMIT ?
 """
 _PURGE = f"UPDATE effects SET {PURGED} WHERE id = ? AND event_count = ? AND purged_at IS NULL"
-_RETRY_AFTER_S = 1
-_LOOKED_UP_AT_ONCE = 500
-DIALECT = Dialect(
-    contains="instr({0}, ?) > 0", namespace="namespace", namespace_value="{namespace}", event_owner={"effect": "id"}
-)
+_PURGE_LOOKS_WITHIN_S = 60.0
 
 
 def now_ms() -> int:
@@ -67,7 +62,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class SqliteStore:
+class SqliteStore(SqliteReads):
     """A ledger's data in one SQLite file, or in memory.
 
     Args:
@@ -90,13 +85,17 @@ class SqliteStore:
     ) -> None:
         self._path = path
         self._upgrade = upgrade
-        self._now = clock
         self._new_token = new_token
         self._lock = threading.Lock()
         self._lost = False
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
         self._files = files_of(path)
         self._opened = identify(self._files)
+        if path is None:
+            alone = OneConnection(self._writing)
+            super().__init__(alone, alone, clock)
+        else:
+            super().__init__(Readers(path, shorten_log=self._shorten_log), Readers(path), clock)
         self.transactions = 0
         forks.watch(self)
 
@@ -104,7 +103,7 @@ class SqliteStore:
         return f"<SqliteStore {self._path or 'in memory'}>"
 
     def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
-        """Carry the requests out in their order, as one transaction; one that is refused leaves the others alone.
+        """Carry effect calls out in their order, as one transaction; one that is refused leaves the others alone.
 
         A storage error answers 503 to all of them: nobody is told of success before it is on disk.
 
@@ -118,29 +117,19 @@ class SqliteStore:
                 self._roll_back()
                 ids = [request.request_id for request in requests]
                 _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
-                return [_unavailable(request) for request in requests]
+                return [answer_problem(unavailable(), request.request_id) for request in requests]
             except BaseException:
                 self._roll_back()
                 raise
 
     def answer(self, request: Request) -> Answer:
-        """Carry one request out, as a transaction of its own."""
-        return self.answer_batch([request])[0]
+        """Carry one request out: a read, or an effect call as a transaction of its own."""
+        return self.answer_batch([request])[0] if request.operation in EFFECT_OPERATIONS else self.read(request)
 
     def insert_key(self, key: ApiKey) -> None:
-        """Add an API key, durably. Like the other three: raises apsw.Error where the storage fails."""
+        """Add an API key, durably. Like the next two: raises apsw.Error where the storage fails."""
         with self._lock:
             api_keys.insert(self._connected(), key)
-
-    def find_key(self, sha256: bytes) -> ApiKey | None:
-        """The API key with this hash, also if it is revoked or has expired."""
-        with self._lock:
-            return api_keys.find(self._connected(), sha256)
-
-    def list_keys(self) -> list[ApiKey]:
-        """All API keys, oldest first."""
-        with self._lock:
-            return api_keys.list_all(self._connected())
 
     def revoke_key(self, key_id: str, now: int) -> bool:
         """Revoke an API key, durably; False where there is none with this id."""
@@ -149,14 +138,16 @@ class SqliteStore:
 
     def purge(self, purge: Purge) -> Purge:
         """Carry out one batch of a purge, durably; returns what is left to do. Raises apsw.Error as the above do."""
-        with self._lock:
-            connection = self._connected()
-            where = (purge.environment, purge.namespace, purge.namespace)
-            rows = connection.execute(_LOOK_FOR_PURGE, (purge.before, *where, purge.reached[1], purge.batch))
-            looked_at = [Candidate._make(row) for row in rows]
-            due = [each for each in looked_at if each.is_due]
-            if purge.dry_run or not due:
-                return purge.after(looked_at, len(due))
+        where = (purge.environment, purge.namespace, purge.namespace)
+        values = (purge.before, *where, purge.reached[1], purge.batch)
+        rows: Rows = self._reads.run(
+            lambda reader: reader.execute(_LOOK_FOR_PURGE, values).fetchall(), within_s=_PURGE_LOOKS_WITHIN_S
+        )
+        looked_at = [Candidate._make(row) for row in rows]
+        due = [each for each in looked_at if each.is_due]
+        if purge.dry_run or not due:
+            return purge.after(looked_at, len(due))
+        with self._writing() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 purged = self._purge(connection, due)
@@ -164,40 +155,12 @@ class SqliteStore:
             except BaseException:
                 self._roll_back()
                 raise
-            return purge.after(looked_at, purged)
-
-    def now_ms(self) -> int:
-        """The ledger's clock, in ms since 1970."""
-        with self._lock:
-            return self._now()
-
-    def look(self, names: Sequence[EffectName]) -> list[Look]:
-        """Look at effects that somebody waits for. It reads; writers don't notice."""
-        hashes = [hash_key(*name) for name in names]
-        found: dict[object, Look] = {}
-        with self._lock:
-            connection, now = self._connected(), self._now()
-            for start in range(0, len(hashes), _LOOKED_UP_AT_ONCE):
-                some = hashes[start : start + _LOOKED_UP_AT_ONCE]
-                rows: Rows = connection.execute(
-                    "SELECT key_hash, status, lease_expires_at FROM effects"
-                    f" WHERE key_hash IN ({', '.join('?' * len(some))})",
-                    some,
-                ).fetchall()
-                found.update((key_hash, look_at(status, expires_at, now)) for key_hash, status, expires_at in rows)
-        return [found.get(each, UNKNOWN) for each in hashes]
-
-    def expired_for_ms(self) -> dict[Environment, int]:
-        """By environment, how long ago the oldest lease ran out that nobody took over."""
-        with self._lock:
-            connection, now = self._connected(), self._now()
-            first: dict[Environment, int | None] = {
-                each: connection.execute(_FIRST_EXPIRY, (each,)).get for each in ENVIRONMENTS
-            }
-        return {each: now - at for each, at in first.items() if at is not None and at <= now}
+        return purge.after(looked_at, purged)
 
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""
+        for readers in (self._reads, self._own_reads):
+            readers.close()
         with self._lock:
             if self._path is not None and not self._lost:
                 self._disconnect()
@@ -206,6 +169,9 @@ class SqliteStore:
 
     def before_fork(self) -> None:
         """Let the transaction end, and close: SQLite's file locks belong to a process and must not be copied."""
+        # Reads first: one of them may be about to take the lock, to shorten the log.
+        for readers in (self._reads, self._own_reads):
+            readers.before_fork()
         self._lock.acquire()
         if self._path is not None:
             self._disconnect()
@@ -213,11 +179,31 @@ class SqliteStore:
     def after_fork_in_parent(self) -> None:
         """Go on."""
         self._lock.release()
+        for readers in (self._reads, self._own_reads):
+            readers.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
         """Go on with a lock of this process; what was in memory stays with the parent."""
         self._lock = threading.Lock()
         self._lost = self._path is None
+        for readers in (self._reads, self._own_reads):
+            readers.after_fork_in_child()
+
+    def _shorten_log(self) -> None:
+        """Begin the file's log anew, unless another process is reading or writing it: then another time."""
+        with self._writing() as connection:
+            connection.set_busy_timeout(0)
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                _logger.debug("another process works with the log, which stays as it is for now")
+            finally:
+                connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    @contextmanager
+    def _writing(self) -> Iterator[apsw.Connection]:
+        with self._lock:
+            yield self._connected()
 
     # -- inside the lock --
 
@@ -239,8 +225,7 @@ class SqliteStore:
         return self._connection
 
     def _transaction(self, connection: apsw.Connection, requests: Sequence[Request]) -> list[Answer]:
-        writes = any(request.operation in EFFECT_OPERATIONS for request in requests)
-        connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        connection.execute("BEGIN IMMEDIATE")
         now = self._now()  # after the lock: what is decided here is in the order of the transactions
         answers = [self._answer(connection, request, now) for request in requests]
         connection.execute("COMMIT")
@@ -282,9 +267,7 @@ class SqliteStore:
 
     def _answer(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
         try:
-            if request.operation in EFFECT_OPERATIONS:
-                return self._change(connection, request, now)
-            return self._read(connection, request, now)
+            return self._change(connection, request, now)
         except Refused as refused:
             return answer_problem(refused, request.request_id)
 
@@ -306,18 +289,6 @@ class SqliteStore:
                 connection.execute(_INSERT_EVENT, _event_row(after.id, sequence, event))
         return answer_decision(request, decision, call.key, now)
 
-    @staticmethod
-    def _read(connection: apsw.Connection, request: Request, now: int) -> Answer:
-        reading = begin(request, now, DIALECT)
-        rows: Rows | None = None
-        while True:
-            try:
-                query: Query = next(reading) if rows is None else reading.send(rows)
-            except StopIteration as done:
-                answer: Answer = done.value
-                return answer
-            rows = connection.execute(query.sql, tuple(query.values)).fetchall()
-
 
 def _new_id(connection: apsw.Connection, now: int) -> int:
     """Above every other: made while the write lock is held, so no other process makes it, too."""
@@ -335,13 +306,3 @@ def _event_row(effect: int, sequence: int, event: Event) -> tuple[object, ...]:
         event.run_id,
         dump_object(event.detail),
     )
-
-
-def _unavailable(request: Request) -> Answer:
-    refused = Refused(
-        503,
-        "unavailable",
-        "The ledger's storage did not answer; whether the call was carried out is unknown. Send it again.",
-        retry_after_s=_RETRY_AFTER_S,
-    )
-    return answer_problem(refused, request.request_id)

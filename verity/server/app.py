@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from urllib.parse import parse_qsl
@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 from verity._ledger import calls
 from verity._ledger.calls import Answer, Request
 from verity._ledger.prefer import read_wait_s
+from verity._store.reads import READS
 from verity._tracing import read_trace_parent
 from verity.server import metrics, problems
 from verity.server.auth import Authenticator
@@ -29,6 +30,7 @@ from verity.server.metrics import Metrics, Outcome
 from verity.server.problems import Problem
 from verity.server.rates import RateLimit
 from verity.server.router import Router
+from verity.server.searches import ReadLimit
 from verity.server.settings import ServerSettings
 from verity.server.storage import Storage, StorageError
 from verity.server.waiting import WaitingRoom
@@ -44,6 +46,7 @@ _LEASE = "lease_effect"
 _PROBES = ("/healthz", "/readyz", "/metrics")
 _NOBODY = bytes(32)
 _READY_WITHIN_S = 2.0
+_TOO_MANY = 429
 
 
 class LedgerApp:
@@ -58,6 +61,7 @@ class LedgerApp:
         self._storage = storage
         self._settings = settings
         self._rates = RateLimit(settings.rate_limit)
+        self._reads = ReadLimit(settings.max_searches)
         self._router = Router(read_operations(load_spec()))
         self.waiting = WaitingRoom(storage, settings.max_waits)
         self.metrics.watch_waits(lambda: self.waiting.parked)
@@ -158,10 +162,23 @@ class LedgerApp:
             if wait_s:
                 check = partial(self._callers.authenticate, authorization, admin_only=operation.admin_only)
                 return await self.waiting.answer_lease(request, wait_s, exchange.until_gone, check)
+        if operation.name in READS:
+            return await self._read(request, exchange)
         answer = await self._storage.answer(request)
         if self.waiting.parked and answer.status == 200:
             self.waiting.changed(request)
         return answer
+
+    async def _read(self, request: Request, exchange: Exchange) -> Answer:
+        def read() -> Awaitable[Answer]:
+            return self._storage.answer(request)
+
+        try:
+            return await self._reads.answer(request.scope.actor or "", request.operation, read, exchange.until_gone)
+        except Problem as problem:
+            if problem.status == _TOO_MANY:
+                self.metrics.count_rate_limited()
+            raise
 
     def _check_rate(self, caller: calls.Scope, operation: str) -> None:
         wait_s = self._rates.take(caller.actor or "", must=operation in _FINISHING)

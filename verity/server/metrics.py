@@ -46,7 +46,9 @@ class Metrics:
         registry.register(self._requests)
         self._outcomes = _outcomes(registry)
         self._rate_limited = Counter(
-            "verity_rate_limited", "Requests refused because their API key sent too many.", registry=registry
+            "verity_rate_limited",
+            "Requests refused because their API key sent too many, or has too many reads under way.",
+            registry=registry,
         )
         self._cut = Counter(
             "verity_connections_cut",

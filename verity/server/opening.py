@@ -42,7 +42,9 @@ def read_file(url: str) -> str:
 
 
 @asynccontextmanager
-async def open_storage(url: str, *, max_batch: int, database_timeout_s: float) -> AsyncIterator[Storage]:
+async def open_storage(
+    url: str, *, max_batch: int, database_timeout_s: float, search_timeout_s: float
+) -> AsyncIterator[Storage]:
     """Open a ledger's database for a server, and close it afterwards. An empty one gets its schema; an older one is
     refused, and waits for `verity migrate`.
 
@@ -50,6 +52,7 @@ async def open_storage(url: str, *, max_batch: int, database_timeout_s: float) -
         url: `sqlite:///file.db` or `postgresql://…`.
         max_batch: the most calls that are carried out together; 1 switches group commit off.
         database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
+        search_timeout_s: how long a caller's read may take, in seconds.
 
     Raises:
         VerityConfigError: it can't be used.
@@ -61,6 +64,7 @@ async def open_storage(url: str, *, max_batch: int, database_timeout_s: float) -
     read_file(url)
     ledger = open_ledger(url, upgrade=False)
     ledger.loops.max_batch = max_batch
+    ledger.reads.within_s = search_timeout_s
     try:
         yield SqliteStorage(ledger)
     finally:

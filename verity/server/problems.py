@@ -87,6 +87,18 @@ def rate_limited(retry_after_s: int) -> Problem:
     return Problem(429, "rate_limited", message, headers={"retry-after": str(retry_after_s)})
 
 
+def too_many_reads(retry_after_s: int, who: str) -> Problem:
+    """429: as many reads are under way as may be."""
+    message = f"{who} has as many reads under way as it may. Send the request again when one of them is answered."
+    return Problem(429, "rate_limited", message, headers={"retry-after": str(retry_after_s)})
+
+
+def no_turn_to_read(retry_after_s: int) -> Problem:
+    """503: others' reads took all the time that this one could wait."""
+    message = "This node of the ledger is busy with other reads. Send the request again."
+    return Problem(503, "unavailable", message, headers={"retry-after": str(retry_after_s)})
+
+
 def internal() -> Problem:
     """500. What happened is in the log, under the request's id."""
     return Problem(500, "internal", "The ledger failed on this request; its log knows more under this request id.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from verity._store.group import MAX_BATCH
+from verity._store.reads import READ_WITHIN_S
 from verity.server.json_body import MAX_DEPTH
 
 MAX_BODY_BYTES = 262_144
@@ -28,6 +29,9 @@ class ServerSettings:
         max_connections: how many connections may be open.
         max_waits: how many lease requests may be held until another holder's effect is decided; further ones are
             answered at once. Fewer than connections: a holder that wants to commit may need a new one.
+        max_searches: how many lists and counts of one API key may be under way on this node; one more is answered with
+            429.
+        search_timeout_s: how long one may take, in seconds; then it is answered with 503.
         max_batch: how many calls go to storage together at the most; 1 switches group commit off.
         database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
         key_cache_s: how long a looked-up API key is trusted, in seconds; the longest that a revoked one lives on.
@@ -45,6 +49,8 @@ class ServerSettings:
     read_timeout_s: float = 30.0
     max_connections: int = 10_000
     max_waits: int = 5_000
+    max_searches: int = 4
+    search_timeout_s: float = READ_WITHIN_S
     max_batch: int = MAX_BATCH
     database_timeout_s: float = 10.0
     key_cache_s: float = 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -74,27 +73,27 @@ class SqliteStorage(Storage):
         self._ledger = ledger
 
     async def answer(self, request: Request) -> Answer:
-        """Carry a call out in a group commit."""
-        return await self._ledger.loops.answer(request)
+        """Carry a call out: a read on a connection of its own, an effect call in a group commit."""
+        return await self._ledger.answer(request)
 
     async def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(None, self._ledger.store.find_key, sha256)
+            return await self._ledger.reads.look(lambda: self._ledger.store.find_key(sha256))
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 
     async def look(self, names: Sequence[EffectName]) -> list[Look]:
         """Look at effects that somebody waits for."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(None, self._ledger.store.look, names)
+            return await self._ledger.reads.look(lambda: self._ledger.store.look(names))
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""
         try:
-            ages_ms = await asyncio.get_running_loop().run_in_executor(None, self._ledger.store.expired_for_ms)
+            ages_ms = await self._ledger.reads.look(self._ledger.store.expired_for_ms)
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
         return {environment: age_ms / 1000 for environment, age_ms in ages_ms.items()}

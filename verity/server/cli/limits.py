@@ -22,6 +22,11 @@ _LIMITS: dict[str, tuple[click.IntRange | click.FloatRange, str]] = {
     "body_timeout": (_SECONDS, "How many seconds its body may take after that."),
     "read_timeout": (_SECONDS, "How many seconds a client may leave an answer unread."),
     "max_waits": (click.IntRange(min=0), "How many lease requests may wait for another holder; others get a 409."),
+    "max_searches": (
+        click.IntRange(min=1),
+        "How many lists and counts of one API key may be under way on this node (429).",
+    ),
+    "search_timeout": (_SECONDS, "How many seconds a list or a count may take (503)."),
     "max_batch": (click.IntRange(1, 1000), "How many calls go to storage together; 1 switches group commit off."),
     "database_timeout": (_SECONDS, "How many seconds PostgreSQL may take for a statement (503)."),
     "max_connections": (click.IntRange(min=1), "How many connections may be open (503)."),

@@ -124,7 +124,10 @@ async def _serve(database: str, host: str, port: int, settings: Any, tls: Any) -
     from verity.server.opening import open_storage
 
     async with open_storage(
-        database, max_batch=settings.max_batch, database_timeout_s=settings.database_timeout_s
+        database,
+        max_batch=settings.max_batch,
+        database_timeout_s=settings.database_timeout_s,
+        search_timeout_s=settings.search_timeout_s,
     ) as storage:
         await _serve_storage(storage, host, port, settings, tls)
 

@@ -104,7 +104,7 @@ class _Postgres:
 
     @asynccontextmanager
     async def open(self, settings: ServerSettings) -> AsyncIterator[Storage]:
-        database = await connect(self._url, writers=3)
+        database = await connect(self._url)
         storage = PostgresStorage(database, clock=self._clock)
         yield storage
         await storage.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.ledger.calls import Caller
 from verity._ledger.calls import Answer
+from verity._store.names import hash_key
 from verity.server.postgres.batches import Ids
 from verity.server.postgres.database import connect
 from verity.server.postgres.migrations import migrate
@@ -40,6 +41,12 @@ class Node:
         answer = await self.ask(operation, body, key=key)
         return answer.status, json.loads(answer.body)["error"]["code"]
 
+    def name_of(self, key: str) -> tuple[str, str, bytes]:
+        """An effect's primary key."""
+        request = self._caller.request("lease_effect", {"effectKey": key})
+        environment, namespace = request.scope.environment, request.namespace or ""
+        return environment, namespace, hash_key(environment, namespace, key)
+
     async def warm_up(self) -> None:
         """Have every statement prepared, on the connection that comes next, too."""
         lease = await self("lease", {"effectKey": "warm"})
@@ -49,7 +56,7 @@ class Node:
 
 @asynccontextmanager
 async def node_on(url: str, *, ids: Ids | None = None, **settings: Any) -> AsyncIterator[Node]:
-    database = await connect(url, writers=3, readers=1, **settings)
+    database = await connect(url, readers=1, **settings)
     await migrate(database)
     storage = PostgresStorage(database, ids=ids)
     try:

@@ -20,6 +20,7 @@ from verity._store.sqlite_reads import DIALECT
 from verity._store.view import Query, select_events
 from verity.server.postgres import statements
 from verity.server.postgres.blocking import PostgresStore
+from verity.server.postgres.database import Use
 
 KINDS = ("file", "memory", "postgres")
 
@@ -69,7 +70,7 @@ class Bench:
         import asyncpg
 
         async def fetch() -> Any:
-            async with self.store._database._pool.acquire() as connection:
+            async with self.store._database._pools[Use.COMMANDS].pool.acquire() as connection:
                 return await connection.fetch(statements.to_numbered(sql), *values)
 
         try:

@@ -50,7 +50,7 @@ class Place:
         connection.close()
 
     async def _make_postgres(self, version: int, statements: list[tuple[str, tuple[Any, ...]]]) -> None:
-        database = await connect(self.url, writers=1, readers=1)
+        database = await connect(self.url, readers=1)
         await postgres.migrate(database, to=version)
         async with database.connection() as connection:
             for sql, values in statements:
@@ -335,7 +335,7 @@ def test_connections_that_migrate_at_once_wait_for_each_other(version: int, tmp_
     place.make(version)
 
     async def at_once() -> list[tuple[int, int]]:
-        databases = [await connect(postgres_url, writers=1, readers=1) for _ in range(AT_ONCE)]
+        databases = [await connect(postgres_url, readers=1) for _ in range(AT_ONCE)]
         try:
             return await asyncio.gather(*map(postgres.migrate, databases))
         finally:

@@ -16,8 +16,8 @@ from tests.postgres import PostgresServer
 from verity._store.looks import EffectName
 from verity.errors import VerityConfigError
 from verity.server.postgres.batches import Ids
-from verity.server.postgres.database import connect, find_dangers
-from verity.server.postgres.storage import MAX_COLLISIONS
+from verity.server.postgres.database import Use, connect, find_dangers
+from verity.server.postgres.dispatch import MAX_COLLISIONS
 from verity.server.storage import StorageError
 
 _REFUSE = """
@@ -108,7 +108,7 @@ async def test_what_the_database_refuses_for_good_takes_nobody_with_it(node: Nod
     assert b"nothing was carried out" in answers[1].body
 
 
-@pytest.mark.parametrize(("code", "logged"), [(UNKNOWN, "broke off"), ("23514", "refused a call")])
+@pytest.mark.parametrize(("code", "logged"), [(UNKNOWN, "broke off"), ("23514", "refused")])
 async def test_a_fault_while_a_failure_is_dealt_with_leaves_nobody_waiting(
     node: Node, sql: Any, code: str, logged: str
 ) -> None:
@@ -201,7 +201,7 @@ async def test_the_databases_defaults_endanger_nothing(node: Node, postgres_url:
     ):
         await sql.execute(f"ALTER DATABASE {name} SET {setting}")
     async with node_on(postgres_url) as fresh:
-        (pool,) = [fresh.storage._database._pool]
+        pool = fresh.storage._database._pools[Use.RENEWALS].pool
         async with pool.acquire() as connection:
             assert await connection.fetchval("SHOW synchronous_commit") == "on"
             assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
@@ -246,12 +246,12 @@ async def test_a_standby_is_never_asked(postgres_server: PostgresServer, postgre
     name = postgres_url.rpartition("/")[2]
     await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with pytest.raises(VerityConfigError, match="TargetServerAttributeNotMatched"):
-        await connect(postgres_url, writers=1)
+        await connect(postgres_url)
 
 
 async def test_dangers_are_found() -> None:
     with PostgresServer(fsync="off", full_page_writes="off") as careless:
-        database = await connect(careless.url(), writers=1)
+        database = await connect(careless.url())
         dangers = await find_dangers(database)
         await database.close()
     assert [danger.split()[0] for danger in dangers] == ["fsync", "full_page_writes"]

@@ -78,7 +78,7 @@ async def _open_postgres(url: str, max_batch: int, database_timeout_s: float) ->
     from verity.server.postgres.storage import PostgresStorage, width_for
 
     width = width_for(max_batch)
-    database = await connect(url, writers=3 * width, statement_timeout_s=database_timeout_s)
+    database = await connect(url, width=width, statement_timeout_s=database_timeout_s)
     try:
         try:
             if not await read_version(database):

@@ -9,6 +9,11 @@ thinks.
 Why a decision holds although the clock is read before its row is locked: the write demands the version that was read. A
 lease that had run out then, and was not renewed since, has run out. A new lease begins when the row was read, which is
 after it was asked for: its holder, who counts from there, stops before it ends.
+
+An answer that tells what was read, and writes nothing, would pass on what a standby may lack: a commit that was cut
+off while it waited for one, or that a crash left on the primary alone. So where standbys are configured, such an answer
+waits until they have everything up to there (`Session.confirm`). A later write of the same batch is proof of that, too.
+Two answers need no proof: `lease_conflict` and `effect_not_found` tell of nothing that could get lost.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from verity._ledger.calls import Answer
 from verity._ledger.commands import Commit, Context, Decision, Lease, Reset
@@ -26,9 +31,9 @@ from verity._ledger.json_text import dump_object
 from verity._ledger.transitions import apply
 from verity._ledger.wire import Call, answer_decision, answer_grant, answer_settled
 from verity._store.names import hash_key, next_id
+from verity.server.postgres.session import Session
 from verity.server.postgres.statements import Statements, change_row, event_row, to_arrays
 
-Connection = Any  # asyncpg's pool hands out proxies
 PrimaryKey = tuple[str, str, bytes]
 """Of an effect: environment, namespace and the hash of its full name."""
 
@@ -55,7 +60,21 @@ class Ids:
 class Work:
     """One call under way, and the future that waits for its answer."""
 
-    __slots__ = ("answer", "asked_again", "call", "collisions", "ids", "name", "new_id", "new_token")
+    __slots__ = (
+        *(
+            "answer",
+            "asked_again",
+            "blocked",
+            "call",
+            "collisions",
+            "gives_up_at",
+            "ids",
+            "is_patient",
+            "name",
+            "new_id",
+        ),
+        "new_token",
+    )
 
     def __init__(self, call: Call, future: asyncio.Future[Answer], ids: Ids) -> None:
         self.call = call
@@ -76,6 +95,12 @@ class Work:
         """Whether a statement for it was lost, so that what became of that one is unknown."""
         self.collisions = 0
         """How often the database refused it, for another transaction's sake."""
+        self.blocked = 0
+        """How often somebody else's lock kept it from being carried out."""
+        self.is_patient = False
+        """Whether it was blocked or slow although it was alone."""
+        self.gives_up_at: float | None = None
+        """Until when it waits for that lock; by the event loop's clock."""
 
     @property
     def waits(self) -> bool:
@@ -134,10 +159,19 @@ def take_one_of_each(batch: Iterable[Work]) -> tuple[list[Work], list[Work]]:
     return [first[name] for name in sorted(first)], others
 
 
-async def grant(connection: Connection, sql: Statements, batch: Sequence[Work]) -> list[Work]:
-    """Grant leases on effects that are not there; returns what was not answered."""
+class Left(NamedTuple):
+    """What an attempt did not answer."""
+
+    anew: Sequence[Work] = ()
+    """Is to be read, and decided anew."""
+    locked: Sequence[Work] = ()
+    """Somebody else holds a lock on its effect."""
+
+
+async def grant(session: Session, sql: Statements, batch: Sequence[Work]) -> Left:
+    """Grant leases on effects that are not there."""
     batch, others = take_one_of_each(batch)
-    rows = await connection.fetch(sql.grant, *to_arrays([_grant_row(work) for work in batch]))
+    rows = await session.fetch(sql.grant, *to_arrays([_grant_row(work) for work in batch]))
     granted: dict[int, int] = dict(rows)
     for work in batch:
         now = granted.get(work.new_id)
@@ -146,7 +180,7 @@ async def grant(connection: Connection, sql: Statements, batch: Sequence[Work]) 
         else:
             expires_at = now + command_of(work).lease_duration_ms
             work.settle(answer_grant(work.call.key, work.new_id, 1, work.new_token, expires_at, "none"))
-    return others
+    return Left(others)
 
 
 def _grant_row(work: Work) -> tuple[object, ...]:
@@ -169,12 +203,10 @@ def _grant_row(work: Work) -> tuple[object, ...]:
     )
 
 
-async def commit(connection: Connection, sql: Statements, batch: Sequence[Work]) -> list[Work]:
-    """Commit current leases; returns what was not answered."""
+async def commit(session: Session, sql: Statements, batch: Sequence[Work]) -> Left:
+    """Commit current leases."""
     batch, others = take_one_of_each(batch)
-    rows = await connection.fetch(
-        sql.commit, *to_arrays([_commit_row(number, work) for number, work in enumerate(batch)])
-    )
+    rows = await session.fetch(sql.commit, *to_arrays([_commit_row(number, work) for number, work in enumerate(batch)]))
     committed: dict[int, int] = dict(rows)
     for number, work in enumerate(batch):
         effect_id = committed.get(number)
@@ -183,7 +215,7 @@ async def commit(connection: Connection, sql: Statements, batch: Sequence[Work])
         else:
             command = command_of(work)
             work.settle(answer_settled("accepted", effect_id, command.fence, command.source))
-    return others
+    return Left(others)
 
 
 def _commit_row(number: int, work: Work) -> tuple[object, ...]:
@@ -218,16 +250,27 @@ class _Change:
             self.after = decision.effect
             self.events += decision.events
 
+    @property
+    def works(self) -> list[Work]:
+        """Its calls."""
+        return [work for work, _ in self.decided]
 
-async def explain(connection: Connection, sql: Statements, batch: Sequence[Work]) -> list[Work]:
-    """Answer calls by reading, deciding and writing, once; returns those that have to be read anew."""
+    @property
+    def needs_proof(self) -> bool:
+        """Whether an answer tells what could get lost in a fail-over."""
+        return any(decision.reply.word != "lease_conflict" for _, decision in self.decided)
+
+
+async def explain(session: Session, sql: Statements, batch: Sequence[Work]) -> Left:
+    """Answer calls by reading, deciding and writing, once. Never waits for a row that somebody else has locked."""
     about: dict[PrimaryKey, list[Work]] = {}
     for work in batch:
         about.setdefault(work.name, []).append(work)
     names = sorted(about)
     absent: list[Work] = []
+    told: list[tuple[_Change, int]] = []
     changes: dict[int, tuple[_Change, int]] = {}
-    for number, now, *columns in await connection.fetch(sql.look, *to_arrays(names)):
+    for number, now, has_standbys, *columns in await session.fetch(sql.look, *to_arrays(names)):
         works = about[names[number - 1]]
         if columns[0] is None:
             absent += _refuse_or_keep(works, now)
@@ -237,9 +280,29 @@ async def explain(connection: Connection, sql: Statements, batch: Sequence[Work]
             change.decide(work, now)
         if change.events:
             changes[number] = (change, now)
+        elif has_standbys and change.needs_proof:
+            told.append((change, now))
         else:
             _settle_all(change, now)
-    others = await grant(connection, sql, absent) if absent else []
+    anew, locked, is_proven = await _write(session, sql, names, changes)
+    if told:
+        if not is_proven:
+            await session.confirm()
+        for change, now in told:
+            _settle_all(change, now)
+    if absent:
+        left = await grant(session, sql, absent)
+        anew += left.anew
+    return Left(anew, locked)
+
+
+async def _write(
+    session: Session, sql: Statements, names: Sequence[PrimaryKey], changes: dict[int, tuple[_Change, int]]
+) -> tuple[list[Work], list[Work], bool]:
+    """Write changes; returns the calls to decide anew, those whose effect is locked, and whether any was written."""
+    anew: list[Work] = []
+    locked: list[Work] = []
+    is_written = False
     if changes:
         rows = [
             change_row(number, *names[number - 1], change.known_count, change.after)
@@ -250,10 +313,16 @@ async def explain(connection: Connection, sql: Statements, batch: Sequence[Work]
             for number, (change, _) in changes.items()
             for sequence, event in enumerate(change.events, change.known_count + 1)
         ]
-        for (number,) in await connection.fetch(sql.change, *to_arrays(rows), *to_arrays(events)):
-            _settle_all(*changes.pop(number))
-        others += [work for change, _ in changes.values() for work, _ in change.decided]
-    return others
+        for number, is_changed in await session.fetch(sql.change, *to_arrays(rows), *to_arrays(events)):
+            change, now = changes.pop(number)
+            if is_changed:
+                _settle_all(change, now)
+                is_written = True
+            else:
+                anew += change.works
+        for change, _ in changes.values():
+            locked += change.works
+    return anew, locked, is_written
 
 
 def _refuse_or_keep(works: list[Work], now: int) -> list[Work]:

@@ -101,7 +101,7 @@ class PostgresStore:
 
 
 async def _open(url: str, *, migrated: bool) -> Database:
-    database = await connect(url, writers=3, readers=1)
+    database = await connect(url, readers=1)
     try:
         if migrated:
             if not await read_version(database):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from verity.errors import VerityConfigError
-from verity.server.storage import StorageError
+from verity.server.postgres.session import Session, Unanswered
 
 _logger = logging.getLogger("verity.server")
 
@@ -24,17 +25,67 @@ _GRACE_S = 1.0
 too slow."""
 MAX_WAITING_READS = 1_000
 _AWAY_FOR_S = 0.25
+SPARE = 2
+"""How many more batches of a kind may be under way while others are slow."""
+
+
+class Use(enum.Enum):
+    """What a connection is for. Each use has connections of its own, so that none takes another's."""
+
+    CALLS = enum.auto()
+    """Batches of leases, of commits, and of other calls."""
+    RENEWALS = enum.auto()
+    """Batches of renewals. A slow statement is given up early, while the leases still last."""
+    SINGLES = enum.auto()
+    """Calls that are tried alone because something in their batch was blocked, slow or refused."""
+    PATIENT = enum.auto()
+    """Calls that are blocked or slow by themselves."""
+    READS = enum.auto()
+    COMMANDS = enum.auto()
+    """Migrations, purges, keys: they wait for locks."""
+
+
+class Limits(NamedTuple):
+    """What the server allows a statement, in seconds; a lock timeout of 0 is none."""
+
+    size: int
+    statement_timeout_s: float
+    lock_timeout_s: float
+
+
+BATCH_LOCK_TIMEOUT_S = 0.25
+"""Far below the shortest lease: a lock that somebody else holds costs a batch no more than this."""
+SINGLE_LOCK_TIMEOUT_S = 0.1
+BRISK_S = 1.0
+SINGLES = 4
+
+
+def limits_for(width: int, readers: int, statement_timeout_s: float) -> dict[Use, Limits]:
+    """How many connections each use may have, and what the server allows their statements."""
+    brisk_s = min(BRISK_S, statement_timeout_s)
+    lock_s = min(BATCH_LOCK_TIMEOUT_S, statement_timeout_s / 2)
+    return {
+        Use.CALLS: Limits(3 * (width + SPARE), statement_timeout_s, lock_s),
+        Use.RENEWALS: Limits(width + SPARE, brisk_s, lock_s),
+        Use.SINGLES: Limits(SINGLES, brisk_s, min(SINGLE_LOCK_TIMEOUT_S, lock_s)),
+        Use.PATIENT: Limits(SINGLES, statement_timeout_s, lock_s),
+        Use.READS: Limits(readers, statement_timeout_s, 0),
+        Use.COMMANDS: Limits(2, statement_timeout_s, 0),
+    }
+
+
 _SET_UP = """
 SELECT set_config('synchronous_commit',
                   CASE WHEN current_setting('synchronous_commit') IN ('on', 'remote_apply')
                        THEN current_setting('synchronous_commit') ELSE 'on' END, false),
        set_config('plan_cache_mode', 'force_custom_plan', false),
+       set_config('client_min_messages', 'warning', false),
        set_config('statement_timeout', $1, false),
-       set_config('default_transaction_isolation', 'read committed', false),
-       current_setting('synchronous_standby_names', true) AS standbys
+       set_config('lock_timeout', $2, false),
+       set_config('default_transaction_isolation', 'read committed', false)
 """
-"""What is acknowledged is on disk, whatever the server's default. Plans are made for the table as it is: a generic
-plan, made while it was empty, would read all of it for ever."""
+"""What is acknowledged is on disk, whatever the server's default, and warnings about it arrive. Plans are made for the
+table as it is: a generic plan, made while it was empty, would read all of it for ever."""
 
 DANGERS = {
     "fsync": ("off", "a crash of the machine loses acknowledged commits and may break the database"),
@@ -45,16 +96,14 @@ ENCODINGS = frozenset({"UTF8", "SQL_ASCII"})
 """Those that hold any text; what is sent is UTF-8, which SQL_ASCII keeps as it is."""
 
 
-class Unanswered(StorageError):
-    """The database did not answer, or broke off: whether a statement was carried out is unknown."""
-
-
 class Refusal(Exception):
     """The database refused a statement: for certain nothing of it was carried out."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(type(error).__name__)
-        self.is_passing = isinstance(error, (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError))
+        self.is_locked = isinstance(error, asyncpg.LockNotAvailableError)
+        """Somebody else holds a lock that the statement needs."""
+        self.is_passing = self.is_locked or isinstance(error, asyncpg.TransactionRollbackError)
         """Two transactions got into each other's way; the same statement may go through now."""
         self.is_about_a_value = isinstance(error, (asyncpg.DataError, ValueError))
 
@@ -73,71 +122,99 @@ _GONE = (
 )
 
 
-class Database:
-    """A pool of connections. Made by `connect`.
+class TooSlow(Unanswered):
+    """The server gave a statement up after its timeout."""
 
-    Writes have their connections for themselves; reads share `readers` others, and are refused at once where too many
-    wait already, so that neither can starve the other.
+
+class _Pool:
+    """The connections for one use."""
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+        self._away_until = 0.0
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        if time.monotonic() < self._away_until:
+            raise Unanswered("the database is away")
+        try:
+            connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        except (*_GONE, asyncpg.PostgresError) as error:
+            self._away_until = time.monotonic() + _AWAY_FOR_S
+            raise Unanswered(type(error).__name__) from error
+        session = Session(connection)
+        is_sound = False
+        try:
+            yield session
+            is_sound = True
+            session.check()
+        except Unanswered:
+            is_sound = True
+            raise
+        except (*_GONE, asyncpg.PostgresError) as error:
+            if isinstance(error, ValueError) or not isinstance(error, _GONE):
+                is_sound = True
+                raise Refusal(error) from error
+            if isinstance(error, asyncpg.QueryCanceledError):
+                is_sound = True
+                raise TooSlow(type(error).__name__) from error
+            if isinstance(error, asyncio.TimeoutError):
+                await self.pool.expire_connections()  # where one hangs, the others do: each would cost as much time
+            raise Unanswered(type(error).__name__) from error
+        finally:
+            await self._give_back(connection, session, is_sound=is_sound)
+
+    async def _give_back(self, connection: Any, session: Session, *, is_sound: bool) -> None:
+        try:
+            session.leave()
+            if not is_sound:
+                # Before anything is awaited, so that asyncpg's own request to cancel the statement does not get out: it
+                # would end PostgreSQL's wait for a standby, and what that one has not got would be read as committed.
+                connection.terminate()
+            await self.pool.release(connection)
+        except (*_GONE, asyncpg.PostgresError) as error:
+            # It broke, and is back in the pool by itself. What its statement came to is known already.
+            _logger.debug("a connection could not be given back: %s", type(error).__name__)
+
+
+class Database:
+    """Connections, so many for each use. Made by `connect`.
+
+    Reads are refused at once where too many wait already.
+
+    Attributes:
+        patience_s: how long a call may wait for somebody else's lock, in seconds.
     """
 
-    def __init__(self, pool: Any, readers: int) -> None:
-        self._pool = pool
-        self._away_until = 0.0
-        self._readers = asyncio.Semaphore(readers)
+    def __init__(self, pools: Mapping[Use, Any], patience_s: float) -> None:
+        self.patience_s = patience_s
+        self._pools = {use: _Pool(pool) for use, pool in pools.items()}
+        self._turns = asyncio.Semaphore(pools[Use.READS].get_max_size())
         self._waiting_reads = 0
 
     @property
     def size(self) -> int:
         """How many connections are open."""
-        return int(self._pool.get_size())
+        return sum(int(each.pool.get_size()) for each in self._pools.values())
 
     @property
     def idle(self) -> int:
         """How many of them are not in use."""
-        return int(self._pool.get_idle_size())
+        return sum(int(each.pool.get_idle_size()) for each in self._pools.values())
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Any]:
+    async def connection(self, use: Use = Use.COMMANDS) -> AsyncIterator[Session]:
         """A connection for a statement or two.
 
         Raises:
             Unanswered: none can be had (at once, while the database is known to be away), or it broke.
             Refusal: a statement was refused.
         """
-        if time.monotonic() < self._away_until:
-            raise Unanswered("the database is away")
-        try:
-            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
-        except (*_GONE, asyncpg.PostgresError) as error:
-            self._away_until = time.monotonic() + _AWAY_FOR_S
-            raise Unanswered(type(error).__name__) from error
-        is_sound = False
-        try:
-            yield connection
-            is_sound = True
-        except (*_GONE, asyncpg.PostgresError) as error:
-            if isinstance(error, ValueError) or not isinstance(error, _GONE):
-                is_sound = True
-                raise Refusal(error) from error
-            if isinstance(error, asyncio.TimeoutError):
-                await self._pool.expire_connections()  # where one hangs, the others do: each would cost as much time
-            raise Unanswered(type(error).__name__) from error
-        finally:
-            await self._give_back(connection, is_sound=is_sound)
-
-    async def _give_back(self, connection: Any, *, is_sound: bool) -> None:
-        try:
-            if not is_sound:
-                # Before anything is awaited, so that asyncpg's own request to cancel the statement does not get out: it
-                # would end PostgreSQL's wait for a standby, and what that one has not got would be read as committed.
-                connection.terminate()
-            await self._pool.release(connection)
-        except (*_GONE, asyncpg.PostgresError) as error:
-            # It broke, and is back in the pool by itself. What its statement came to is known already.
-            _logger.debug("a connection could not be given back: %s", type(error).__name__)
+        async with self._pools[use].session() as session:
+            yield session
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Any]:
+    async def reading(self) -> AsyncIterator[Session]:
         """A connection for reads.
 
         Raises:
@@ -147,28 +224,30 @@ class Database:
             raise Unanswered("too many reads are waiting")
         self._waiting_reads += 1
         try:
-            async with self._readers, self.connection() as connection:
-                yield connection
+            async with self._turns, self.connection(Use.READS) as session:
+                yield session
         finally:
             self._waiting_reads -= 1
 
     async def close(self) -> None:
         """Close the connections; those in use are waited for, but not for ever."""
+        pools = [each.pool for each in self._pools.values()]
         try:
-            await asyncio.wait_for(self._pool.close(), STATEMENT_TIMEOUT_S)
+            await asyncio.wait_for(asyncio.gather(*(pool.close() for pool in pools)), STATEMENT_TIMEOUT_S)
         except asyncio.TimeoutError:
-            self._pool.terminate()
+            for pool in pools:
+                pool.terminate()
 
 
 async def connect(
-    url: str, *, writers: int, readers: int = 4, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+    url: str, *, width: int = 1, readers: int = 4, statement_timeout_s: float = STATEMENT_TIMEOUT_S
 ) -> Database:
-    """Open the pool, with one connection to begin with.
+    """Open the pools, with one connection to begin with.
 
     Args:
         url: `postgresql://user:password@host:port/database`, as libpq takes it. Of several hosts, the one that takes
             writes is used.
-        writers: the most connections for writes.
+        width: how many batches of a kind may be under way at a time.
         readers: the most connections for reads.
         statement_timeout_s: how long a statement may take, in seconds.
 
@@ -176,17 +255,11 @@ async def connect(
         VerityConfigError: the URL is wrong, or the database can't be reached with it. Never shows its password.
     """
     try:
-        pool = await asyncpg.create_pool(
-            url,
-            min_size=0,  # more would be opened in the background, with a traceback in the log for each failure
-            max_size=writers + readers,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=statement_timeout_s + _GRACE_S,
-            connect=_connect_to_primary,
-            init=lambda connection: _set_up(connection, statement_timeout_s),
-            reset=_keep,
-            server_settings={"application_name": "verity"},
-        )
+        pools = {
+            use: await _create_pool(url, limits, statement_timeout_s + _GRACE_S)
+            for use, limits in limits_for(width, readers, statement_timeout_s).items()
+        }
+        pool = pools[Use.COMMANDS]
         connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
         encoding = connection.get_settings().server_encoding  # the server says so when it is connected to
         await pool.release(connection)
@@ -202,7 +275,21 @@ async def connect(
             "that results would be refused after their act. Make one with CREATE DATABASE … ENCODING 'UTF8'.",
             parameter="database",
         )
-    return Database(pool, readers)
+    return Database(pools, statement_timeout_s)
+
+
+async def _create_pool(url: str, limits: Limits, command_timeout_s: float) -> Any:
+    return await asyncpg.create_pool(
+        url,
+        min_size=0,  # more would be opened in the background, with a traceback in the log for each failure
+        max_size=limits.size,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=command_timeout_s,
+        connect=_connect_to_primary,
+        init=lambda connection: _set_up(connection, limits),
+        reset=_keep,
+        server_settings={"application_name": "verity"},
+    )
 
 
 async def _connect_to_primary(url: str, **options: Any) -> Any:
@@ -225,13 +312,12 @@ async def _connect_to_primary(url: str, **options: Any) -> Any:
     return await asyncpg.connect(url, **options)
 
 
-async def _set_up(connection: Any, statement_timeout_s: float) -> None:
-    settings = await connection.fetchrow(_SET_UP, f"{round(statement_timeout_s * 1000)}ms")
-    if settings["standbys"]:
-        # A commit that waited for a standby when the server crashed is there again after the crash, confirmed or not. A
-        # transaction of one's own, which waits for the standby to have it and all before it, keeps such a commit from
-        # being read, and answered as one that is sure, until it is.
-        await connection.execute("SELECT pg_logical_emit_message(true, 'verity', '')")
+async def _set_up(connection: Any, limits: Limits) -> None:
+    await connection.execute(_SET_UP, _in_ms(limits.statement_timeout_s), _in_ms(limits.lock_timeout_s))
+
+
+def _in_ms(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
 
 
 async def _keep(_connection: Any) -> None:

@@ -90,7 +90,8 @@ WITH committed AS (
 SELECT n, id FROM committed
 """
 _LOOK = f"""
-SELECT wanted.n::integer, :clock, {", ".join(f"effects.{name}" for name in COLUMNS.split(", "))}
+SELECT wanted.n::integer, :clock, coalesce(current_setting('synchronous_standby_names', true), '') <> '',
+    {", ".join(f"effects.{name}" for name in COLUMNS.split(", "))}
 FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS wanted(environment, namespace, key_hash, n)
 LEFT JOIN effects ON {_IS_NAMED}
 """
@@ -105,10 +106,14 @@ CHANGE_COLUMNS = ("n", *_NAME, "known_count", *_CHANGING)
 EVENT_COLUMNS = ("n", "sequence", "type", "at", "fence", "agent_id", "run_id", "detail")
 
 _CHANGE = f"""
-WITH changed AS (
+WITH free AS MATERIALIZED (
+    SELECT wanted.n FROM {_unnest(("n", *_NAME))} JOIN effects ON {_IS_NAMED}
+    FOR NO KEY UPDATE OF effects SKIP LOCKED
+), changed AS (
     UPDATE effects SET {", ".join(f"{name} = wanted.{name}" for name in _CHANGING)}
     FROM {_unnest(CHANGE_COLUMNS)}
-    WHERE {_IS_NAMED} AND effects.event_count = wanted.known_count AND effects.purged_at IS NULL
+    WHERE {_IS_NAMED} AND wanted.n = ANY (ARRAY(SELECT n FROM free))
+        AND effects.event_count = wanted.known_count AND effects.purged_at IS NULL
     RETURNING wanted.n, effects.environment, effects.namespace, effects.id
 ), told AS (
     INSERT INTO events (environment, namespace, effect, sequence, type, at, fence, agent_id, run_id, detail)
@@ -116,7 +121,7 @@ WITH changed AS (
         wanted.agent_id, wanted.run_id, wanted.detail
     FROM {_unnest(EVENT_COLUMNS, len(CHANGE_COLUMNS) + 1)} JOIN changed ON changed.n = wanted.n
 )
-SELECT n FROM changed
+SELECT free.n, changed.n IS NOT NULL FROM free LEFT JOIN changed ON changed.n = free.n
 """
 
 _LOOK_FOR_PURGE = f"""
@@ -158,9 +163,10 @@ class Statements(NamedTuple):
     commit: str
     """Commits where the pair is current and nothing is decided; any other case is not in the answer: (n, id)."""
     look: str
-    """What is there: (number from 1, now, the columns of an Effect or nulls)."""
+    """What is there: (number from 1, now, whether standbys are configured, the columns of an Effect or nulls)."""
     change: str
-    """Writes decisions, each where the effect is still as it was read; answers with the numbers of those."""
+    """Writes decisions, each where the effect is still as it was read: (number, whether it was). It waits for no row
+    that somebody else has locked; the number of such a one is not in the answer."""
     purge: str
     """Drops payloads and audit trails of effects that are still as they were read; answers with how many."""
     oldest_expired: str

@@ -1,15 +1,14 @@
-"""A ledger in PostgreSQL, as one node sees it: which lane a call takes, and what happens when an answer is lost."""
+"""A ledger in PostgreSQL, as one node sees it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from verity._ledger.calls import Answer, Environment, Request
-from verity._ledger.commands import Lease
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
 from verity._store.api_keys import ApiKey
 from verity._store.group import MAX_BATCH
@@ -17,14 +16,14 @@ from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import hash_key
 from verity._store.purging import Candidate, Purge
 from verity._store.reads import Rows, begin
-from verity.server.postgres import api_keys, batches
-from verity.server.postgres.batches import Ids, Work, is_forced_reset, is_guessed_commit
-from verity.server.postgres.database import Database, Refusal, Unanswered
-from verity.server.postgres.lanes import Lane
+from verity.server.postgres import api_keys
+from verity.server.postgres.batches import Ids, Work
+from verity.server.postgres.database import Database, Refusal
+from verity.server.postgres.dispatch import NO_ROOM, Dispatcher, unavailable
+from verity.server.postgres.session import Unanswered
 from verity.server.postgres.statements import (
     CLOCK,
     DIALECT,
-    Statements,
     look_for_purge,
     to_arrays,
     to_numbered,
@@ -33,13 +32,6 @@ from verity.server.postgres.statements import (
 from verity.server.storage import Pool, Storage, StorageError
 
 _logger = logging.getLogger("verity.server")
-
-MAX_WAITING = 20_000
-MAX_COLLISIONS = 5
-_RETRY_AFTER_S = 1
-_NO_ROOM = "The request has a value that the database can't hold."
-
-Attempt = Callable[[Any, Statements, Sequence[Work]], Awaitable[list[Work]]]
 
 
 def width_for(max_batch: int) -> int:
@@ -70,17 +62,7 @@ class PostgresStorage(Storage):
         self._database = database
         self._sql = write_statements(clock)
         self._ids = ids or Ids()
-
-        def lane(attempt: Attempt) -> Lane:
-            return Lane(
-                lambda batch: self._carry_out(attempt, batch),
-                max_batch=max_batch,
-                width=width,
-            )
-
-        self._grants = lane(batches.grant)
-        self._commits = lane(batches.commit)
-        self._others = lane(batches.explain)
+        self._calls = Dispatcher(database, self._sql, max_batch=max_batch, width=width)
 
     async def answer(self, request: Request) -> Answer:
         """Carry a call out, durably. A database that is away is a 503, never an exception."""
@@ -90,16 +72,7 @@ class PostgresStorage(Storage):
             call = read_call(request)
         except Refused as refused:
             return answer_problem(refused, request.request_id)
-        if len(self._grants) + len(self._commits) + len(self._others) >= MAX_WAITING:
-            return answer_problem(_unavailable("The ledger is overloaded."), request.request_id)
-        work = Work(call, asyncio.get_running_loop().create_future(), self._ids)
-        if isinstance(call.command, Lease):
-            self._grants.add(work)
-        elif is_guessed_commit(call):
-            self._commits.add(work)
-        else:
-            self._others.add(work)
-        return await work.answer
+        return await self._calls.answer(Work(call, asyncio.get_running_loop().create_future(), self._ids))
 
     async def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash, also if it is revoked or has expired."""
@@ -158,13 +131,11 @@ class PostgresStorage(Storage):
 
     def watch_batches(self, watch: Callable[[int], None]) -> None:
         """Have `watch` called with the number of calls in each batch."""
-        for lane in (self._grants, self._commits, self._others):
-            lane.watch = watch
+        self._calls.watch_batches(watch)
 
     async def close(self) -> None:
         """Carry out what waits."""
-        for lane in (self._grants, self._commits, self._others):
-            await lane.drain()
+        await self._calls.drain()
 
     @asynccontextmanager
     async def _looking(self) -> AsyncIterator[Any]:
@@ -178,72 +149,6 @@ class PostgresStorage(Storage):
                 yield connection
         except Refusal as error:
             raise StorageError(str(error)) from error
-
-    async def _carry_out(self, attempt: Attempt, batch: list[Work]) -> None:
-        """Answer a batch; whatever happens, nobody is left waiting and nobody is told of what did not happen."""
-        try:
-            await self._try(attempt, [work for work in batch if work.waits])
-        except Exception as error:  # noqa: BLE001 - the lane must go on, and the error belongs to those who wait
-            for work in batch:
-                if work.waits:
-                    work.answer.set_exception(error)
-
-    async def _try(self, attempt: Attempt, left: list[Work]) -> None:
-        try:
-            for _ in range(batches.MAX_ROUNDS):
-                if not left:
-                    return
-                async with self._database.connection() as connection:
-                    left = await attempt(connection, self._sql, left)
-                if attempt is not batches.explain:
-                    break
-            self._pass_on(left, is_tried=attempt is batches.explain)
-        except Unanswered as error:
-            _logger.error("the database broke off %d calls: %s", len(left), error, extra=_ids(left))
-            self._ask_again(left)
-        except Refusal as refusal:
-            await self._single_out(attempt, left, refusal)
-
-    def _pass_on(self, left: list[Work], *, is_tried: bool) -> None:
-        for work in left:
-            if is_tried:
-                _settle(work, _crowded())
-            else:
-                self._others.add(work)
-
-    def _ask_again(self, batch: list[Work]) -> None:
-        """What became of a call is unknown: it is read once more, and answered with the truth, or with 503."""
-        for work in batch:
-            if not work.waits:
-                continue
-            if is_forced_reset(work.call):  # asked again, it could hit the next holder
-                _settle(work, _unknown("Look at the effect before you send it again."))
-            elif work.asked_again:
-                _settle(work, _unknown())
-            else:
-                work.asked_again = True
-                self._others.add(work)
-
-    async def _single_out(self, attempt: Attempt, batch: list[Work], refusal: Refusal) -> None:
-        """The database refused one call's part, and with it all of the batch: each is tried alone."""
-        if len(batch) > 1:
-            for work in batch:
-                await self._carry_out(attempt, [work])
-            return
-        (work,) = batch
-        _logger.error("the database refused a call: %s", refusal, extra=_ids(batch))
-        if refusal.is_passing and work.collisions < MAX_COLLISIONS:
-            work.collisions += 1
-            await self._carry_out(attempt, batch)
-        elif work.asked_again:
-            _settle(work, _unknown())
-        elif refusal.is_passing:
-            _settle(work, _crowded())
-        elif refusal.is_about_a_value:
-            _settle(work, Refused(400, "invalid_request", _NO_ROOM))
-        else:
-            message = "The ledger's database refused the call; nothing was carried out."
-            _settle(work, Refused(500, "internal", message))
 
     async def _read(self, request: Request) -> Answer:
         try:
@@ -262,27 +167,5 @@ class PostgresStorage(Storage):
             ids = {"requestId": request.request_id}
             _logger.error("the database did not answer a read: %s", error, extra=ids)
             if isinstance(error, Refusal) and error.is_about_a_value:
-                raise Refused(400, "invalid_request", _NO_ROOM) from None
-            raise _unavailable("The ledger's storage does not answer. Send the request again.") from None
-
-
-def _ids(batch: Sequence[Work]) -> dict[str, list[str]]:
-    """For a log line: which requests it is about."""
-    return {"requestIds": [work.call.request.request_id for work in batch]}
-
-
-def _settle(work: Work, refused: Refused) -> None:
-    if work.waits:
-        work.answer.set_result(answer_problem(refused, work.call.request.request_id))
-
-
-def _crowded() -> Refused:
-    return _unavailable("Too many others changed this effect at the same moment. Send it again.")
-
-
-def _unknown(advice: str = "Send it again.") -> Refused:
-    return _unavailable(f"The ledger's storage did not answer; whether the call was carried out is unknown. {advice}")
-
-
-def _unavailable(message: str) -> Refused:
-    return Refused(503, "unavailable", message, retry_after_s=_RETRY_AFTER_S)
+                raise Refused(400, "invalid_request", NO_ROOM) from None
+            raise unavailable("The ledger's storage does not answer. Send the request again.") from None

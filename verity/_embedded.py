@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import apsw
 import httpx
 
+from verity._concurrency.clock import monotonic
 from verity._core.payload import encode_json
 from verity._ledger.calls import Answer, Environment, Request, Scope
 from verity._ledger.json_text import read_members
@@ -57,11 +58,11 @@ class _Wait:
         self.asked_s = read_wait_s((headers or {}).get("Prefer"))
         self._store = store
         self._request = request
-        self._end = time.monotonic() + self.asked_s
+        self._end = monotonic() + self.asked_s
 
     def goes_on(self, answer: Answer) -> bool:
         """Whether to wait on after this answer."""
-        return bool(self.asked_s) and answer.outcome[0] == "lease_conflict" and time.monotonic() < self._end
+        return bool(self.asked_s) and answer.outcome[0] == "lease_conflict" and monotonic() < self._end
 
     def is_over(self) -> bool:
         """Whether it is worth while to ask for the lease again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -11,9 +12,11 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.gather import sync_until
 from verity import SyncVerityClient, VerityClient
 from verity._concurrency import AsyncRuntime, SyncRuntime
-from verity._concurrency.runtime import MAX_TIMER_THREADS, clock_that_never_sleeps
+from verity._concurrency.clock import clock_that_never_sleeps
+from verity._concurrency.runtime import MAX_TIMER_THREADS
 
 
 def _timer_threads() -> list[threading.Thread]:
@@ -151,6 +154,21 @@ def test_a_sync_client_has_one_thread_however_many_calls() -> None:
         (thread,) = set(_timer_threads()) - before
     thread.join(30)
     assert not thread.is_alive(), "close() ends it"
+
+
+def test_clients_that_nobody_closed_leave_no_threads() -> None:
+    def named(name: str) -> int:
+        return sum(thread.name == name for thread in threading.enumerate())
+
+    async def protect_once() -> None:
+        await VerityClient("sqlite://", namespace="n").protect("k", act=lambda: 1)
+
+    before = named("verity-timers"), named("verity-ledger-writer")
+    for _ in range(10):
+        SyncVerityClient("sqlite://", namespace="n").protect("k", act=lambda: 1)
+        asyncio.run(protect_once())
+    gc.collect()
+    sync_until(lambda: (named("verity-timers"), named("verity-ledger-writer")) <= before)
 
 
 def test_a_closed_runtime_still_calls_what_is_planned() -> None:

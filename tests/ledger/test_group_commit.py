@@ -7,6 +7,7 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ import anyio
 import pytest
 import trio
 
-from tests.gather import async_gather, sync_gather
+from tests.gather import async_gather, sync_gather, sync_until
 from tests.ledger.calls import Caller
 from verity._ledger.calls import Answer, Request
 from verity._store.group import MAX_BATCH, LoopGroupCommit, ThreadGroupCommit
 from verity._store.sqlite import SqliteStore
+from verity.errors import VerityConfigError, VerityConnectionError
 
 
 class GatedStore:
@@ -36,6 +38,13 @@ class GatedStore:
         assert self.gate.wait(30)
         if self._fails:
             raise self._fails
+        return [Answer(200, request.body) for request in requests]
+
+
+class EchoingStore:
+    """A store with no lock of its own, so that a signal may interrupt it anywhere."""
+
+    def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
         return [Answer(200, request.body) for request in requests]
 
 
@@ -60,12 +69,17 @@ def test_one_thread_alone_goes_at_once_in_its_own_thread() -> None:
     assert threading.active_count() == before
 
 
-def _start_opener(store: GatedStore, group: Any, count: int) -> threading.Thread:
+def _start_opener(store: GatedStore, group: ThreadGroupCommit | LoopGroupCommit, count: int) -> threading.Thread:
     """Open the gate as soon as all `count` operations are in the first batch or wait behind it."""
+
+    def in_line() -> int:
+        if isinstance(group, ThreadGroupCommit):
+            return len(group._waiting)  # the first batch is in line until it has its outcome
+        return store.batches[0] + group._inbox.qsize()
 
     def run() -> None:
         assert store.reached.wait(30)
-        while store.batches[0] + len(group._waiting) < count:
+        while in_line() < count:
             threading.Event().wait(0.001)
         store.gate.set()
 
@@ -97,12 +111,12 @@ def test_a_batch_is_limited() -> None:
 
 
 def test_an_error_reaches_every_thread_and_the_next_one_leads() -> None:
-    store = GatedStore(fails=LookupError)
+    store = GatedStore(fails=VerityConfigError)
     group = ThreadGroupCommit(store)
     opener = _start_opener(store, group, 10)
     outcomes = sync_gather([partial(group.answer, _request(n)) for n in range(10)])
     opener.join()
-    assert [type(outcome) for outcome in outcomes] == [LookupError] * 10
+    assert [type(outcome) for outcome in outcomes] == [VerityConfigError] * 10
     assert sum(store.batches) == 10
     assert len(store.batches) <= 2, "nobody asks once more"
     store._fails = None
@@ -139,10 +153,10 @@ def test_who_is_interrupted_while_it_waits_leaves_nobody_waiting(
         return thread
 
     def interrupt_once_it_waits() -> None:
-        while not group._waiting:
+        while len(group._waiting) < 2:
             threading.Event().wait(0.001)
         others.extend(ask() for _ in range(behind))
-        while len(group._waiting) < 1 + behind:
+        while len(group._waiting) < 2 + behind:
             threading.Event().wait(0.001)
         interrupt_main()
 
@@ -156,6 +170,7 @@ def test_who_is_interrupted_while_it_waits_leaves_nobody_waiting(
     for thread in others:
         thread.join(10)
     assert len(answers) == 2 + behind, "the lead is with nobody who has left"
+    assert sum(store.batches) == 2 + behind, "and nothing is carried out for who has left"
 
 
 def test_an_interrupt_is_raised_in_the_thread_that_it_met_alone() -> None:
@@ -172,7 +187,46 @@ def test_an_interrupt_is_raised_in_the_thread_that_it_met_alone() -> None:
     kinds = [type(outcome) for outcome in sync_gather([ask] * 10)]
     opener.join()
     assert kinds.count(KeyboardInterrupt) == len(store.batches), "those that led"
-    assert kinds.count(RuntimeError) == 10 - len(store.batches), "those that ask again"
+    assert kinds.count(VerityConnectionError) == 10 - len(store.batches), "those that ask again"
+
+
+def test_a_storm_of_signals_leaves_nobody_waiting() -> None:
+    """Wherever an exception comes up in a thread that asks: the others go on, and so does it."""
+    group = ThreadGroupCommit(EchoingStore())
+    asked, is_over = [0, 0, 0], threading.Event()
+
+    def ask(number: int) -> None:
+        while not is_over.is_set():
+            with suppress(VerityConnectionError):
+                group.answer(_request(number))
+            asked[number] += 1
+
+    others = [threading.Thread(target=ask, args=[number], daemon=True) for number in range(3)]
+    for thread in others:
+        thread.start()
+    met = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal met
+        met += 1
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        while met < 1500:
+            with suppress(Interrupt, VerityConnectionError):
+                signal.setitimer(signal.ITIMER_REAL, (1 + met % 50) * 10e-6)
+                while True:
+                    group.answer(_request(9))
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, before)
+    reached = list(asked)
+    sync_until(lambda: all(now > then for now, then in zip(asked, reached, strict=True)))
+    is_over.set()
+    for thread in others:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in others)
 
 
 def test_many_threads_one_key_one_grant(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ class AsyncAcquisition:
         Who asks at another pace stands in another line: nobody waits longer than its own settings say.
         """
         began_at = self._runtime.monotonic()
-        async with LINES.place((self._ledger.caller, config, namespace, lease_body["effectKey"])) as place:
+        place = LINES.place((self._ledger.caller, config, namespace, lease_body["effectKey"]))
+        try:
             if not await place.turn(patience_s(config)):
                 raise conflict
             shared: LeaseResponse | None = place.shared
@@ -89,3 +90,6 @@ class AsyncAcquisition:
                     if held_s:
                         self._holds.give_back()
             raise conflict
+        finally:
+            place.is_gone = True  # an assignment: an interrupt could end a call at its entry
+            place.leave()

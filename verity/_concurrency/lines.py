@@ -6,8 +6,11 @@ import threading
 from collections import deque
 from typing import Any
 
+from verity._concurrency.clock import monotonic
 from verity._concurrency.homes import forget_in_child
 from verity._concurrency.loops import current_loop
+
+_LOOK_EVERY_S = 1.0
 
 
 class AsyncLines:
@@ -22,7 +25,7 @@ class AsyncLines:
         self.lines: dict[object, deque[AsyncPlace]] = {}
 
     def place(self, name: object) -> AsyncPlace:
-        """A place at the end of the line; it is left with the `async with`."""
+        """A place at the end of the line, from `turn()` on until `leave()`."""
         return AsyncPlace(self, name)
 
 
@@ -31,19 +34,18 @@ class AsyncPlace:
 
     def __init__(self, lines: AsyncLines, name: object) -> None:
         self._lines = lines.lines
-        self._name = name
+        self._name = (current_loop(), name)
         self._event: Any = None
         self.shared: Any = None
         """What the one whose turn it was had for everybody; None: nothing."""
-
-    async def __aenter__(self) -> AsyncPlace:
-        self._name = (current_loop(), self._name)
-        self._lines.setdefault(self._name, deque()).append(self)
-        return self
+        self.is_gone = False
+        """For the twin."""
 
     async def turn(self, timeout_s: float) -> bool:
-        """Wait until it is this one's turn, or something is shared; False: that took too long."""
-        if self.shared is not None or self._lines[self._name][0] is self:
+        """Join the line, once, and wait for the turn, or for what is shared; False: that took too long."""
+        line = self._lines.setdefault(self._name, deque())
+        line.append(self)
+        if line[0] is self:
             return True
         import anyio
 
@@ -63,7 +65,8 @@ class AsyncPlace:
         if self._event is not None:
             self._event.set()
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    def leave(self) -> None:
+        """Let the next one have its turn. Idempotent."""
         line = self._lines.get(self._name)
         if line is None or self not in line:
             return
@@ -75,6 +78,17 @@ class AsyncPlace:
             line[0].wake()
 
 
+class _Line:
+    """The threads that wait for one thing."""
+
+    def __init__(self) -> None:
+        self.places: deque[SyncPlace] = deque()
+        self.shared: Any = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 class SyncLines:
     """The twin for threads."""
 
@@ -84,57 +98,87 @@ class SyncLines:
 
     def reset_after_fork(self) -> None:
         """Who stood here was a thread of the parent."""
-        self.lines: dict[object, deque[SyncPlace]] = {}
+        self.lines: dict[object, _Line] = {}
         self.lock = threading.Lock()
 
     def place(self, name: object) -> SyncPlace:
-        """A place at the end of the line; it is left with the `with`."""
+        """A place at the end of the line, from `turn()` on until `leave()`."""
         return SyncPlace(self, name)
 
 
 class SyncPlace:
-    """One thread's place."""
+    """One thread's place.
+
+    A signal's handler may raise an exception at any point of this code, also in `leave()`. The others must not wait for
+    a thread that has left: it first sets `is_gone` and then calls `leave()`, and those who wait look for themselves,
+    every `_LOOK_EVERY_S` seconds, whether all before them are gone.
+    """
 
     def __init__(self, lines: SyncLines, name: object) -> None:
         self._lines = lines.lines
         self._lock = lines.lock
         self._name = name
-        self._event = threading.Event()
-        self.shared: Any = None
-        """What the one whose turn it was had for everybody; None: nothing."""
+        self._line: _Line | None = None
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self.is_gone = False
+        """Set it when the place is left, with a plain assignment: a call can be interrupted at its entry."""
 
-    def __enter__(self) -> SyncPlace:
-        with self._lock:
-            line = self._lines.setdefault(self._name, deque())
-            line.append(self)
-            if line[0] is self:
-                self._event.set()
-        return self
+    @property
+    def shared(self) -> Any:
+        """What the one whose turn it was had for everybody; None: nothing."""
+        return None if self._line is None else self._line.shared
 
     def turn(self, timeout_s: float) -> bool:
-        """Wait until it is this one's turn, or something is shared; False: that took too long."""
-        return self._event.wait(min(timeout_s, threading.TIMEOUT_MAX))
+        """Join the line, once, and wait for the turn, or for what is shared; False: that took too long."""
+        line = self._join()
+        until = monotonic() + timeout_s
+        while not self._has_come(line):
+            rest_s = until - monotonic()
+            if rest_s <= 0:
+                return False
+            self._bell.acquire(timeout=min(rest_s, _LOOK_EVERY_S))
+        return True
+
+    def _join(self) -> _Line:
+        with self._lock:
+            line = self._lines.get(self._name)
+            if line is None or line.shared is not None:  # what was shared is for those who waited then
+                line = self._lines[self._name] = _Line()
+            self._line = line
+            line.places.append(self)
+        return line
+
+    def _has_come(self, line: _Line) -> bool:
+        with self._lock:
+            while line.places[0].is_gone:
+                line.places.popleft()
+            return line.places[0] is self or line.shared is not None
 
     def share(self, value: Any) -> None:
         """Give it to all who wait here, and end the line."""
-        with self._lock:
-            line = self._lines.pop(self._name, ())
-        for place in line:
-            place.shared = value
-            place.wake()
+        if self._line is not None:
+            self._line.shared = value
+            for place in list(self._line.places):
+                place.wake()
 
     def wake(self) -> None:
-        """Its turn has come, or something is shared."""
-        self._event.set()
-
-    def __exit__(self, *exc_info: object) -> None:
+        """Its turn has come, or something is shared. Idempotent."""
         with self._lock:
-            line = self._lines.get(self._name)
-            if line is None or self not in line:
-                return
-            leads = line[0] is self
-            line.remove(self)
-            if not line:
+            if self._bell.locked():
+                self._bell.release()
+
+    def leave(self) -> None:
+        """Let the next one have its turn. Idempotent."""
+        self.is_gone = True
+        line = self._line
+        if line is None:
+            return
+        with self._lock:
+            while line.places and line.places[0].is_gone:
+                line.places.popleft()
+            following = line.places[0] if line.places else None
+            if following is None and self._lines.get(self._name) is line:
                 del self._lines[self._name]
-            elif leads:
-                line[0].wake()
+        if following is not None:
+            following.wake()

@@ -6,16 +6,17 @@ import heapq
 import itertools
 import logging
 import random
-import sys
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Protocol
 
 from verity._concurrency.calls import AsyncThunk, SyncThunk
+from verity._concurrency.clock import monotonic
 from verity._concurrency.homes import forget_in_child
 from verity._concurrency.loops import asyncio_loop
 
@@ -23,18 +24,6 @@ if TYPE_CHECKING:
     import asyncio
 
 _logger = logging.getLogger("verity")
-
-
-def clock_that_never_sleeps(clocks: Any = time, platform: str = sys.platform) -> Callable[[], float]:
-    """The monotonic clock that goes on while the machine is suspended, in seconds: leases run out meanwhile.
-
-    Python's own stands still on Linux and on macOS, where CLOCK_MONOTONIC is another clock than Python's.
-    """
-    clock_id = getattr(clocks, "CLOCK_MONOTONIC" if platform == "darwin" else "CLOCK_BOOTTIME", None)
-    return clocks.monotonic if clock_id is None else partial(clocks.clock_gettime, clock_id)
-
-
-_monotonic = clock_that_never_sleeps()
 
 
 class Timer(Protocol):
@@ -46,7 +35,7 @@ class Timer(Protocol):
 class AsyncRuntime:
     """Clock, sleep, randomness, ids and timers of the async client. Tests hand in one of their own."""
 
-    monotonic: Callable[[], float] = staticmethod(_monotonic)
+    monotonic: Callable[[], float] = staticmethod(monotonic)
     random: Callable[[], float] = staticmethod(random.random)
 
     def new_id(self) -> str:
@@ -58,6 +47,9 @@ class AsyncRuntime:
         import anyio
 
         await anyio.sleep(seconds)
+
+    def prepare(self) -> None:
+        """Nothing: an event loop needs no thread for its timers."""
 
     def call_later(self, delay_s: float, fn: AsyncThunk[None]) -> Timer:
         """Call `fn` in the background after `delay_s` seconds. Costs no task until then (on trio: one system task)."""
@@ -112,13 +104,9 @@ MAX_TIMER_THREADS = 8
 
 
 class SyncRuntime:
-    """Clock, sleep, randomness, ids and timers of the sync client.
+    """Clock, sleep, randomness, ids and timers of the sync client."""
 
-    One lazy daemon thread waits for all timers. While it is in a call, another one waits: a ledger that answers slowly
-    would otherwise let the other leases run out, one behind the other. Whoever comes back to find one waiting ends.
-    """
-
-    monotonic: Callable[[], float] = staticmethod(_monotonic)
+    monotonic: Callable[[], float] = staticmethod(monotonic)
     random: Callable[[], float] = staticmethod(random.random)
 
     def __init__(self) -> None:
@@ -127,12 +115,7 @@ class SyncRuntime:
 
     def reset_after_fork(self) -> None:
         """Threads don't survive a fork, and a lock may have been held by one that didn't."""
-        self._changed = threading.Condition()
-        self._planned: list[tuple[float, int, _ThreadTimer]] = []
-        self._count = itertools.count()
-        self._threads = 0
-        self._is_awaited = False
-        self._closed = False
+        self._timers = _ThreadTimers(self)
 
     def new_id(self) -> str:
         """A fresh id, unique across processes and forks."""
@@ -142,64 +125,123 @@ class SyncRuntime:
         """Wait."""
         time.sleep(seconds)
 
+    def prepare(self) -> None:
+        """Have the timers' thread before anything is planned.
+
+        Raises:
+            RuntimeError: no thread is to be had.
+        """
+        self._timers.ensure_waiter()
+
     def call_later(self, delay_s: float, fn: SyncThunk[None]) -> Timer:
-        """Call `fn` in the timer thread after `delay_s` seconds."""
+        """Call `fn` in a timer thread after `delay_s` seconds.
+
+        Raises:
+            RuntimeError: no thread is to be had.
+        """
         timer = _ThreadTimer(fn)
-        with self._changed:
-            heapq.heappush(self._planned, (time.monotonic() + delay_s, next(self._count), timer))
-            if not self._is_awaited:
-                self._await_in_a_thread()
-            elif self._planned[0][2] is timer:
-                self._changed.notify()
+        self._timers.plan(monotonic() + delay_s, timer)
         return timer
 
     def close(self) -> None:
         """End the threads as soon as no timer is left: a lease is renewed for as long as its act goes on."""
-        with self._changed:
-            self._closed = self._threads > 0
-            self._changed.notify()
+        self._timers.close()
 
-    def _await_in_a_thread(self) -> None:
-        if self._threads < MAX_TIMER_THREADS:
-            threading.Thread(target=self._run, name="verity-timers", daemon=True).start()
+
+class _ThreadTimers:
+    """One lazy daemon thread waits for all timers of a runtime.
+
+    While it is in a call, another one waits: a ledger that answers slowly would otherwise let the other leases run out,
+    one behind the other. Who comes back to find one waiting ends.
+
+    The threads end once no timer is left and the runtime is closed, or gone: nobody has to close a client. A signal's
+    handler may raise an exception in a caller's thread at any point of this code. So a lock that the waiting thread
+    itself holds tells whether one waits, and what callers change they change in one step.
+    """
+
+    def __init__(self, runtime: SyncRuntime) -> None:
+        self._lock = threading.Lock()
+        self._planned: list[tuple[float, int, _ThreadTimer]] = []
+        self._count = itertools.count()
+        self._waiting = threading.Lock()
+        self._starting = threading.Lock()
+        self._bell: SimpleQueue[object] = SimpleQueue()
+        self._threads = 0
+        self._is_closed = False
+        self._runtime = weakref.ref(runtime, self._bell.put)
+
+    def plan(self, at: float, timer: _ThreadTimer) -> None:
+        """Have the timer fire at that moment of the clock."""
+        planned = (at, next(self._count), timer)
+        with self._lock:
+            heapq.heappush(self._planned, planned)
+            is_first = self._planned[0] is planned
+        if is_first:
+            self._bell.put(None)
+        self.ensure_waiter()
+
+    def close(self) -> None:
+        """See above."""
+        self._is_closed = True
+        self._bell.put(None)
+
+    def ensure_waiter(self) -> None:
+        """Start a thread unless one waits, or all are in calls."""
+        if self._waiting.locked():
+            return
+        with self._starting:
+            if self._waiting.locked() or self._threads >= MAX_TIMER_THREADS:
+                return
+            has_begun: SimpleQueue[None] = SimpleQueue()
+            threading.Thread(target=self._run, args=(has_begun,), name="verity-timers", daemon=True).start()
+            has_begun.get()
+
+    def _run(self, has_begun: SimpleQueue[None]) -> None:
+        with self._lock:
             self._threads += 1
-            self._is_awaited = True
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
+        waits = self._begin_to_wait()
+        has_begun.put(None)
+        while waits:
+            try:
                 timer = self._next_due()
-                self._is_awaited = False
-                if timer is None:
-                    self._threads -= 1
-                    self._closed = self._closed and self._threads > 0
-                    return
-                if any(each.fn is not None for _, _, each in self._planned):
+            finally:
+                self._waiting.release()
+            if timer is not None:
+                if self._has_more():
                     with suppress(RuntimeError):  # no more threads to be had: the others wait for this one
-                        self._await_in_a_thread()
-            timer.fire()
-            with self._changed:
-                if self._is_awaited:
-                    self._threads -= 1
-                    return
-                self._is_awaited = True
+                        self.ensure_waiter()
+                timer.fire()
+            waits = self._begin_to_wait()
+
+    def _begin_to_wait(self) -> bool:
+        """Whether this thread is the one that waits now; if not, it counts no more and has to end."""
+        with self._lock:
+            if not self._is_over() and self._waiting.acquire(blocking=False):
+                return True
+            self._threads -= 1
+            return False
 
     def _next_due(self) -> _ThreadTimer | None:
-        """Wait for the next timer that is due; None once the runtime is closed and has none."""
+        """Wait for the next timer that is due; None once there is none to wait for."""
         while True:
-            if self._closed and all(timer.fn is None for _, _, timer in self._planned):
-                self._planned.clear()
-                return None
-            if not self._planned:
-                self._changed.wait()
-                continue
-            delay_s = self._planned[0][0] - time.monotonic()
-            if delay_s > 0:
-                self._changed.wait(delay_s)
-                continue
-            timer = heapq.heappop(self._planned)[2]
-            if timer.fn is not None:
-                return timer
+            with self._lock:
+                if self._is_over():
+                    self._planned.clear()
+                    return None
+                delay_s = self._planned[0][0] - monotonic() if self._planned else None
+                if delay_s is not None and delay_s <= 0:
+                    return heapq.heappop(self._planned)[2]
+            with suppress(Empty):
+                self._bell.get(timeout=delay_s)
+
+    def _has_more(self) -> bool:
+        with self._lock:
+            return any(timer.fn is not None for _, _, timer in self._planned)
+
+    def _is_over(self) -> bool:
+        """Inside the lock: nobody plans more, and nothing is left."""
+        is_over = self._is_closed or self._runtime() is None
+        return is_over and all(timer.fn is None for _, _, timer in self._planned)
 
 
 class _ThreadTimer:

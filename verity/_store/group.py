@@ -8,15 +8,22 @@ for event loops one writer thread, so that a cancelled task can neither block no
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from contextlib import suppress
+from itertools import islice
+from queue import SimpleQueue
+from typing import Any, Protocol
 
 from verity._ledger.calls import Answer, Request
 from verity._store import forks
 from verity._store.loops import Deliver, wait_for
+from verity.errors import VerityConnectionError, VerityError
 
 MAX_BATCH = 256
+
+_LOOK_EVERY_S = 0.05
 
 
 class Store(Protocol):
@@ -28,21 +35,34 @@ class Store(Protocol):
 
 
 class _Waiter:
-    """One thread's operation. Its lock is released when there is an answer, or when it is its turn to lead."""
+    """One thread's operation. Its bell rings when there is an answer, or when it is its turn to lead."""
 
-    __slots__ = ("answer", "error", "leads", "request", "turn")
+    __slots__ = ("bell", "is_gone", "is_taken", "outcome", "request")
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.answer: Answer | None = None
-        self.error: BaseException | None = None
-        self.leads = False
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.outcome: Answer | VerityError | None = None
+        self.is_taken = False
+        """A leader began to carry it out."""
+        self.is_gone = False
+        """Its thread has left, with an answer or without one."""
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+    def ring(self) -> None:
+        """Wake its thread. Idempotent."""
+        with suppress(RuntimeError):  # it rings already
+            self.bell.release()
 
 
 class ThreadGroupCommit:
-    """For threads: the first one carries out what has gathered, then hands the lead to the next one that waits."""
+    """For threads: the first one carries out what has gathered, then hands the lead to the next one that waits.
+
+    A signal's handler, or another thread, may raise an exception in any of these threads and at any point of this
+    code. Nobody else may be left waiting for that. So who leads is told by a lock, which `with` always releases; an
+    operation stays in line until it has an outcome, so that the next leader finds what an interrupted one left; and a
+    bell only saves time: who waits also looks for itself, every `_LOOK_EVERY_S` seconds.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -57,70 +77,91 @@ class ThreadGroupCommit:
 
     def after_fork_in_child(self) -> None:
         """Those who waited were threads of the parent."""
-        self._mutex = threading.Lock()
+        self._lead = threading.Lock()
         self._waiting: deque[_Waiter] = deque()
-        self._led = False
 
     def answer(self, request: Request) -> Answer:
-        """Carry out one operation, durably, with whatever else waits."""
+        """Carry out one operation, durably, with whatever else waits.
+
+        Raises:
+            VerityConnectionError: the thread that carried it out was interrupted: it is unknown whether it did.
+            VerityError: the store can't be used.
+        """
         me = _Waiter(request)
         try:
-            with self._mutex:
-                self._waiting.append(me)
-                me.leads = not self._led
-                self._led = True
-            if not me.leads:
-                me.turn.acquire()
-            if me.leads:
-                self._lead()
-        except BaseException:
-            self._leave(me)
-            raise
-        if me.answer is None:
-            raise me.error or RuntimeError("a batch ended without an answer")
-        return me.answer
+            self._waiting.append(me)
+            while me.outcome is None:
+                if self._lead.locked() and not me.bell.acquire(timeout=_LOOK_EVERY_S):
+                    continue
+                self._carry_out_what_waits(me)
+        finally:
+            me.is_gone = True  # a store, not a call: an interrupt may come at the entry of a call
+        if isinstance(me.outcome, VerityError):
+            raise me.outcome
+        return me.outcome
 
-    def _leave(self, me: _Waiter) -> None:
-        """Go without an answer, as Ctrl+C or a signal's handler asks; the others must not wait for who is not here."""
-        with self._mutex:
-            if me in self._waiting:
-                self._waiting.remove(me)
-                if me.leads:
-                    self._hand_on()
-
-    def _hand_on(self) -> None:
-        """Have the next one lead, inside the lock."""
-        following = self._waiting[0] if self._waiting else None
-        self._led = following is not None
-        if following is not None:
-            following.leads = True
-            following.turn.release()
-
-    def _lead(self) -> None:
-        """Carry out a batch that begins with this thread's own operation, and hand on the lead."""
+    def _carry_out_what_waits(self, me: _Waiter) -> None:
+        """Lead: carry out a batch, unless another thread did so with `me` meanwhile; then let the next one lead."""
         batch: list[_Waiter] = []
         try:
-            with self._mutex:
-                while self._waiting and len(batch) < MAX_BATCH:
-                    batch.append(self._waiting.popleft())
-            answers = self._store.answer_batch([each.request for each in batch])
-            for each, answer in zip(batch, answers, strict=True):
-                each.answer = answer
-        except BaseException as error:
-            # Ctrl+C is this thread's alone. The others don't know what became of their operations, and ask again.
-            known = error if isinstance(error, Exception) else RuntimeError("the thread that wrote was interrupted")
-            for each in batch:
-                each.error = known
-            raise
+            with self._lead:
+                self._settle_what_was_left()
+                if me.outcome is None:
+                    batch = [each for each in self._first_in_line() if not each.is_gone]
+                    self._carry_out(batch)
+                    self._leave_line()
         finally:
-            with self._mutex:
-                self._hand_on()
+            if self._waiting:
+                self._ring_next()
             for each in batch:
-                each.turn.release()
+                if each is not me:
+                    each.ring()
+
+    def _carry_out(self, batch: list[_Waiter]) -> None:
+        for each in batch:
+            each.is_taken = True
+        try:
+            answers = self._store.answer_batch([each.request for each in batch])
+        except VerityError as error:
+            for each in batch:
+                each.outcome = error
+        else:
+            for each, answer in zip(batch, answers, strict=True):
+                each.outcome = answer
+
+    def _settle_what_was_left(self) -> None:
+        """Whose operation an interrupted leader had begun to carry out asks again."""
+        self._leave_line()
+        if not self._waiting or not self._waiting[0].is_taken:
+            return
+        for each in self._first_in_line():
+            if each.is_taken and each.outcome is None:
+                each.outcome = VerityConnectionError(
+                    "The thread that wrote to the ledger was interrupted: whether it carried the call out is unknown."
+                )
+                each.ring()
+        self._leave_line()
+
+    def _leave_line(self) -> None:
+        """Who has an outcome, or is gone, is out."""
+        while self._waiting and (self._waiting[0].outcome is not None or self._waiting[0].is_gone):
+            self._waiting.popleft()
+
+    def _ring_next(self) -> None:
+        for each in self._first_in_line():
+            if each.outcome is None and not each.is_gone:
+                each.ring()
+                return
+
+    def _first_in_line(self) -> list[_Waiter]:
+        return list(islice(self._waiting, MAX_BATCH))  # in one step: others join meanwhile
 
 
 class LoopGroupCommit:
     """For event loops: one daemon thread writes; it starts with the first operation.
+
+    It ends with `close()`, and also when the last reference to this object is gone. What it shares with the event
+    loops is a queue of which every call is one step, so that nothing that is raised in between leaves it half changed.
 
     Attributes:
         watch: called in that thread with the number of operations of each batch, before it is carried out.
@@ -141,10 +182,10 @@ class LoopGroupCommit:
 
     def after_fork_in_child(self) -> None:
         """The writer was a thread of the parent, and so were the loops that waited."""
-        self._changed = threading.Condition()
-        self._waiting: deque[tuple[Request, Deliver]] = deque()
+        self._lock = threading.Lock()
+        self._inbox: _Inbox = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._owner = weakref.ref(self, self._inbox.put)  # the last thing that the thread hears
 
     async def answer(self, request: Request) -> Answer:
         """Carry out one operation, durably, with whatever else waits.
@@ -156,39 +197,58 @@ class LoopGroupCommit:
 
     def close(self) -> None:
         """Carry out what waits, and end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            self._inbox.put(None)
+            if thread is not threading.current_thread():
+                thread.join()
 
     def _submit(self, request: Request, deliver: Deliver) -> None:
-        with self._changed:
-            if self._thread is None:
-                self._closing = False
-                thread = threading.Thread(target=self._write, name="verity-ledger-writer", daemon=True)
-                thread.start()  # raises where no thread is to be had: then the next operation tries again
-                self._thread = thread
-            elif not self._waiting:
-                self._changed.notify()
-            self._waiting.append((request, deliver))
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=_write, args=(self._owner, self._inbox), name="verity-ledger-writer", daemon=True
+                )
+                self._thread.start()  # raises where no thread is to be had: then the next operation tries again
+            self._inbox.put((request, deliver))
 
-    def _write(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if not self._waiting:
-                    self._thread = None
-                    return
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.max_batch))]
-            outcomes: Sequence[Answer | BaseException]
-            try:
-                if self.watch is not None:
-                    self.watch(len(batch))
-                outcomes = self._store.answer_batch([request for request, _ in batch])
-            except BaseException as error:  # noqa: BLE001 - the thread must live, and the error belongs to those who wait
-                outcomes = [error] * len(batch)
-            for (_, deliver), outcome in zip(batch, outcomes, strict=True):
-                deliver(outcome)
+    def has_ended(self) -> bool:
+        """Whether nothing waits; the thread is then told apart from one that goes on."""
+        with self._lock:
+            if self._inbox.empty():
+                self._thread = None
+            return self._thread is None
+
+    def carry_out(self, batch: list[tuple[Request, Deliver]]) -> None:
+        """Have the store answer, in the writer's thread, and pass the answers on."""
+        outcomes: Sequence[Answer | BaseException]
+        try:
+            if self.watch is not None:
+                self.watch(len(batch))
+            outcomes = self._store.answer_batch([request for request, _ in batch])
+        except BaseException as error:  # noqa: BLE001 - the thread must live, and the error belongs to those who wait
+            outcomes = [error] * len(batch)
+        for (_, deliver), outcome in zip(batch, outcomes, strict=True):
+            deliver(outcome)
+
+
+_Inbox = SimpleQueue[Any]
+"""What comes in: an operation with its `Deliver`; None: end once nothing waits; a dead reference: nobody is left."""
+
+
+def _write(owner: weakref.ref[LoopGroupCommit], inbox: _Inbox) -> None:
+    """What the writer's thread runs. Between two batches it keeps nothing alive but the inbox."""
+    is_closing = False
+    while True:
+        batch = [inbox.get()]
+        group = owner()
+        if group is None:
+            return
+        batch += [inbox.get() for _ in range(min(inbox.qsize(), group.max_batch - 1))]
+        is_closing = is_closing or None in batch
+        batch = [each for each in batch if each is not None]
+        if batch:
+            group.carry_out(batch)
+        if is_closing and group.has_ended():
+            return
+        del batch, group

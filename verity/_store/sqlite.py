@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import apsw
 
@@ -53,13 +55,31 @@ _PURGE = f"UPDATE effects SET {PURGED} WHERE id = ? AND event_count = ? AND purg
 _PURGE_LOOKS_WITHIN_S = 60.0
 
 
+def _machines_clock() -> Callable[[], int]:
+    """The machine's clock in ns since 1970, as no test tool can replace it.
+
+    freezegun replaces what a module calls by name, so not what a partial holds; time-machine replaces the clock below
+    that, too, but not Linux's coarse one, which is at most some ms behind.
+    """
+    if sys.platform == "linux":
+        read = partial(time.clock_gettime_ns, 5)  # CLOCK_REALTIME_COARSE, which Python has no name for
+        with suppress(OSError):  # not every kernel that says it is Linux has it
+            read()
+            return read
+    return partial(time.time_ns)
+
+
+_now_ns = _machines_clock()
+
+
 def now_ms() -> int:
     """The machine's clock: ms since 1970.
 
     All processes that work on a file see the same one, also where it is set back: leases last longer then. A process
-    that went on by a time of its own would take the others' leases for run out, and grant their effects to another.
+    that went on by a time of its own would take the others' leases for run out, and grant their effects to another. So
+    it is the real one also where a test has made time stand still, or travel.
     """
-    return time.time_ns() // 1_000_000
+    return _now_ns() // 1_000_000
 
 
 class SqliteStore(SqliteReads):
@@ -118,9 +138,11 @@ class SqliteStore(SqliteReads):
                 ids = [request.request_id for request in requests]
                 _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
                 return [answer_problem(unavailable(), request.request_id) for request in requests]
-            except BaseException:
-                self._roll_back()
-                raise
+            finally:
+                # What a signal's handler raises comes by here. A method of ours could be interrupted once more at its
+                # entry, and other processes would wait for a transaction that nobody ends. A call of apsw's can't.
+                if self._connection is not None and self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def answer(self, request: Request) -> Answer:
         """Carry one request out: a read, or an effect call as a transaction of its own."""

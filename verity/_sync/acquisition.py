@@ -56,7 +56,8 @@ class SyncAcquisition:
         Who asks at another pace stands in another line: nobody waits longer than its own settings say.
         """
         began_at = self._runtime.monotonic()
-        with LINES.place((self._ledger.caller, config, namespace, lease_body["effectKey"])) as place:
+        place = LINES.place((self._ledger.caller, config, namespace, lease_body["effectKey"]))
+        try:
             if not place.turn(patience_s(config)):
                 raise conflict
             shared: LeaseResponse | None = place.shared
@@ -86,3 +87,6 @@ class SyncAcquisition:
                     if held_s:
                         self._holds.give_back()
             raise conflict
+        finally:
+            place.is_gone = True  # an assignment: an interrupt could end a call at its entry
+            place.leave()

@@ -1,0 +1,78 @@
+"""Test tools that make time stand still, or travel (freezegun, time-machine), change nothing of how Verity waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+
+from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient
+from verity._concurrency import SyncRuntime
+from verity._concurrency.lines import SyncLines
+from verity._store.sqlite import now_ms
+
+ONE_SECOND = ConflictRetryConfig(max_attempts=2, initial_delay_s=1.0, max_delay_s=1.0, jitter=False)
+
+
+@pytest.fixture(params=["2001-01-01", "2101-01-01"])
+def frozen(request: pytest.FixtureRequest) -> Iterator[None]:
+    with freeze_time(request.param):
+        assert time.monotonic() == time.monotonic(), "it stands still"
+        yield
+
+
+def _within_30_s(call: Callable[[], Any]) -> Any:
+    """What it returns or raises; what waits for ever is a failure, not a test that hangs."""
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except Exception as error:  # noqa: BLE001 - it is the outcome
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome.result(30)
+
+
+@pytest.mark.usefixtures("frozen")
+def test_an_embedded_ledger_holds_a_request_no_longer_than_asked() -> None:
+    with SyncVerityClient("sqlite://", namespace="n", conflict_retry=ONE_SECOND) as client:
+        client.request_lease("n", {"effectKey": "k"})
+        with pytest.raises(LeaseConflictError) as caught:
+            _within_30_s(lambda: client.protect("k", act=lambda: 1))
+    assert caught.value.waited
+
+
+@pytest.mark.usefixtures("frozen")
+def test_timers_fire() -> None:
+    runtime = SyncRuntime()
+    fired = threading.Event()
+    runtime.call_later(0.05, fired.set)
+    assert fired.wait(30)
+    runtime.close()
+
+
+@pytest.mark.usefixtures("frozen")
+def test_patience_in_a_line_ends() -> None:
+    lines = SyncLines()
+    assert lines.place("k").turn(30)
+    assert not _within_30_s(lambda: lines.place("k").turn(0.05))
+
+
+def test_a_lease_runs_out_by_the_machines_clock(tmp_path: Path) -> None:
+    """Another process, or this one outside the test, holds a lease; a clock that was turned on must not end it."""
+    url = f"sqlite:///{tmp_path}/verity.db"
+    with SyncVerityClient(url, namespace="n") as client:
+        before = now_ms()
+        client.request_lease("n", {"effectKey": "k"})
+        with freeze_time("2101-01-01"):
+            assert before <= now_ms() < before + 60_000
+            with pytest.raises(LeaseConflictError):
+                client.protect("k", act=lambda: 1, on_conflict="throw")

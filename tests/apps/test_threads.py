@@ -133,11 +133,14 @@ def test_closing_the_client_ends_its_thread(
 
 
 def test_connections_are_bounded_and_used_again(served: ServedLedger) -> None:
-    """The relay lets nothing through before 100 threads have connected; the others wait for one of theirs."""
+    """The relay lets nothing through before 100 threads have connected; the others wait for one of their places.
+
+    Each asks on one connection and commits on another at the most.
+    """
     threads = MAX_CONNECTIONS + 28
     with Relay(served.base_url) as relay:
         relay.hold = MAX_CONNECTIONS
         with SyncVerityClient(relay.base_url, served.create_key(), "threads", request_timeout_s=WITHIN_S) as client:
             results = at_once(threads, lambda number: client.protect(f"effect {number}", act=lambda: number))
         assert results == list(range(threads))
-        assert relay.opened == MAX_CONNECTIONS
+        assert MAX_CONNECTIONS <= relay.opened <= 2 * MAX_CONNECTIONS

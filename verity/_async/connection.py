@@ -24,7 +24,12 @@ class AsyncOneConnectionTransport(httpx.AsyncHTTPTransport):
 
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
         super().__init__(verify=ssl_context, limits=_ONE_CONNECTION)
-        self._pool = _AsyncOneConnection(ssl_context)  # type: ignore[assignment]  # it is used as a request interface
+        self._one = _AsyncOneConnection(ssl_context)
+        self._pool = self._one  # type: ignore[assignment]  # it is used as a request interface
+
+    def spoil(self) -> None:
+        """Have the next request open a new connection: this one answers another request than it was asked."""
+        self._one.is_spoilt = True
 
 
 class AsyncProxyTransport(httpx.AsyncHTTPTransport):
@@ -33,12 +38,23 @@ class AsyncProxyTransport(httpx.AsyncHTTPTransport):
     def __init__(self, ssl_context: ssl.SSLContext | bool, proxy: str) -> None:
         super().__init__(verify=ssl_context, proxy=proxy, limits=_ONE_CONNECTION)
         self._pool._network_backend = _Network()  # noqa: SLF001 - httpx has no way to hand it in
+        self._is_spoilt = False
+
+    def spoil(self) -> None:
+        """Have the next request open a new connection: this one answers another request than it was asked."""
+        self._is_spoilt = True
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; the caller reads the answer to its end before it sends another one."""
-        if any(_answers_unasked(each) for each in self._pool.connections):
-            await self._pool.aclose()  # its connections, that is: it goes on with new ones
+        if self._is_spoilt or any(_answers_unasked(each) for each in self._pool.connections):
+            await self.aclose()  # its connections, that is: it goes on with new ones
+            self._is_spoilt = False
         return await super().handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close its connections, past the lock of httpx's pool: a thread that was interrupted may still hold it."""
+        for connection in self._pool.connections:
+            await connection.aclose()
 
 
 class _AsyncOneConnection:
@@ -47,6 +63,7 @@ class _AsyncOneConnection:
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
         self._ssl_context = ssl_context if isinstance(ssl_context, ssl.SSLContext) else None
         self._connection: httpcore.AsyncHTTPConnection | None = None
+        self.is_spoilt = False
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send one request; the caller reads the answer to its end before it sends another one."""
@@ -56,8 +73,10 @@ class _AsyncOneConnection:
             or connection.has_expired()
             or not connection.is_available()
             or _answers_unasked(connection)
+            or self.is_spoilt
         ):
             await self.aclose()
+            self.is_spoilt = False
             connection = self._connection = httpcore.AsyncHTTPConnection(
                 origin=request.url.origin,
                 ssl_context=self._ssl_context,

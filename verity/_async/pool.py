@@ -3,6 +3,9 @@
 httpcore's pool walks all its connections and all its waiters for every request, so that its cost grows with
 concurrency (measured: 627 requests/s with one task, 230 with 256). With one connection in each pool there is
 nothing to walk. Each is still an ordinary httpx transport, so vcrpy, respx and proxies see what they expect.
+
+What a holder says has places of its own, so that nothing else can let its lease run out: neither requests that the
+ledger holds, nor slow leases and reads, nor, for renewals, slow commits. Idle connections are for all.
 """
 
 from __future__ import annotations
@@ -11,18 +14,25 @@ from collections.abc import Callable
 
 import httpx
 
-from verity._async.connection import AsyncOneConnectionTransport
-from verity._concurrency import AsyncHome, AsyncSemaphore, forget_in_child
+from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
+from verity._concurrency import AsyncHome, AsyncPlaces, Turn, forget_in_child
 
 MAX_CONNECTIONS = 100
+"""Of each kind of request at a time. As many connections at the most are kept while they are idle."""
+
+_ASKING = b"lease"
+_KINDS = {b"renew": b"renew", b"commit": b"commit", b"fail": b"commit", b"report-observe": b"report-observe"}
+"""From the last part of a path. The ones that are not here only ask: leases, reads, administration."""
+
+_SPOIL = "verity_spoil"
+
+_Transport = AsyncOneConnectionTransport | AsyncProxyTransport
 
 
 class AsyncTransportPool(httpx.AsyncBaseTransport):
     """Sends each request through a transport of its own and reads the whole answer before it returns."""
 
-    def __init__(
-        self, make_transport: Callable[[], httpx.AsyncBaseTransport], max_connections: int = MAX_CONNECTIONS
-    ) -> None:
+    def __init__(self, make_transport: Callable[[], _Transport], max_connections: int = MAX_CONNECTIONS) -> None:
         self._make_transport = make_transport
         self._max_connections = max_connections
         self._home = AsyncHome(self._close_idle)
@@ -32,35 +42,46 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
 
     def reset_after_fork(self) -> None:
         """Leave the parent's sockets alone: forget them without a word on the wire."""
-        # A transport of another kind that is in use may hold a lock of a thread that is not here: it is left open.
-        in_use = [each for each in self._in_use if isinstance(each, AsyncOneConnectionTransport)]
+        in_use = [turn.using for places in self._places.values() for turn in places.line if turn.using is not None]
         self._home.abandon([*self._idle, *in_use])
         self._start_anew()
 
     def _start_anew(self) -> None:
         # Last in, first out keeps few connections warm rather than many lukewarm.
-        self._idle: list[httpx.AsyncBaseTransport] = []
-        self._in_use: set[httpx.AsyncBaseTransport] = set()
-        self._places = AsyncSemaphore(self._max_connections)
+        self._idle: list[_Transport] = []
+        kinds = {_ASKING, *_KINDS.values()}
+        self._places = {kind: AsyncPlaces(self._max_connections) for kind in kinds}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send and receive; raises what the transport raises."""
+        """Send and receive; raises what the transport raises.
+
+        It may be interrupted between any two of its steps: what is shared changes by single calls into C, and a
+        transport is in nobody else's hands before it is whole again.
+        """
         if await self._home.moved():
             self._start_anew()
-        places, idle, in_use = self._places, self._idle, self._in_use
-        async with places:
-            transport = idle.pop() if idle else self._make_transport()
-            in_use.add(transport)
+        idle = self._idle
+        places = self._places[_KINDS.get(request.url.raw_path.rpartition(b"/")[2], _ASKING)]
+        turn = Turn()
+        try:
+            await places.take(turn)
+            transport = turn.using = _take_last(idle) or self._make_transport()
             try:
                 response = await transport.handle_async_request(request)
                 await response.aread()
-                return response
-            finally:
-                in_use.discard(transport)
-                if idle is self._idle and not self._closed:
-                    idle.append(transport)
-                else:  # closed, or moved to another event loop meanwhile
-                    await transport.aclose()
+            except BaseException:
+                # Whatever it was, an answer may be on its way, or a lock of httpcore's held: it is not used again.
+                await transport.aclose()
+                raise
+            response.extensions[_SPOIL] = transport.spoil
+            if idle is self._idle and not self._closed and len(idle) < self._max_connections:
+                idle.append(transport)
+            else:  # closed, or moved to another event loop meanwhile; or there are enough
+                await transport.aclose()
+            return response
+        finally:
+            places.line.pop(turn, None)
+            places.call_next()
 
     async def aclose(self) -> None:
         """Close all idle connections. Calls under way are left to finish, each request on a connection of its own."""
@@ -69,5 +90,19 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
 
     async def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
-        for transport in idle:
+        while (transport := _take_last(idle)) is not None:
             await transport.aclose()
+
+
+def _take_last(idle: list[_Transport]) -> _Transport | None:
+    try:
+        return idle.pop()
+    except IndexError:  # also where another thread was quicker
+        return None
+
+
+def spoil(response: httpx.Response) -> None:
+    """Have the connection on which this answer came not used again, where it is one of ours."""
+    spoil_connection: Callable[[], None] | None = response.extensions.get(_SPOIL)
+    if spoil_connection is not None:
+        spoil_connection()

@@ -154,7 +154,9 @@ def _ssl_context(base_url: str) -> ssl.SSLContext | bool:
     return httpx.create_ssl_context() if base_url.startswith("https:") else False
 
 
-def _make_transport(ssl_context: ssl.SSLContext | bool, proxy: str | None) -> httpx.AsyncBaseTransport:
+def _make_transport(
+    ssl_context: ssl.SSLContext | bool, proxy: str | None
+) -> AsyncOneConnectionTransport | AsyncProxyTransport:
     return AsyncOneConnectionTransport(ssl_context) if proxy is None else AsyncProxyTransport(ssl_context, proxy)
 
 

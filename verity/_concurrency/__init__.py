@@ -19,9 +19,10 @@ from verity._concurrency.calls import (
     sync_check_callable,
     sync_settled,
 )
-from verity._concurrency.homes import AsyncHome, AsyncSemaphore, Quota, SyncHome, SyncSemaphore, forget_in_child
+from verity._concurrency.homes import AsyncHome, SyncHome, forget_in_child
 from verity._concurrency.lines import AsyncLines, SyncLines
 from verity._concurrency.names import async_addresses, async_connect, sync_addresses, sync_connect
+from verity._concurrency.places import AsyncPlaces, Quota, SyncPlaces, Turn
 from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
 
 __all__ = [
@@ -30,8 +31,8 @@ __all__ = [
     "AsyncFunction",
     "AsyncHome",
     "AsyncLines",
+    "AsyncPlaces",
     "AsyncRuntime",
-    "AsyncSemaphore",
     "AsyncThunk",
     "Quota",
     "SyncAct",
@@ -39,10 +40,11 @@ __all__ = [
     "SyncFunction",
     "SyncHome",
     "SyncLines",
+    "SyncPlaces",
     "SyncRuntime",
-    "SyncSemaphore",
     "SyncThunk",
     "Timer",
+    "Turn",
     "async_addresses",
     "async_check_callable",
     "async_connect",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
@@ -31,58 +30,6 @@ def _reset_all_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_all_after_fork)
-
-
-class AsyncSemaphore:
-    """At most `value` at a time, first come, first served; created lazily in the event loop that uses it."""
-
-    def __init__(self, value: int) -> None:
-        self._value = value
-        self._semaphore: Any = None
-
-    async def __aenter__(self) -> None:
-        if self._semaphore is None:
-            import anyio
-
-            self._semaphore = anyio.Semaphore(self._value, fast_acquire=True)
-        await self._semaphore.acquire()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._semaphore.release()
-
-
-class SyncSemaphore:
-    """At most `value` threads at a time."""
-
-    def __init__(self, value: int) -> None:
-        self._semaphore = threading.Semaphore(value)
-
-    def __enter__(self) -> None:
-        self._semaphore.acquire()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._semaphore.release()
-
-
-class Quota:
-    """At most so many at a time, for tasks and threads alike: one more is told so and does not wait."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.reset_after_fork()
-        forget_in_child(self)
-
-    def reset_after_fork(self) -> None:
-        """Who took a part of it was in the parent."""
-        self._free = threading.Semaphore(self._limit)
-
-    def take(self) -> bool:
-        """Whether there was one left; it is to be given back."""
-        return self._free.acquire(blocking=False)
-
-    def give_back(self) -> None:
-        """Somebody else may have it."""
-        self._free.release()
 
 
 class AsyncHome:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import logging
 
-from verity._concurrency import Quota, SyncLines, SyncRuntime
+from verity._concurrency import Quota, SyncLines, SyncRuntime, Turn
 from verity._core.backoff import MAX_HOLDS, attempt_after, conflict_delay, hold_s, may_be_held, patience_s
 from verity._core.replies import GRANTED
 from verity._sync.ledger import SyncLedger, Wire
@@ -68,13 +68,14 @@ class SyncAcquisition:
             for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
                 delay_s = conflict_delay(config, attempt - unheld, conflict.retry_after_s, self._runtime.random())
                 held_s = 0 if unheld or not is_holdable else hold_s(config, delay_s)
-                held_s = held_s if held_s and self._holds.take() else 0
                 self._logger.debug(
                     "Effect %r is being processed elsewhere; waiting %.1f s for it.", lease_body["effectKey"], delay_s
                 )
-                if not held_s:
-                    self._runtime.sleep(delay_s)
+                hold = Turn()
                 try:
+                    held_s = held_s if held_s and self._holds.take(hold) else 0
+                    if not held_s:
+                        self._runtime.sleep(delay_s)
                     lease = self._ledger.lease(namespace, lease_body, idempotency_key=idempotency_key, hold_s=held_s)
                 except LeaseConflictError as error:
                     conflict = error
@@ -84,8 +85,7 @@ class SyncAcquisition:
                         place.share(copy.deepcopy(lease))
                     return lease
                 finally:
-                    if held_s:
-                        self._holds.give_back()
+                    self._holds.line.pop(hold, None)
             raise conflict
         finally:
             place.is_gone = True  # an assignment: an interrupt could end a call at its entry

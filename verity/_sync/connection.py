@@ -25,7 +25,12 @@ class SyncOneConnectionTransport(httpx.HTTPTransport):
 
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
         super().__init__(verify=ssl_context, limits=_ONE_CONNECTION)
-        self._pool = _SyncOneConnection(ssl_context)  # type: ignore[assignment]  # it is used as a request interface
+        self._one = _SyncOneConnection(ssl_context)
+        self._pool = self._one  # type: ignore[assignment]  # it is used as a request interface
+
+    def spoil(self) -> None:
+        """Have the next request open a new connection: this one answers another request than it was asked."""
+        self._one.is_spoilt = True
 
 
 class SyncProxyTransport(httpx.HTTPTransport):
@@ -34,12 +39,23 @@ class SyncProxyTransport(httpx.HTTPTransport):
     def __init__(self, ssl_context: ssl.SSLContext | bool, proxy: str) -> None:
         super().__init__(verify=ssl_context, proxy=proxy, limits=_ONE_CONNECTION)
         self._pool._network_backend = _Network()  # noqa: SLF001 - httpx has no way to hand it in
+        self._is_spoilt = False
+
+    def spoil(self) -> None:
+        """Have the next request open a new connection: this one answers another request than it was asked."""
+        self._is_spoilt = True
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; the caller reads the answer to its end before it sends another one."""
-        if any(_answers_unasked(each) for each in self._pool.connections):
-            self._pool.close()  # its connections, that is: it goes on with new ones
+        if self._is_spoilt or any(_answers_unasked(each) for each in self._pool.connections):
+            self.close()  # its connections, that is: it goes on with new ones
+            self._is_spoilt = False
         return super().handle_request(request)
+
+    def close(self) -> None:
+        """Close its connections, past the lock of httpx's pool: a thread that was interrupted may still hold it."""
+        for connection in self._pool.connections:
+            connection.close()
 
 
 class _SyncOneConnection:
@@ -48,6 +64,7 @@ class _SyncOneConnection:
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
         self._ssl_context = ssl_context if isinstance(ssl_context, ssl.SSLContext) else None
         self._connection: httpcore.HTTPConnection | None = None
+        self.is_spoilt = False
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send one request; the caller reads the answer to its end before it sends another one."""
@@ -57,8 +74,10 @@ class _SyncOneConnection:
             or connection.has_expired()
             or not connection.is_available()
             or _answers_unasked(connection)
+            or self.is_spoilt
         ):
             self.close()
+            self.is_spoilt = False
             connection = self._connection = httpcore.HTTPConnection(
                 origin=request.url.origin,
                 ssl_context=self._ssl_context,

@@ -155,7 +155,9 @@ def _ssl_context(base_url: str) -> ssl.SSLContext | bool:
     return httpx.create_ssl_context() if base_url.startswith("https:") else False
 
 
-def _make_transport(ssl_context: ssl.SSLContext | bool, proxy: str | None) -> httpx.BaseTransport:
+def _make_transport(
+    ssl_context: ssl.SSLContext | bool, proxy: str | None
+) -> SyncOneConnectionTransport | SyncProxyTransport:
     return SyncOneConnectionTransport(ssl_context) if proxy is None else SyncProxyTransport(ssl_context, proxy)
 
 

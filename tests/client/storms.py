@@ -1,0 +1,112 @@
+"""Requests in a storm of signals: `python -m tests.client.storms`.
+
+Each signal's handler raises. Afterwards all places and quotas must be free, and no connection may be used again that an
+exception went through. Prints how many requests were interrupted.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+from types import FrameType
+
+import httpx
+
+from verity._concurrency import Quota, Turn
+from verity._sync.connection import SyncOneConnectionTransport
+from verity._sync.pool import SyncTransportPool
+
+REQUESTS = 5_000
+PLACES = 2
+WITHIN_S = 60.0
+LONGEST_S = 0.0003
+"""A request here takes about as long."""
+
+
+class Interrupted(Exception):
+    """What a signal's handler raises, as a soft time limit does."""
+
+
+class Connection(SyncOneConnectionTransport):
+    """Without a network: it keeps a lock while it is asked, as httpcore's do."""
+
+    meeting: threading.Barrier | None = None
+    """Where requests wait for each other."""
+
+    def __init__(self) -> None:
+        super().__init__(ssl_context=False)
+        self.lock = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert self.lock.acquire(timeout=WITHIN_S), "a connection that was interrupted is used again"
+        if self.meeting is not None:
+            self.meeting.wait(WITHIN_S)
+        answer = httpx.Response(200, content=b"{}", request=request)
+        self.lock.release()
+        return answer
+
+
+def _raise(signal_number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _request(operation: str) -> httpx.Request:
+    return httpx.Request("POST", f"http://127.0.0.1/v1/effects/payments/{operation}", content=b"{}")
+
+
+def _ask(pool: SyncTransportPool, quota: Quota) -> None:
+    turn = Turn()
+    try:
+        assert quota.take(turn), "a quota was not given back"
+        pool.handle_request(_request("commit"))
+    finally:
+        quota.line.pop(turn, None)
+
+
+def _storm(pool: SyncTransportPool, quota: Quota) -> int:
+    """How many of the requests were interrupted."""
+    interrupted = 0
+    chance = random.Random(1)
+    for _ in range(REQUESTS):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, LONGEST_S), chance.uniform(1e-5, LONGEST_S))
+            _ask(pool, quota)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupted:
+            interrupted += 1
+            while True:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    break
+                except Interrupted:
+                    continue
+    return interrupted
+
+
+def _all_places_are_free(pool: SyncTransportPool) -> None:
+    """As many requests as there are places meet: each has one."""
+    Connection.meeting = threading.Barrier(PLACES)
+    threads = [
+        threading.Thread(target=pool.handle_request, args=[_request("commit")], daemon=True) for _ in range(PLACES)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WITHIN_S)
+    assert not Connection.meeting.broken, "a place was not given back"
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def main() -> None:
+    """Print how many requests were interrupted; an AssertionError says what was not given back."""
+    signal.signal(signal.SIGALRM, _raise)
+    pool, quota = SyncTransportPool(Connection, PLACES), Quota(1)
+    interrupted = _storm(pool, quota)
+    _all_places_are_free(pool)
+    sys.stdout.write(f"{interrupted}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,13 +7,16 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from verity._core.keys import check_namespace, check_optional_label
+from verity._core.text import find_flaw, name_character, read_choice, read_int, read_text
 from verity.errors import VerityConfigError
 
 OnConflict = Literal["retry", "throw"]
 OnObserveError = Literal["raise", "act"]
+ON_CONFLICT: tuple[OnConflict, ...] = get_args(OnConflict)
+ON_OBSERVE_ERROR: tuple[OnObserveError, ...] = get_args(OnObserveError)
 
 DEFAULT_LEASE_DURATION_MS = 30_000
 """What a ledger grants when a lease request names no duration."""
@@ -54,8 +57,10 @@ class ConflictRetryConfig:
         _check_flag("conflict_retry.jitter", self.jitter)
         if self.wait is not None:
             _check_flag("conflict_retry.wait", self.wait)
-        if not _is_int(self.max_attempts) or self.max_attempts < 1:
+        max_attempts = read_int(self.max_attempts)
+        if max_attempts is None or max_attempts < 1:
             raise _wrong("conflict_retry.max_attempts", "a whole number of at least 1", self.max_attempts)
+        object.__setattr__(self, "max_attempts", max_attempts)
         for name in ("initial_delay_s", "max_delay_s"):
             value = getattr(self, name)
             if not is_number(value) or value < 0:
@@ -84,7 +89,10 @@ class ClientSettings:
 
     @property
     def environment(self) -> Literal["live", "test"]:
-        """The embedded ledger's environment, told by the key as with a served ledger; live without a key."""
+        """The embedded ledger's environment, told by the key as with a served ledger; live without a key.
+
+        The key is one that was handed in: a variable that is there for another program must not choose the data.
+        """
         return "test" if (self.api_key or "").startswith("vt_test_") else "live"
 
 
@@ -107,10 +115,7 @@ def read_settings(
         VerityConfigError: names the parameter, what it takes, and where else it can be set.
     """
     url = _read_base_url(base_url)
-    key = _read_api_key(api_key, required=not url.startswith(EMBEDDED_SCHEME))
-    if namespace is not None:
-        check_namespace(namespace)
-    check_optional_label("agent_id", agent_id, error=VerityConfigError)
+    key = _read_api_key(api_key, is_embedded=url.startswith(EMBEDDED_SCHEME))
     _check_flag("auto_renew", auto_renew)
     if not is_number(renew_at_fraction) or not 0.3 <= renew_at_fraction <= 0.9:
         raise _wrong("renew_at_fraction", "a number from 0.3 to 0.9", renew_at_fraction)
@@ -120,21 +125,24 @@ def read_settings(
         raise _wrong("conflict_retry", "a ConflictRetryConfig", conflict_retry)
     if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
         raise _wrong("logger", "a logging.Logger", logger)
-    if on_observe_error not in ("raise", "act"):
+    observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
+    if observe_choice is None:
         raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
     logger = logger or logging.getLogger("verity")
     _warn_of_plain_http(url, logger)
+    if key is None:
+        _warn_of_unused_key(logger)
     return ClientSettings(
         base_url=url,
         api_key=key,
-        namespace=namespace,
-        agent_id=agent_id,
+        namespace=None if namespace is None else check_namespace(namespace),
+        agent_id=check_optional_label("agent_id", agent_id, error=VerityConfigError),
         auto_renew=auto_renew,
         renew_at_fraction=float(renew_at_fraction),
         request_timeout_s=float(request_timeout_s),
         conflict_retry=conflict_retry or ConflictRetryConfig(),
         logger=logger,
-        on_observe_error=on_observe_error,
+        on_observe_error=observe_choice,
     )
 
 
@@ -143,20 +151,21 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _read_base_url(base_url: str | None) -> str:
-    url = os.environ.get("VERITY_BASE_URL") if base_url is None else base_url
-    if not url:
+    given = os.environ.get("VERITY_BASE_URL") if base_url is None else base_url
+    if not given:
         raise VerityConfigError(
             "base_url is missing: pass base_url= or set VERITY_BASE_URL, "
             'for example "sqlite:///verity.db" or "https://ledger.example.com/v1".',
             parameter="base_url",
         )
-    if not isinstance(url, str):
-        raise _wrong("base_url", "a string", url)
+    url = read_text(given)
+    if url is None:
+        raise _wrong("base_url", "a string", given)
+    flaw = find_flaw(url)
+    if flaw is not None:
+        name = "base_url" if base_url is not None else "VERITY_BASE_URL (base_url)"
+        raise VerityConfigError(f"{name} {flaw}: remove it.", parameter="base_url")
     if url.startswith(EMBEDDED_SCHEME):
         return url
     if not re.match(r"https?://[^/?#@\s]+(/[^?#\s]*)?\Z", url):
@@ -176,7 +185,7 @@ def _read_base_url(base_url: str | None) -> str:
     return url.rstrip("/")
 
 
-_warned_hosts: set[str] = set()
+_warned: set[str] = set()
 
 
 def _warn_of_plain_http(url: str, logger: logging.Logger) -> None:
@@ -186,9 +195,9 @@ def _warn_of_plain_http(url: str, logger: logging.Logger) -> None:
     import httpx  # as above
 
     host = httpx.URL(url).host
-    if host in _warned_hosts or _is_loopback(host):
+    if host in _warned or _is_loopback(host):
         return
-    _warned_hosts.add(host)
+    _warned.add(host)
     logger.warning(
         "The ledger at %s is reached over plain HTTP: whoever is on the way can read the API key and the payloads. "
         "Use https://.",
@@ -205,21 +214,39 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _read_api_key(api_key: str | None, *, required: bool) -> str | None:
-    key = os.environ.get("VERITY_API_KEY") if api_key is None else api_key
-    if key is None or (key == "" and api_key is None):
-        if not required:
-            return None
+def _warn_of_unused_key(logger: logging.Logger) -> None:
+    """Once for each process: earlier versions took the embedded ledger's environment from the variable, too."""
+    if "VERITY_API_KEY" in _warned or not os.environ.get("VERITY_API_KEY", "").startswith("vt_test_"):
+        return
+    _warned.add("VERITY_API_KEY")
+    logger.warning(
+        "VERITY_API_KEY has a test key, which an embedded ledger does not look at: its data are the live ones. "
+        "Pass api_key= to choose the test data."
+    )
+
+
+def _read_api_key(api_key: str | None, *, is_embedded: bool) -> str | None:
+    if api_key is None and is_embedded:
+        return None
+    given = os.environ.get("VERITY_API_KEY") if api_key is None else api_key
+    if given is None or (given == "" and api_key is None):
         raise VerityConfigError(
             "api_key is missing: pass api_key= or set VERITY_API_KEY (vt_live_… or vt_test_…).",
             parameter="api_key",
         )
     # The value itself is never shown: it may be a real key with one wrong character.
-    if not isinstance(key, str) or not re.fullmatch(r"[\x21-\x7e]+", key):
+    key = read_text(given)
+    strange = None if key is None else re.search(r"[^\x21-\x7e]", key)
+    name = "api_key" if api_key is not None else "VERITY_API_KEY (api_key)"
+    if not key or strange is not None:
+        shown = f"; it has {name_character(strange[0])} at position {strange.start() + 1}" if strange else ""
         raise VerityConfigError(
-            "api_key must be a non-empty string of visible ASCII characters, without spaces or line ends.",
+            f"{name} must be a non-empty string of visible ASCII characters, without spaces or line ends{shown}.",
             parameter="api_key",
         )
+    flaw = find_flaw(key)
+    if flaw is not None:
+        raise VerityConfigError(f"{name} {flaw}: remove it.", parameter="api_key")
     return key
 
 

@@ -138,12 +138,12 @@ class EffectPreviouslyFailedError(VerityError):
 
 
 class ObserveFailedError(VerityError):
-    """`observe()` raised, so nobody knows whether the effect already happened. `act` did not run.
+    """`observe()` raised or returned an empty value, so nobody knows whether the effect happened. `act` did not run.
 
     The lease is left to run out; the next caller observes again. The exception is also `__cause__`.
 
     Attributes:
-        observe_error: what `observe` raised.
+        observe_error: what `observe` raised; a `VerityValidationError` where it returned an empty value.
     """
 
     def __init__(self, message: str = "", *, observe_error: BaseException | None = None, **context: Any) -> None:

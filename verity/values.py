@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
+T_co = TypeVar("T_co", covariant=True)
 Source = Literal["acted", "observed"]
 
 _SENT_AS_NULL = ("result", "error")
 _SECRET_NAMES = frozenset({"leaseToken", "cachedResult", "cachedError", "result", "error", "inputJson"})
+
+
+@dataclass(frozen=True)
+class Found(Generic[T_co]):
+    """What `observe` returns where the effect has happened and its result may look like nothing: `Found([])`.
+
+    Any value may be found so, None too. Without it an empty value is refused: it could as well mean that nothing was
+    found. The value stays out of the repr.
+    """
+
+    value: T_co = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.gather import async_gather
 from verity import (
     ConflictRetryConfig,
     EffectPreviouslyFailedError,
+    Found,
     LeaseConflictError,
     LeaseResponse,
     ObserveFailedError,
@@ -134,11 +136,65 @@ async def test_an_observed_effect_does_not_act_again(world: AsyncWorld) -> None:
     assert await world.events() == ["LEASE_GRANTED", "LEASE_EXPIRED", "LEASE_GRANTED", "OBSERVE_HIT", "COMMITTED"]
 
 
-async def test_only_none_means_not_found(world: AsyncWorld) -> None:
-    for number, found in enumerate((False, 0, "", [], {})):
-        key = f"{world.key}-{number}"
-        assert await world.client.protect(key, observe=partial(_same, found), act=world.act) == found
+class EmptyList(list[Any]):
+    """As a provider's SDK has them."""
+
+
+class HasLength:
+    def __len__(self) -> int:
+        return 0
+
+
+class NoTruth(list[Any]):
+    """As a table of numbers, which is neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value is ambiguous")
+
+
+EMPTY: list[Any] = [[], {}, "", 0, False, (), set(), b"", 0.0, Decimal(0), EmptyList(), HasLength(), range(0)]
+
+
+@pytest.mark.parametrize("on_observe_error", ["raise", "act"])
+@pytest.mark.parametrize("found", EMPTY, ids=lambda found: type(found).__name__)
+async def test_an_empty_value_is_neither_found_nor_not(world: AsyncWorld, found: Any, on_observe_error: Any) -> None:
+    with pytest.raises(ObserveFailedError, match=rf"empty value \({type(found).__name__}\).* Found\(value\)") as caught:
+        await world.client.protect(
+            world.key, observe=partial(_same, found), act=world.act, on_observe_error=on_observe_error
+        )
+    assert isinstance(caught.value.observe_error, VerityValidationError)
+    assert caught.value.observe_error.parameter == "observe"
+    assert caught.value.effect_key == world.key
+    assert caught.value.request_id
+    assert world.network.operations() == ["lease"], "nothing is reported, committed or recorded as a failure"
     assert not world.acts
+    assert not world.runtime.planned(), "the renewal has stopped"
+    world.clock.advance(30_000)
+    assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+
+
+@pytest.mark.parametrize("value", [None, False, 0, "", [], {}, {"refund": "re_1"}, Found([])], ids=repr)
+async def test_found_says_that_it_happened_whatever_its_result(world: AsyncWorld, value: Any) -> None:
+    expected = [] if isinstance(value, Found) else value
+    assert await world.client.protect(world.key, observe=partial(_same, Found(value)), act=world.act) == expected
+    assert not world.acts
+    effect = await world.effect()
+    assert (effect["status"], effect["source"], effect["result"]) == ("COMMITTED", "observed", expected)
+    assert "OBSERVE_HIT" in await world.events()
+    assert await world.client.protect(world.key, act=world.act) == expected
+
+
+async def test_what_is_neither_true_nor_false_was_found(world: AsyncWorld) -> None:
+    result: Any = await world.client.protect(world.key, observe=partial(_same, NoTruth([1])), act=world.act)
+    assert result == [1]
+    assert not world.acts
+
+
+async def test_an_act_may_say_found_as_well(world: AsyncWorld) -> None:
+    """One function that finds or makes."""
+    found: Any = Found([])
+    assert await world.client.protect(world.key, act=partial(_same, found)) == []
+    assert (await world.effect())["source"] == "acted"
 
 
 async def test_a_miss_acts_and_is_reported(world: AsyncWorld) -> None:

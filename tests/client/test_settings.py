@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,14 @@ import httpx
 import pytest
 
 import verity
-from verity import CommitUncertainError, ConflictRetryConfig, SyncVerityClient, VerityClient, VerityConfigError
+from verity import (
+    CommitUncertainError,
+    ConflictRetryConfig,
+    SyncVerityClient,
+    VerityClient,
+    VerityConfigError,
+    config,
+)
 
 CLIENTS = [VerityClient, SyncVerityClient]
 URL = "https://ledger.example.com/v1"
@@ -34,7 +43,22 @@ def kind(request: pytest.FixtureRequest) -> Any:
         ({"base_url": "https://x:port/v1"}, "base_url", "Invalid port"),
         ({"base_url": "https://x:65536/v1"}, "base_url", "65535"),
         ({"base_url": "https://[::1/v1"}, "base_url", "not a URL"),
-        ({"base_url": "https://\u200b/v1"}, "base_url", "not a URL"),
+        ({"base_url": "https://\u200b/v1"}, "base_url", "U+200B (zero width space) at position 9 of 12"),
+        ({"base_url": "sqlite:///ledger.db\r"}, "base_url", "ends with U+000D (carriage return)"),
+        ({"base_url": "sqlite:///ledger.db\n"}, "base_url", "ends with U+000A (line feed)"),
+        ({"base_url": "sqlite:///ledger.db "}, "base_url", "ends with U+0020 (space)"),
+        ({"base_url": "\ufeffsqlite:///ledger.db"}, "base_url", "begins with U+FEFF (zero width no-break space)"),
+        ({"base_url": "sqlite:///led\u00a0ger.db"}, "base_url", "U+00A0 (no-break space) at position 14 of 20"),
+        ({"base_url": '"sqlite:///ledger.db"'}, "base_url", "quotation mark"),
+        ({"base_url": 'sqlite:///ledger.db"'}, "base_url", "quotation mark"),
+        ({"base_url": f"{URL}\t"}, "base_url", "ends with U+0009 (tab)"),
+        ({"base_url": f"'{URL}'"}, "base_url", "quotation mark"),
+        ({"api_key": "'vt_test_a'"}, "api_key", "quotation mark"),
+        ({"api_key": "vt_test_a\u200b"}, "api_key", "U+200B (zero width space) at position 10"),
+        ({"namespace": "payments\r"}, "namespace", "control characters"),
+        ({"namespace": "payments "}, "namespace", "ends with U+0020 (space)"),
+        ({"namespace": "\u200bpayments"}, "namespace", "begins with U+200B (zero width space)"),
+        ({"namespace": "'payments'"}, "namespace", "quotation mark"),
         ({"base_url": 7}, "base_url", "a string"),
         ({"base_url": "sqlite:/x.db"}, "base_url", "sqlite:///"),
         ({"base_url": "sqlite:////no/such/dir/x.db"}, "base_url", "does not exist"),
@@ -102,6 +126,59 @@ def test_the_environment_is_the_fall_back(kind: Any, monkeypatch: pytest.MonkeyP
     assert client._settings.api_key == "vt_live_env"
     assert kind(base_url="https://other/v1/")._settings.base_url == "https://other/v1"
     assert kind(api_key="vt_live_own")._settings.api_key == "vt_live_own"
+
+
+def test_a_wrong_variable_is_named(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERITY_BASE_URL", f"{URL}\r")
+    with pytest.raises(VerityConfigError, match=r"^VERITY_BASE_URL .* ends with U\+000D \(carriage return\)") as caught:
+        kind(api_key="vt_test_x")
+    assert caught.value.parameter == "base_url"
+    monkeypatch.setenv("VERITY_API_KEY", "vt_test_secret\n")
+    with pytest.raises(VerityConfigError, match=r"^VERITY_API_KEY .* U\+000A \(line feed\) at position 15") as caught:
+        kind(URL)
+    assert "secret" not in str(caught.value)
+
+
+def test_names_that_only_look_strange_are_names(kind: Any, tmp_path: Path) -> None:
+    """A blank inside of a path, a name in any script, an apostrophe at its end."""
+    odd = tmp_path / "Meine Daten \U0001f4b6"
+    odd.mkdir()
+    for namespace in ("payments eu", "\u0645\u06cc\u200c\u0634\u0648\u062f", "drivers'", "\u65e5\u672c"):
+        assert kind(f"sqlite:///{odd}/v.db", namespace=namespace)._settings.namespace == namespace
+
+
+class Setting(str, Enum):
+    URL = "https://ledger.example.com/v1"
+    KEY = "vt_test_x"
+    NAME = "payments"
+    ACT = "act"
+
+
+def test_settings_of_the_users_own_types_are_made_plain(kind: Any) -> None:
+    settings = kind(Setting.URL, Setting.KEY, Setting.NAME, Setting.NAME, on_observe_error=Setting.ACT)._settings
+    texts = (settings.base_url, settings.api_key, settings.namespace, settings.agent_id, settings.on_observe_error)
+    assert texts == (URL, "vt_test_x", "payments", "payments", "act")
+    assert {type(text) for text in texts} == {str}
+    assert type(ConflictRetryConfig(max_attempts=socket.AF_INET).max_attempts) is int
+
+
+def test_an_embedded_ledger_takes_its_environment_from_no_variable(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The variable is there for another program, or for another ledger of this one."""
+    monkeypatch.setattr(config, "_warned", set())
+    monkeypatch.setenv("VERITY_API_KEY", "vt_test_secret")
+    clients = [
+        kind("sqlite://"),
+        kind("sqlite://"),
+        kind("sqlite://", "vt_test_secret"),
+        kind("sqlite://", "vt_live_x"),
+    ]
+    assert [client._settings.environment for client in clients] == ["live", "live", "test", "live"]
+    assert ["VERITY_API_KEY" in record.getMessage() for record in caplog.records] == [True], "once, where it is unused"
+    assert "secret" not in caplog.text
+    monkeypatch.setenv("VERITY_API_KEY", "no key at all\n")
+    assert kind("sqlite://")._settings.environment == "live"
 
 
 def test_an_embedded_ledger_needs_no_key_and_takes_its_environment_from_one(monkeypatch: pytest.MonkeyPatch) -> None:

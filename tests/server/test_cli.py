@@ -4,15 +4,20 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from tests.server.process import on_terminal, run_verity, serving
 from verity import __version__
 from verity.server.api_keys import is_well_formed
 from verity.server.cli import _EXTRA
+from verity.server.cli.group import cli
+from verity.server.cli.texts import read_setting
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +29,67 @@ def test_version_and_help() -> None:
         assert word in text
     for command in ("demo", "keys", "serve"):
         assert run_verity(command, "--help").returncode == 0
+
+
+SETTINGS = {
+    "VERITY_DATABASE": ["keys", "list"],
+    "VERITY_BASE_URL": ["effects", "list"],
+    "VERITY_HOST": ["serve", "--database", "sqlite:///x.db"],
+    "VERITY_TLS_CERT": ["serve", "--database", "sqlite:///x.db"],
+    "VERITY_TLS_KEY": ["serve", "--database", "sqlite:///x.db"],
+}
+
+
+@pytest.mark.parametrize("char", ["\r", "\n", " ", "\u200b", "\u00a0", '"'])
+@pytest.mark.parametrize("variable", SETTINGS)
+def test_a_variable_with_what_nobody_can_see_is_refused(
+    variable: str, char: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value = f"postgresql://u:hunter2@127.0.0.1/x{char}" if variable == "VERITY_DATABASE" else f"sqlite:///x.db{char}"
+    done = CliRunner().invoke(cli, SETTINGS[variable], env={variable: value})
+    assert done.exit_code == 2, done.output
+    assert f"{variable} begins or ends" in done.stderr if char == '"' else f"{variable} ends with U+" in done.stderr
+    assert "hunter2" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_with_what_nobody_can_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["keys", "list"], ["effects", "list"], ["migrate"], ["purge", "--older-than", "1d"], ["serve"]):
+        done = CliRunner().invoke(cli, [*command, "--database", "sqlite:///ledger.db\r"], env={"VERITY_BASE_URL": ""})
+        assert done.exit_code == 2, done.output
+        assert "--database ends with U+000D (carriage return)" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_password_with_a_line_end_is_named_and_not_shown() -> None:
+    command = ["serve", "--database", "sqlite:///x.db", "--tls-cert", "c", "--tls-key", "k"]
+    done = CliRunner().invoke(cli, command, env={"VERITY_TLS_KEY_PASSWORD": "hunter2\n"})
+    assert done.exit_code == 2
+    assert "VERITY_TLS_KEY_PASSWORD" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_every_variable_that_is_read_as_it_stands_is_checked() -> None:
+    """A number or one of several words is checked as such; any other text of a new option is to pass here, too."""
+    unchecked = [
+        option.envvar
+        for option in _options_of(cli, click.Context(cli))
+        if option.envvar
+        and isinstance(option.type, click.types.StringParamType)
+        and option.callback is not read_setting
+    ]
+    assert not unchecked
+
+
+def _options_of(command: click.Command, context: click.Context) -> Iterator[click.Option]:
+    yield from (each for each in command.params if isinstance(each, click.Option))
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            subcommand = command.get_command(context, name)
+            assert subcommand is not None
+            yield from _options_of(subcommand, context)
 
 
 def test_keys_are_made_listed_and_revoked_while_a_server_runs(tmp_path: Path) -> None:

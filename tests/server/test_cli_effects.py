@@ -47,8 +47,10 @@ class Shell:
         self.call("lease_effect", {"effectKey": "live", "leaseDurationMs": 120_000})
 
     def run(self, *arguments: str, stdin: bytes | None = None, **environment: str) -> Result:
-        """In this process; the ledger is told unless the environment names one."""
-        variables = {"VERITY_DATABASE": self.url, "VERITY_API_KEY": "vt_test_", "VERITY_BASE_URL": "", **environment}
+        """In this process; the ledger and the environment of its data are told unless the test names them."""
+        if not environment.get("VERITY_BASE_URL") and not {"--url", "--environment"} & {*arguments}:
+            arguments = (*arguments, "--environment", "test")
+        variables = {"VERITY_DATABASE": self.url, "VERITY_API_KEY": "", "VERITY_BASE_URL": "", **environment}
         return CliRunner().invoke(cli, ["effects", *arguments], input=stdin, env=variables)
 
     def rows(self, *arguments: str) -> list[Any]:
@@ -269,13 +271,22 @@ def test_which_ledger_the_environment_names(shell: Shell) -> None:
     both = shell.run("list", VERITY_BASE_URL="http://127.0.0.1:9/v1")
     assert both.exit_code == 2
     assert "both set" in both.stderr
-    assert shell.run("list", "--database", shell.url, VERITY_BASE_URL="http://127.0.0.1:9/v1").exit_code == 0
+    chosen = ("--database", shell.url, "--environment", "test")
+    assert shell.run("list", *chosen, VERITY_BASE_URL="http://127.0.0.1:9/v1").exit_code == 0
     neither = shell.run("list", VERITY_DATABASE="")
     assert neither.exit_code == 2
     assert "Name a ledger" in neither.stderr
-    embedded = shell.run("list", VERITY_DATABASE="", VERITY_BASE_URL=shell.url)
+    embedded = shell.run("list", "--environment", "test", VERITY_DATABASE="", VERITY_BASE_URL=shell.url)
     assert (embedded.exit_code, len(embedded.stdout.splitlines())) == (0, 1 + len(ALL_KEYS))
-    assert len(shell.run("list", VERITY_API_KEY="").stdout.splitlines()) == 1, "without a key it is live"
+
+
+def test_an_api_key_of_the_environment_does_not_choose_a_databases_data(shell: Shell) -> None:
+    """It is there for a served ledger."""
+    for variables in ({"VERITY_DATABASE": shell.url}, {"VERITY_DATABASE": "", "VERITY_BASE_URL": shell.url}):
+        listed = CliRunner().invoke(cli, ["effects", "list"], env={"VERITY_API_KEY": "vt_test_secret", **variables})
+        assert (listed.exit_code, len(listed.stdout.splitlines())) == (0, 1), "the live data: none"
+        assert "--environment" in listed.stderr
+        assert "secret" not in listed.stderr
 
 
 def test_a_database_that_is_none(tmp_path: Path, shell: Shell) -> None:
@@ -286,9 +297,10 @@ def test_a_database_that_is_none(tmp_path: Path, shell: Shell) -> None:
 
 
 def test_a_database_of_postgresql(postgres_url: str) -> None:
-    environment = {"VERITY_DATABASE": postgres_url, "VERITY_API_KEY": "vt_test_", "VERITY_BASE_URL": ""}
+    environment = {"VERITY_DATABASE": postgres_url, "VERITY_API_KEY": "", "VERITY_BASE_URL": ""}
 
     def run(*arguments: str) -> Result:
+        arguments += ("--environment", "test") if arguments[0] == "effects" else ()
         return CliRunner().invoke(cli, arguments, env=environment)
 
     empty = run("effects", "list")
@@ -358,8 +370,8 @@ def test_a_served_ledger(shell: Shell) -> None:
 
 
 def effects_on_terminal(shell: Shell, *arguments: str, answer: bytes = b"", **environment: str) -> tuple[int, str]:
-    named = {"VERITY_DATABASE": shell.url, "VERITY_API_KEY": "vt_test_", "VERITY_BASE_URL": ""}
-    return on_terminal("effects", *arguments, answer=answer, **named, **environment)
+    named = {"VERITY_DATABASE": shell.url, "VERITY_API_KEY": "", "VERITY_BASE_URL": ""}
+    return on_terminal("effects", *arguments, "--environment", "test", answer=answer, **named, **environment)
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

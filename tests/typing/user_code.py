@@ -12,6 +12,7 @@ from verity import (
     ConflictRetryConfig,
     EffectEvent,
     EffectRecord,
+    Found,
     LeaseRequestBody,
     LeaseResponse,
     Page,
@@ -45,11 +46,18 @@ async def count(start: int) -> int:
     return start
 
 
+async def list_refunds() -> Found[list[Refund]] | None:
+    return Found([])
+
+
 async def async_colour(verity: VerityClient) -> None:
     assert_type(await verity.protect("k", act=make_refund), Refund)
     assert_type(await verity.protect("k", act=make_refund_sync), Refund)
     assert_type(await verity.protect("k", observe=find_refund, act=make_refund), Refund)
     assert_type(await verity.protect("k", observe=lambda: None, act=make_refund), Refund)
+    assert_type(await verity.protect("k", observe=list_refunds, act=make_refund), Refund)
+    assert_type(await verity.protect("k", observe=lambda: Found(None), act=make_refund), Refund)
+    assert_type(Found(1).value, int)
     assert_type(await verity.protect("k", act=partial(count, 1)), int)
     assert_type(await verity.protect("k", act=lambda: count(1)), int)
     run = verity.workflow("refund_flow").case("order_1").run()

@@ -18,9 +18,12 @@ from verity._concurrency import AsyncAct, AsyncRuntime, AsyncThunk, SyncThunk, a
 from verity._core.bodies import check_duration_ms, to_wire
 from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity._core.payload import encode
+from verity._core.text import read_choice, read_text
 from verity._tracing import EffectSpan
 from verity.config import (
     DEFAULT_LEASE_DURATION_MS,
+    ON_CONFLICT,
+    ON_OBSERVE_ERROR,
     ConflictRetryConfig,
     OnConflict,
     OnObserveError,
@@ -197,7 +200,8 @@ class VerityClient:
 
         Args:
             effect_key: names this one effect for ever, such as `refund:order_48392`.
-            observe: looks the effect up in the outside world; returns None where it has not happened, else its result.
+            observe: looks the effect up in the outside world; returns None where it has not happened, else its result:
+                as `Found(result)` where that is empty (`[]`, `""`, `0`, `False`).
             act: makes the effect happen and returns a JSON value of at most 64 KB. A sync function runs in a worker
                 thread; a thread can't be interrupted, so a cancellation waits for it.
             namespace: overrides the client's.
@@ -218,7 +222,7 @@ class VerityClient:
             VerityConfigError, VerityValidationError: something is wrong with the arguments; nothing was sent.
             LeaseConflictError: another holder is at it, and still is after all retries.
             EffectPreviouslyFailedError: it failed before.
-            ObserveFailedError: observe raised; act did not run.
+            ObserveFailedError: observe raised, or returned an empty value; act did not run.
             CommitUncertainError: CRITICAL: it happened, and the ledger has not confirmed that it knows.
             VerityConnectionError, VerityApiError: no lease could be had; nothing was done.
             Exception: whatever act raised, after it was recorded as the effect's failure.
@@ -247,8 +251,7 @@ class VerityClient:
 
     def workflow(self, name: str) -> AsyncWorkflow:
         """Start a chain `workflow(name).case(id).run()`; a run's `protect()` knows where its effects belong."""
-        check_label("workflow name", name)
-        return AsyncWorkflow(self._protect, name, agent_id=self._settings.agent_id)
+        return AsyncWorkflow(self._protect, check_label("workflow name", name), agent_id=self._settings.agent_id)
 
     async def request_lease(self, namespace: str, body: LeaseRequestBody | Mapping[str, Any]) -> LeaseResponse:
         """Ask for a lease. Sent again with the same idempotency key where the answer is lost.
@@ -256,10 +259,10 @@ class VerityClient:
         Raises:
             LeaseConflictError: another holder's lease is live. Nothing waits here; that is protect's work.
         """
-        wire = self._checked(namespace, body, LeaseRequestBody)
+        where, wire = self._checked(namespace, body, LeaseRequestBody)
         if self._settings.agent_id is not None:
             wire.setdefault("agentId", self._settings.agent_id)
-        return await self._ledger.lease(namespace, wire, idempotency_key=self._runtime.new_id())
+        return await self._ledger.lease(where, wire, idempotency_key=self._runtime.new_id())
 
     async def commit(self, namespace: str, body: CommitRequestBody | Mapping[str, Any]) -> CommitResponse:
         """Record an effect's result. Idempotent for the same lease.
@@ -267,7 +270,7 @@ class VerityClient:
         Raises:
             VerityApiError: `stale_fence` where somebody else was granted since, `effect_finished` where it failed.
         """
-        return await self._ledger.commit(namespace, self._checked(namespace, body, CommitRequestBody))
+        return await self._ledger.commit(*self._checked(namespace, body, CommitRequestBody))
 
     async def fail(self, namespace: str, body: FailRequestBody | Mapping[str, Any]) -> FailResponse:
         """Record that an effect failed. Idempotent for the same lease.
@@ -275,7 +278,7 @@ class VerityClient:
         Raises:
             VerityApiError: `stale_fence` where somebody else was granted since, `effect_finished` where it committed.
         """
-        return await self._ledger.fail(namespace, self._checked(namespace, body, FailRequestBody))
+        return await self._ledger.fail(*self._checked(namespace, body, FailRequestBody))
 
     async def renew(self, namespace: str, body: RenewRequestBody | Mapping[str, Any]) -> RenewResponse:
         """Extend a lease.
@@ -283,13 +286,13 @@ class VerityClient:
         Raises:
             VerityApiError: `stale_fence` where somebody else was granted since.
         """
-        return await self._ledger.renew(namespace, self._checked(namespace, body, RenewRequestBody))
+        return await self._ledger.renew(*self._checked(namespace, body, RenewRequestBody))
 
     async def report_observe(
         self, namespace: str, body: ReportObserveBody | Mapping[str, Any]
     ) -> ReportObserveResponse:
         """Tell the audit trail what an observation found. Changes no state."""
-        return await self._ledger.report_observe(namespace, self._checked(namespace, body, ReportObserveBody))
+        return await self._ledger.report_observe(*self._checked(namespace, body, ReportObserveBody))
 
     async def _protect(
         self,
@@ -315,18 +318,20 @@ class VerityClient:
             async_check_callable("observe", observe)
         if on_lease is not None and not callable(on_lease):
             raise _wrong("on_lease", "a function that takes the lease", on_lease)
-        if on_conflict not in ("retry", "throw"):
+        conflict_choice = read_choice(on_conflict, ON_CONFLICT)
+        if conflict_choice is None:
             raise _wrong("on_conflict", '"retry" or "throw"', on_conflict)
-        if on_observe_error not in (None, "raise", "act"):
+        observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
+        if observe_choice is None and on_observe_error is not None:
             raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
-        if lease_duration_ms is not None:
-            check_duration_ms("lease_duration_ms", lease_duration_ms)
+        duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
         if input_json is not None:
             encode(input_json, "input_json")
+        name = check_optional_label("effect_name", effect_name)
         optional = {
-            "effectName": check_optional_label("effect_name", effect_name),
+            "effectName": name,
             "agentId": check_optional_label("agent_id", agent_id) or self._settings.agent_id,
-            "leaseDurationMs": lease_duration_ms,
+            "leaseDurationMs": duration_ms,
             "inputJson": input_json,
             **(wire_context or {}),
         }
@@ -337,13 +342,13 @@ class VerityClient:
         effect = AsyncEffect(
             namespace=where,
             lease_body=lease_body,
-            duration_ms=lease_duration_ms or DEFAULT_LEASE_DURATION_MS,
+            duration_ms=duration_ms or DEFAULT_LEASE_DURATION_MS,
             act=act,
             observe=observe,
             on_lease=on_lease,
-            conflict_retry=retry if on_conflict == "retry" else ConflictRetryConfig(enabled=False),
-            on_observe_error=on_observe_error or self._settings.on_observe_error,
-            span=EffectSpan(where, effect_name),
+            conflict_retry=retry if conflict_choice == "retry" else ConflictRetryConfig(enabled=False),
+            on_observe_error=observe_choice or self._settings.on_observe_error,
+            span=EffectSpan(where, name),
         )
         with effect.span:
             return await self._protector.protect(effect)
@@ -357,10 +362,9 @@ class VerityClient:
             )
         return self._settings.namespace
 
-    def _checked(self, namespace: str, body: Any, kind: Any) -> dict[str, Any]:
+    def _checked(self, namespace: str, body: Any, kind: Any) -> tuple[str, dict[str, Any]]:
         self._check_open()
-        check_namespace(namespace)
-        return to_wire(body, kind)
+        return check_namespace(namespace), to_wire(body, kind)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -368,5 +372,6 @@ class VerityClient:
 
 
 def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:
-    shown = repr(value[:40]) if isinstance(value, str) else type(value).__name__
+    text = read_text(value)
+    shown = type(value).__name__ if text is None else repr(text[:40])
     return VerityValidationError(f"{parameter} must be {takes}, not {shown}.", parameter=parameter)

@@ -17,6 +17,7 @@ from verity._async.lease_keeper import AsyncLeaseKeeper
 from verity._async.ledger import AsyncLedger, Wire
 from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, async_settled
 from verity._core.failure import add_note, describe_failure
+from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
 from verity._tracing import EffectSpan
@@ -142,6 +143,7 @@ class AsyncProtector:
             ) from error
         found = await async_settled("observe", found)
         effect.cancellation.release()
+        check_found(found, effect.key, lease.request_id)
         await self._report_observe(effect, lease, hit=found is not None, started_at=started_at)
         return found
 
@@ -158,7 +160,7 @@ class AsyncProtector:
     async def _commit(self, effect: AsyncEffect, lease: LeaseResponse, result: Any, source: Source) -> Any:
         """Return the result as every later call will; anything short of a confirmed commit is uncertain."""
         try:
-            result = round_trip(result, "result")
+            result = round_trip(result_of(result), "result")
             body = {**_tokens(effect, lease), "result": result, "source": source, **_run_of(effect)}
             await effect.cancellation.finish(lambda: self._ledger.commit(effect.namespace, body))
         except VerityError as error:

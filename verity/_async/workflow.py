@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from verity._concurrency import AsyncAct, AsyncFunction, AsyncThunk, SyncThunk
 from verity._core.bodies import check_duration_ms
-from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
+from verity._core.keys import check_key_suffix, check_label, check_namespace, check_optional_label, join_key
+from verity._unique import new_id
 from verity.config import DEFAULT_LEASE_DURATION_MS, OnConflict, OnObserveError
 from verity.errors import VerityValidationError
 from verity.values import LeaseResponse
@@ -27,9 +27,9 @@ class AsyncWorkflow:
 
     def case(self, case_id: str, *, agent_id: str | None = None) -> AsyncCase:
         """One matter that the workflow handles, such as `order_123`. Keeps the client's agent_id unless told one."""
-        check_label("case_id", case_id)
-        check_optional_label("agent_id", agent_id)
-        return AsyncCase(self._protect, self.name, case_id, agent_id=agent_id or self._agent_id)
+        case = check_label("case_id", case_id)
+        agent = check_optional_label("agent_id", agent_id) or self._agent_id
+        return AsyncCase(self._protect, check_label("workflow name", self.name), case, agent_id=agent)
 
 
 class AsyncCase:
@@ -57,18 +57,15 @@ class AsyncCase:
             lease_duration_ms: default for the run's effects, 5,000 to 120,000.
             agent_id: who acts; the case's or the client's if left out.
         """
-        check_optional_label("run_id", run_id)
-        check_optional_label("agent_id", agent_id)
-        if lease_duration_ms is not None:
-            check_duration_ms("lease_duration_ms", lease_duration_ms)
+        duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
         return AsyncRun(
             self._protect,
-            workflow_name=self.workflow_name,
-            case_id=self.case_id,
-            run_id=run_id or str(uuid.uuid4()),
+            workflow_name=check_label("workflow_name", self.workflow_name),
+            case_id=check_label("case_id", self.case_id),
+            run_id=check_optional_label("run_id", run_id) or new_id(),
             namespace=check_namespace(self.workflow_name if namespace is None else namespace),
-            lease_duration_ms=lease_duration_ms,
-            agent_id=agent_id or self._agent_id,
+            lease_duration_ms=duration_ms,
+            agent_id=check_optional_label("agent_id", agent_id) or self._agent_id,
         )
 
 
@@ -159,27 +156,34 @@ class AsyncRun:
         Raises:
             VerityValidationError: another (name, key_suffix) of this run already has the same key.
         """
-        check_label("name", name)
-        namespace = self.namespace if namespace is None else namespace
-        self._claim_key(namespace, name, key_suffix)
+        step = check_label("name", name)
+        # The run's attributes are public: what was written there since passes the border here.
+        where = {
+            "workflowName": check_label("workflow_name", self.workflow_name),
+            "caseId": check_label("case_id", self.case_id),
+            "runId": check_label("run_id", self.run_id),
+        }
+        namespace = check_namespace(self.namespace if namespace is None else namespace)
+        suffix = check_key_suffix(key_suffix)
+        self._claim_key(namespace, where["caseId"], step, suffix)
         return await self._protect(  # type: ignore[no-any-return]  # T is what act gives
-            f"{self.case_id}:{name}",
+            f"{where['caseId']}:{step}",
             act=act,
             observe=observe,
             namespace=namespace,
-            effect_name=name if effect_name is None else effect_name,
+            effect_name=step if effect_name is None else effect_name,
             agent_id=self._agent_id if agent_id is None else agent_id,
             lease_duration_ms=self._lease_duration_ms if lease_duration_ms is None else lease_duration_ms,
             input_json=input_json,
             on_conflict=on_conflict,
             on_lease=on_lease,
-            key_suffix=key_suffix,
+            key_suffix=suffix,
             on_observe_error=on_observe_error,
-            wire_context={"workflowName": self.workflow_name, "caseId": self.case_id, "runId": self.run_id},
+            wire_context=where,
         )
 
-    def _claim_key(self, namespace: str, name: str, key_suffix: str | None) -> None:
-        key = join_key(f"{self.case_id}:{name}", key_suffix)
+    def _claim_key(self, namespace: str, case_id: str, name: str, key_suffix: str | None) -> None:
+        key = join_key(f"{case_id}:{name}", key_suffix)
         parts = self._parts_of_key.setdefault((namespace, key), (name, key_suffix))
         if parts != (name, key_suffix):
             raise VerityValidationError(

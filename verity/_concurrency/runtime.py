@@ -5,10 +5,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import random
+import random  # noqa: TID251 - spreads delays, and names nothing
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.clock import monotonic
 from verity._concurrency.homes import forget_in_child
 from verity._concurrency.loops import asyncio_loop
+from verity._unique import new_id
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,7 +40,7 @@ class AsyncRuntime:
 
     def new_id(self) -> str:
         """A fresh id, unique across processes and forks."""
-        return str(uuid.uuid4())
+        return new_id()
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -119,7 +119,7 @@ class SyncRuntime:
 
     def new_id(self) -> str:
         """A fresh id, unique across processes and forks."""
-        return str(uuid.uuid4())
+        return new_id()
 
     def sleep(self, seconds: float) -> None:
         """Wait."""

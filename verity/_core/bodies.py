@@ -7,6 +7,7 @@ from typing import Any
 
 from verity._core import payload
 from verity._core.keys import check_effect_key, check_optional_label
+from verity._core.text import read_choice, read_int, read_text
 from verity.errors import VerityValidationError
 from verity.values import (
     CommitRequestBody,
@@ -40,7 +41,7 @@ _REQUIRED: dict[type[RequestBody], tuple[str, ...]] = {
 
 
 def to_wire(body: RequestBody | Mapping[str, Any], kind: type[RequestBody]) -> dict[str, Any]:
-    """The camelCase object to send.
+    """The camelCase object to send, its names and numbers of Python's own types.
 
     Raises:
         VerityValidationError: names the field that is missing, of the wrong type, or outside its limits.
@@ -48,7 +49,7 @@ def to_wire(body: RequestBody | Mapping[str, Any], kind: type[RequestBody]) -> d
     if isinstance(body, kind):
         wire = body.to_wire()
     elif isinstance(body, Mapping):
-        wire = dict(body)
+        wire = {_read_name(name): value for name, value in body.items()}
     else:
         raise VerityValidationError(
             f"body must be a {kind.__name__} or a mapping with camelCase names, not {type(body).__name__}.",
@@ -57,13 +58,13 @@ def to_wire(body: RequestBody | Mapping[str, Any], kind: type[RequestBody]) -> d
     for name in _REQUIRED[kind]:
         if name not in wire:
             raise _missing(name, wire)
-    check_effect_key(wire["effectKey"])
+    wire["effectKey"] = check_effect_key(wire["effectKey"])
     for name, parameter in _LABELS.items():
         if name in wire:
-            check_optional_label(parameter, wire[name])
+            wire[name] = check_optional_label(parameter, wire[name])
     for name, parameter in _DURATIONS.items():
         if name in wire:
-            check_duration_ms(parameter, wire[name])
+            wire[name] = check_duration_ms(parameter, wire[name])
     for name, parameter in _PAYLOADS.items():
         if name in wire:
             payload.encode(wire[name], parameter)
@@ -71,29 +72,45 @@ def to_wire(body: RequestBody | Mapping[str, Any], kind: type[RequestBody]) -> d
     return wire
 
 
-def check_duration_ms(parameter: str, value: object) -> None:
-    """Raise VerityValidationError unless it is a lease duration in milliseconds."""
-    if not _is_int(value) or not MIN_LEASE_DURATION_MS <= value <= MAX_LEASE_DURATION_MS:  # type: ignore[operator]  # an int by then
-        shown = value if isinstance(value, (int, float)) else type(value).__name__
+def check_duration_ms(parameter: str, value: object) -> int:
+    """Return a lease duration in milliseconds, or raise VerityValidationError."""
+    duration_ms = read_int(value)
+    if duration_ms is None or not MIN_LEASE_DURATION_MS <= duration_ms <= MAX_LEASE_DURATION_MS:
+        shown = value if isinstance(value, (bool, float)) else type(value).__name__
         raise VerityValidationError(
             f"{parameter} must be a whole number of milliseconds from {MIN_LEASE_DURATION_MS:,} to "
-            f"{MAX_LEASE_DURATION_MS:,}, not {shown}.",
+            f"{MAX_LEASE_DURATION_MS:,}, not {shown if duration_ms is None else duration_ms}.",
             parameter=parameter,
         )
+    return duration_ms
 
 
 def _check_rest(wire: dict[str, Any]) -> None:
-    if "fenceToken" in wire and (not _is_int(wire["fenceToken"]) or wire["fenceToken"] < 1):
-        raise _wrong("fence_token", "a whole number of at least 1: the lease's fenceToken")
-    token = wire.get("leaseToken", "absent")
-    if not isinstance(token, str) or not token or "\0" in token:
-        raise _wrong("lease_token", "the lease's leaseToken, a non-empty string without NUL")
+    if "fenceToken" in wire:
+        wire["fenceToken"] = fence_token = read_int(wire["fenceToken"])
+        if fence_token is None or fence_token < 1:
+            raise _wrong("fence_token", "a whole number of at least 1: the lease's fenceToken")
+    if "leaseToken" in wire:
+        wire["leaseToken"] = lease_token = read_text(wire["leaseToken"])
+        if not lease_token or "\0" in lease_token:
+            raise _wrong("lease_token", "the lease's leaseToken, a non-empty string without NUL")
     if "hit" in wire and not isinstance(wire["hit"], bool):
         raise _wrong("hit", "True or False")
-    if "durationMs" in wire and (not _is_int(wire["durationMs"]) or wire["durationMs"] < 0):
-        raise _wrong("duration_ms", "a whole number of milliseconds, 0 or more")
-    if wire.get("source", "acted") not in ("acted", "observed"):
-        raise _wrong("source", '"acted" or "observed"')
+    if "durationMs" in wire:
+        wire["durationMs"] = duration_ms = read_int(wire["durationMs"])
+        if duration_ms is None or duration_ms < 0:
+            raise _wrong("duration_ms", "a whole number of milliseconds, 0 or more")
+    if "source" in wire:
+        wire["source"] = read_choice(wire["source"], ("acted", "observed"))
+        if wire["source"] is None:
+            raise _wrong("source", '"acted" or "observed"')
+
+
+def _read_name(name: object) -> str:
+    text = read_text(name)
+    if text is None:
+        raise _wrong("body", f"a mapping whose names are strings, not {type(name).__name__}")
+    return text
 
 
 def _missing(name: str, wire: Mapping[str, Any]) -> VerityValidationError:
@@ -104,7 +121,3 @@ def _missing(name: str, wire: Mapping[str, Any]) -> VerityValidationError:
 
 def _wrong(parameter: str, takes: str) -> VerityValidationError:
     return VerityValidationError(f"{parameter} must be {takes}.", parameter=parameter)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

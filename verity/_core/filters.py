@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, get_args
 
 from verity._core.keys import MAX_EFFECT_KEY_CHARS, check_effect_key, check_optional_label
+from verity._core.text import read_choice, read_int, read_text
 from verity.errors import VerityValidationError
 from verity.records import EffectStatus, ResetMode
 
@@ -35,10 +36,11 @@ def read_filters(
     Raises:
         VerityValidationError: names the filter and what it takes.
     """
-    if status is not None and status not in STATUSES:
+    known_status = read_choice(status, STATUSES)
+    if status is not None and known_status is None:
         raise _wrong("status", f"one of {', '.join(STATUSES)}", status)
     filters: dict[str, Any] = {
-        "status": status,
+        "status": known_status,
         "search": check_optional_label("search", search, max_chars=MAX_EFFECT_KEY_CHARS),
         "workflow_name": check_optional_label("workflow_name", workflow_name),
         "case_id": check_optional_label("case_id", case_id),
@@ -58,7 +60,8 @@ def read_time(name: str, value: object) -> str | None:
     """
     if value is None:
         return None
-    at = value if isinstance(value, datetime) else parse_time(value) if isinstance(value, str) else None
+    text = read_text(value)
+    at = value if isinstance(value, datetime) else None if text is None else parse_time(text)
     if at is None:
         raise _wrong(name, 'a datetime, or a time in RFC 3339 such as "2026-01-31T12:00:00Z"', value)
     if at.utcoffset() is None:
@@ -88,23 +91,26 @@ def parse_time(text: str) -> datetime | None:
 
 def check_page_size(page_size: object) -> int:
     """How many items a request asks for."""
-    if not isinstance(page_size, int) or isinstance(page_size, bool) or not 1 <= page_size <= MAX_PAGE_SIZE:
+    size = read_int(page_size)
+    if size is None or not 1 <= size <= MAX_PAGE_SIZE:
         raise _wrong("page_size", f"a whole number from 1 to {MAX_PAGE_SIZE}", page_size)
-    return page_size
+    return size
 
 
 def check_cursor(cursor: object) -> str | None:
     """Where a list goes on. A cursor is the ledger's business; only what can't be sent is refused."""
-    if cursor is not None and not (isinstance(cursor, str) and re.fullmatch(r"[!-~]{1,512}", cursor)):
+    text = read_text(cursor)
+    if cursor is not None and (text is None or not re.fullmatch(r"[!-~]{1,512}", text)):
         raise _wrong("cursor", "the next_cursor of a page", cursor)
-    return cursor
+    return text
 
 
 def check_effect_id(effect_id: object) -> str:
     """A ledger's id of an effect, which is one segment of a path."""
-    if not isinstance(effect_id, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", effect_id):
+    text = read_text(effect_id)
+    if text is None or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
         raise _wrong("effect_id", "the effect_id of an effect, such as eff_0000000000000000", effect_id)
-    return effect_id
+    return text
 
 
 def read_reset(effect_key: object, mode: object, force: object, reason: object) -> dict[str, Any]:
@@ -113,11 +119,12 @@ def read_reset(effect_key: object, mode: object, force: object, reason: object) 
     Raises:
         VerityValidationError: names the argument and what it takes.
     """
-    if mode not in RESET_MODES:
+    known_mode = read_choice(mode, RESET_MODES)
+    if known_mode is None:
         raise _wrong("mode", '"verify" or "retry"', mode)
     if not isinstance(force, bool):
         raise _wrong("force", "True or False", force)
-    body = {"effectKey": check_effect_key(effect_key), "mode": mode, "force": force or None}
+    body = {"effectKey": check_effect_key(effect_key), "mode": known_mode, "force": force or None}
     return without_none({**body, "reason": check_reason(reason)})
 
 
@@ -132,5 +139,6 @@ def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:
-    shown = repr(value[:40]) if isinstance(value, str) else type(value).__name__
+    text = read_text(value)
+    shown = type(value).__name__ if text is None else repr(text[:40])
     return VerityValidationError(f"{parameter} must be {takes}, not {shown}.", parameter=parameter)

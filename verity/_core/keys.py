@@ -1,9 +1,10 @@
-"""Effect keys, namespaces and labels: what may travel in a path or as a name."""
+"""Effect keys, namespaces and labels: what may travel in a path or as a name. What is returned is an exact `str`."""
 
 from __future__ import annotations
 
 import re
 
+from verity._core.text import find_flaw, read_text
 from verity.errors import VerityConfigError, VerityError, VerityValidationError
 
 MAX_EFFECT_KEY_CHARS = 1024
@@ -36,7 +37,21 @@ def check_optional_label(
 
 
 def check_namespace(namespace: object) -> str:
-    """Return the namespace if it stays inside its place in the URL's path.
+    """Return the namespace of effects that are about to happen.
+
+    Raises:
+        VerityConfigError: as `check_stored_namespace`; or it has characters that nobody can see, such as a line end
+            from a file. With them it is another namespace, where nothing has happened yet.
+    """
+    text = check_stored_namespace(namespace)
+    flaw = find_flaw(text)
+    if flaw is not None:
+        raise VerityConfigError(f"namespace {flaw}: remove it.", parameter="namespace")
+    return text
+
+
+def check_stored_namespace(namespace: object) -> str:
+    """Return the namespace of effects that a ledger may have, if it stays inside its place in the URL's path.
 
     A dot segment would be resolved away, and many proxies decode `%2F` before they route: either would
     send the call, with its key, to another path.
@@ -56,23 +71,25 @@ def check_namespace(namespace: object) -> str:
 
 def join_key(effect_key: object, key_suffix: object) -> str:
     """The key that travels: `effect_key`, or `effect_key:key_suffix`."""
-    key = check_effect_key(effect_key)
-    if key_suffix is None:
-        return key
-    return check_effect_key(
-        f"{key}:{_check_text('key_suffix', key_suffix, MAX_EFFECT_KEY_CHARS, VerityValidationError)}"
-    )
+    key, suffix = check_effect_key(effect_key), check_key_suffix(key_suffix)
+    return key if suffix is None else check_effect_key(f"{key}:{suffix}")
+
+
+def check_key_suffix(key_suffix: object) -> str | None:
+    """Return what is appended to a key; None means nothing."""
+    return check_optional_label("key_suffix", key_suffix, max_chars=MAX_EFFECT_KEY_CHARS)
 
 
 def _check_text(name: str, value: object, max_chars: int, error: type[VerityError]) -> str:
-    if not isinstance(value, str):
+    text = read_text(value)
+    if text is None:
         problem = f"{name} must be a string, not {type(value).__name__}."
-    elif not value:
+    elif not text:
         problem = f"{name} must not be empty."
-    elif len(value) > max_chars:
-        problem = f"{name} has {len(value):,} characters; at most {max_chars:,} are allowed."
-    elif _SURROGATE_OR_NUL.search(value):
+    elif len(text) > max_chars:
+        problem = f"{name} has {len(text):,} characters; at most {max_chars:,} are allowed."
+    elif _SURROGATE_OR_NUL.search(text):
         problem = f"{name} contains a NUL character or a lone surrogate, which no ledger takes."
     else:
-        return value
+        return text
     raise error(problem, parameter=name)  # type: ignore[call-arg]  # both classes take `parameter`

@@ -11,6 +11,7 @@ import math
 from contextlib import suppress
 from typing import Any
 
+from verity._core.text import read_text
 from verity.errors import VerityValidationError
 
 MAX_PAYLOAD_BYTES = 65_536
@@ -19,6 +20,7 @@ MAX_DEPTH = 200
 
 # One encoder: `json.dumps` with arguments makes a new one for each call.
 _dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_PLAIN_NAMES = {str}
 _ATOMS = (str, int, type(None))  # bool is an int; a float needs a look for NaN
 
 
@@ -79,15 +81,11 @@ def _check(value: Any, place: str, depth: int) -> None:
     if depth >= MAX_DEPTH:
         raise _refuse(place.partition(".")[0].partition("[")[0], f"is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
+        if not _PLAIN_NAMES.issuperset(map(type, value)):
+            _check_names(value, place)
         for key, item in value.items():
-            if not isinstance(key, str):
-                raise _refuse(place, f"has a key of type {type(key).__name__}; JSON keys are strings")
             if not isinstance(item, _ATOMS):
-                _check(
-                    item,
-                    f"{place}.{key}" if key.isidentifier() else f"{place}[{len(key)}-char key]",
-                    depth + 1,
-                )
+                _check(item, _place_in(place, read_text(key) or ""), depth + 1)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             if not isinstance(item, _ATOMS):
@@ -98,6 +96,22 @@ def _check(value: Any, place: str, depth: int) -> None:
             f"is of type {type(value).__qualname__}, which is not JSON. Use dicts, lists, strings, numbers, "
             "booleans or None (for example the fields that you need from it)",
         )
+
+
+def _check_names(value: dict[Any, Any], place: str) -> None:
+    """Strings of the user's own travel as their characters, whatever they compare as: two may have the same."""
+    names = set()
+    for key in value:
+        name = read_text(key)
+        if name is None:
+            raise _refuse(place, f"has a key of type {type(key).__name__}; JSON keys are strings")
+        if name in names:
+            raise _refuse(_place_in(place, name), "is there twice: two keys have the same characters")
+        names.add(name)
+
+
+def _place_in(place: str, key: str) -> str:
+    return f"{place}.{key}" if key.isidentifier() else f"{place}[{len(key)}-char key]"
 
 
 def _with_dicts(value: Any, parameter: str) -> Any:

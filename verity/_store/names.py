@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import random
 
 from verity._ledger.effect import Effect
+from verity._unique import draw_bits
 
 COLUMNS = ", ".join("effect_key" if name == "key" else name for name in Effect._fields)
 """The columns of an `Effect`, in the order of its fields."""
@@ -15,7 +15,7 @@ _ID_RANDOM_BITS = 21
 
 def next_id(latest: int, now_ms: int) -> int:
     """An id above the latest one, in order of time. Chance keeps apart what two nodes make at once."""
-    return max(latest + 1, now_ms << _ID_RANDOM_BITS | random.getrandbits(_ID_RANDOM_BITS))
+    return max(latest + 1, now_ms << _ID_RANDOM_BITS | draw_bits(_ID_RANDOM_BITS))
 
 
 def hash_key(environment: str, namespace: str, key: str) -> bytes:

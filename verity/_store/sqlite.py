@@ -9,7 +9,6 @@ What only reads is in `sqlite_reads.py`, and no writer waits for it.
 from __future__ import annotations
 
 import logging
-import secrets
 import sys
 import threading
 import time
@@ -33,6 +32,7 @@ from verity._store.purging import DUE, PURGED, Candidate, Purge
 from verity._store.readers import OneConnection, Readers
 from verity._store.reads import Rows
 from verity._store.sqlite_reads import SqliteReads, unavailable
+from verity._unique import new_token
 from verity.errors import VerityConfigError
 
 _logger = logging.getLogger("verity.ledger")
@@ -100,7 +100,7 @@ class SqliteStore(SqliteReads):
         path: str | None,
         *,
         clock: Callable[[], int] = now_ms,
-        new_token: Callable[[], str] = lambda: secrets.token_urlsafe(24),
+        new_token: Callable[[], str] = new_token,
         upgrade: bool = True,
     ) -> None:
         self._path = path

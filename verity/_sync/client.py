@@ -15,6 +15,7 @@ from verity._concurrency import SyncAct, SyncRuntime, sync_check_callable
 from verity._core.bodies import check_duration_ms, to_wire
 from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity._core.payload import encode
+from verity._core.text import read_choice, read_text
 from verity._sync.ledger import SyncLedger
 from verity._sync.protect import SyncEffect, SyncProtector
 from verity._sync.sender import make_sender
@@ -22,6 +23,8 @@ from verity._sync.workflow import SyncWorkflow
 from verity._tracing import EffectSpan
 from verity.config import (
     DEFAULT_LEASE_DURATION_MS,
+    ON_CONFLICT,
+    ON_OBSERVE_ERROR,
     ConflictRetryConfig,
     OnConflict,
     OnObserveError,
@@ -155,7 +158,8 @@ class SyncVerityClient:
 
         Args:
             effect_key: names this one effect for ever, such as `refund:order_48392`.
-            observe: looks the effect up in the outside world; returns None where it has not happened, else its result.
+            observe: looks the effect up in the outside world; returns None where it has not happened, else its result:
+                as `Found(result)` where that is empty (`[]`, `""`, `0`, `False`).
             act: makes the effect happen and returns a JSON value of at most 64 KB. It runs in the
                 calling thread.
             namespace: overrides the client's.
@@ -176,7 +180,7 @@ class SyncVerityClient:
             VerityConfigError, VerityValidationError: something is wrong with the arguments; nothing was sent.
             LeaseConflictError: another holder is at it, and still is after all retries.
             EffectPreviouslyFailedError: it failed before.
-            ObserveFailedError: observe raised; act did not run.
+            ObserveFailedError: observe raised, or returned an empty value; act did not run.
             CommitUncertainError: CRITICAL: it happened, and the ledger has not confirmed that it knows.
             VerityConnectionError, VerityApiError: no lease could be had; nothing was done.
             Exception: whatever act raised, after it was recorded as the effect's failure.
@@ -205,8 +209,7 @@ class SyncVerityClient:
 
     def workflow(self, name: str) -> SyncWorkflow:
         """Start a chain `workflow(name).case(id).run()`; a run's `protect()` knows where its effects belong."""
-        check_label("workflow name", name)
-        return SyncWorkflow(self._protect, name, agent_id=self._settings.agent_id)
+        return SyncWorkflow(self._protect, check_label("workflow name", name), agent_id=self._settings.agent_id)
 
     def request_lease(self, namespace: str, body: LeaseRequestBody | Mapping[str, Any]) -> LeaseResponse:
         """Ask for a lease. Sent again with the same idempotency key where the answer is lost.
@@ -214,10 +217,10 @@ class SyncVerityClient:
         Raises:
             LeaseConflictError: another holder's lease is live. Nothing waits here; that is protect's work.
         """
-        wire = self._checked(namespace, body, LeaseRequestBody)
+        where, wire = self._checked(namespace, body, LeaseRequestBody)
         if self._settings.agent_id is not None:
             wire.setdefault("agentId", self._settings.agent_id)
-        return self._ledger.lease(namespace, wire, idempotency_key=self._runtime.new_id())
+        return self._ledger.lease(where, wire, idempotency_key=self._runtime.new_id())
 
     def commit(self, namespace: str, body: CommitRequestBody | Mapping[str, Any]) -> CommitResponse:
         """Record an effect's result. Idempotent for the same lease.
@@ -225,7 +228,7 @@ class SyncVerityClient:
         Raises:
             VerityApiError: `stale_fence` where somebody else was granted since, `effect_finished` where it failed.
         """
-        return self._ledger.commit(namespace, self._checked(namespace, body, CommitRequestBody))
+        return self._ledger.commit(*self._checked(namespace, body, CommitRequestBody))
 
     def fail(self, namespace: str, body: FailRequestBody | Mapping[str, Any]) -> FailResponse:
         """Record that an effect failed. Idempotent for the same lease.
@@ -233,7 +236,7 @@ class SyncVerityClient:
         Raises:
             VerityApiError: `stale_fence` where somebody else was granted since, `effect_finished` where it committed.
         """
-        return self._ledger.fail(namespace, self._checked(namespace, body, FailRequestBody))
+        return self._ledger.fail(*self._checked(namespace, body, FailRequestBody))
 
     def renew(self, namespace: str, body: RenewRequestBody | Mapping[str, Any]) -> RenewResponse:
         """Extend a lease.
@@ -241,11 +244,11 @@ class SyncVerityClient:
         Raises:
             VerityApiError: `stale_fence` where somebody else was granted since.
         """
-        return self._ledger.renew(namespace, self._checked(namespace, body, RenewRequestBody))
+        return self._ledger.renew(*self._checked(namespace, body, RenewRequestBody))
 
     def report_observe(self, namespace: str, body: ReportObserveBody | Mapping[str, Any]) -> ReportObserveResponse:
         """Tell the audit trail what an observation found. Changes no state."""
-        return self._ledger.report_observe(namespace, self._checked(namespace, body, ReportObserveBody))
+        return self._ledger.report_observe(*self._checked(namespace, body, ReportObserveBody))
 
     def _protect(
         self,
@@ -271,18 +274,20 @@ class SyncVerityClient:
             sync_check_callable("observe", observe)
         if on_lease is not None and not callable(on_lease):
             raise _wrong("on_lease", "a function that takes the lease", on_lease)
-        if on_conflict not in ("retry", "throw"):
+        conflict_choice = read_choice(on_conflict, ON_CONFLICT)
+        if conflict_choice is None:
             raise _wrong("on_conflict", '"retry" or "throw"', on_conflict)
-        if on_observe_error not in (None, "raise", "act"):
+        observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
+        if observe_choice is None and on_observe_error is not None:
             raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
-        if lease_duration_ms is not None:
-            check_duration_ms("lease_duration_ms", lease_duration_ms)
+        duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
         if input_json is not None:
             encode(input_json, "input_json")
+        name = check_optional_label("effect_name", effect_name)
         optional = {
-            "effectName": check_optional_label("effect_name", effect_name),
+            "effectName": name,
             "agentId": check_optional_label("agent_id", agent_id) or self._settings.agent_id,
-            "leaseDurationMs": lease_duration_ms,
+            "leaseDurationMs": duration_ms,
             "inputJson": input_json,
             **(wire_context or {}),
         }
@@ -293,13 +298,13 @@ class SyncVerityClient:
         effect = SyncEffect(
             namespace=where,
             lease_body=lease_body,
-            duration_ms=lease_duration_ms or DEFAULT_LEASE_DURATION_MS,
+            duration_ms=duration_ms or DEFAULT_LEASE_DURATION_MS,
             act=act,
             observe=observe,
             on_lease=on_lease,
-            conflict_retry=retry if on_conflict == "retry" else ConflictRetryConfig(enabled=False),
-            on_observe_error=on_observe_error or self._settings.on_observe_error,
-            span=EffectSpan(where, effect_name),
+            conflict_retry=retry if conflict_choice == "retry" else ConflictRetryConfig(enabled=False),
+            on_observe_error=observe_choice or self._settings.on_observe_error,
+            span=EffectSpan(where, name),
         )
         with effect.span:
             return self._protector.protect(effect)
@@ -313,10 +318,9 @@ class SyncVerityClient:
             )
         return self._settings.namespace
 
-    def _checked(self, namespace: str, body: Any, kind: Any) -> dict[str, Any]:
+    def _checked(self, namespace: str, body: Any, kind: Any) -> tuple[str, dict[str, Any]]:
         self._check_open()
-        check_namespace(namespace)
-        return to_wire(body, kind)
+        return check_namespace(namespace), to_wire(body, kind)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -324,5 +328,6 @@ class SyncVerityClient:
 
 
 def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:
-    shown = repr(value[:40]) if isinstance(value, str) else type(value).__name__
+    text = read_text(value)
+    shown = type(value).__name__ if text is None else repr(text[:40])
     return VerityValidationError(f"{parameter} must be {takes}, not {shown}.", parameter=parameter)

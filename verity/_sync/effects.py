@@ -26,7 +26,7 @@ from verity_api.models import ResetRequest, ResolveRequest
 from verity._concurrency import SyncFunction
 from verity._core import filters, payload
 from verity._core.backoff import SEND_ATTEMPTS
-from verity._core.keys import check_effect_key, check_label, check_namespace
+from verity._core.keys import check_effect_key, check_label, check_stored_namespace
 from verity._sync.ledger import SyncLedger
 from verity._sync.pages import SyncPages
 from verity.errors import VerityConfigError, VerityValidationError
@@ -116,8 +116,8 @@ class SyncEffects:
         Raises:
             VerityApiError: `effect_not_found`.
         """
-        send = self._about(get_effect.sync_response, effect_key, namespace)
-        return self._ledger.call(EffectRecord, "get", effect_key, send)
+        key, send = self._about(get_effect.sync_response, effect_key, namespace)
+        return self._ledger.call(EffectRecord, "get", key, send)
 
     def get_by_id(self, effect_id: str) -> EffectRecord:
         """One effect by the ledger's id of it, in whatever namespace it is.
@@ -134,8 +134,8 @@ class SyncEffects:
         self, effect_key: str, *, namespace: str | None = None, cursor: str | None = None, page_size: int = PAGE_SIZE
     ) -> SyncPages[EffectEvent]:
         """An effect's audit trail, oldest first. A purged effect's is gone."""
-        send = self._about(list_effect_events.sync_response, effect_key, namespace)
-        return self._pages("events", EffectEvent, send, cursor, page_size, effect_key)
+        key, send = self._about(list_effect_events.sync_response, effect_key, namespace)
+        return self._pages("events", EffectEvent, send, cursor, page_size, key)
 
     def reset(
         self,
@@ -161,9 +161,10 @@ class SyncEffects:
             LeaseConflictError: a lease is live, and `force` was not given.
             VerityApiError: `effect_not_found`, `effect_finished` (it is committed), `effect_purged`, `forbidden`.
         """
-        body = ResetRequest.from_dict(filters.read_reset(effect_key, mode, force, reason))
-        send = self._change(reset_effect.sync_response, namespace, body)
-        return self._ledger.call(ResetResponse, "reset", effect_key, send, 1 if force else SEND_ATTEMPTS)
+        fields = filters.read_reset(effect_key, mode, force, reason)
+        send = self._change(reset_effect.sync_response, namespace, ResetRequest.from_dict(fields))
+        attempts = 1 if force else SEND_ATTEMPTS
+        return self._ledger.call(ResetResponse, "reset", fields["effectKey"], send, attempts)
 
     def resolve(
         self, effect_key: str, result: Any, *, namespace: str | None = None, reason: str | None = None
@@ -186,7 +187,7 @@ class SyncEffects:
         fields = {"effectKey": check_effect_key(effect_key), "result": payload.round_trip(result, "result")}
         body = ResolveRequest.from_dict(filters.without_none({"reason": filters.check_reason(reason)}) | fields)
         send = self._change(resolve_effect.sync_response, namespace, body)
-        return self._ledger.call(ResolveResponse, "resolve", effect_key, send)
+        return self._ledger.call(ResolveResponse, "resolve", fields["effectKey"], send)
 
     def namespaces(self, *, cursor: str | None = None, page_size: int = PAGE_SIZE) -> SyncPages[EffectGroup]:
         """The namespaces that have effects, by name."""
@@ -252,15 +253,15 @@ class SyncEffects:
                 "all_namespaces must be True or False, and goes without namespace=.", parameter="all_namespaces"
             )
         if namespace is not None:
-            return {"namespace": check_namespace(namespace)}
+            return {"namespace": check_stored_namespace(namespace)}
         return {} if all_namespaces or default is None else {"namespace": default}
 
     def _about(
         self, send: SyncFunction[httpx.Response], effect_key: str, namespace: str | None
-    ) -> SyncFunction[httpx.Response]:
+    ) -> tuple[str, SyncFunction[httpx.Response]]:
         self._check_open()
-        checked = check_effect_key(effect_key)
-        return partial(send, self._one_namespace(namespace), client=self._ledger.api, effect_key=checked)
+        key = check_effect_key(effect_key)
+        return key, partial(send, self._one_namespace(namespace), client=self._ledger.api, effect_key=key)
 
     def _change(
         self, send: SyncFunction[httpx.Response], namespace: str | None, body: ResetRequest | ResolveRequest
@@ -270,7 +271,7 @@ class SyncEffects:
 
     def _one_namespace(self, namespace: str | None) -> str:
         if namespace is not None:
-            return check_namespace(namespace)
+            return check_stored_namespace(namespace)
         if self._namespace is None:
             raise VerityConfigError(
                 "namespace is missing: pass namespace= to the client or to this call.", parameter="namespace"

@@ -15,6 +15,7 @@ from typing import Any
 
 from verity._concurrency import SyncAct, SyncCancellation, SyncRuntime, sync_settled
 from verity._core.failure import add_note, describe_failure
+from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
 from verity._sync.acquisition import SyncAcquisition
@@ -141,6 +142,7 @@ class SyncProtector:
             ) from error
         found = sync_settled("observe", found)
         effect.cancellation.release()
+        check_found(found, effect.key, lease.request_id)
         self._report_observe(effect, lease, hit=found is not None, started_at=started_at)
         return found
 
@@ -157,7 +159,7 @@ class SyncProtector:
     def _commit(self, effect: SyncEffect, lease: LeaseResponse, result: Any, source: Source) -> Any:
         """Return the result as every later call will; anything short of a confirmed commit is uncertain."""
         try:
-            result = round_trip(result, "result")
+            result = round_trip(result_of(result), "result")
             body = {**_tokens(effect, lease), "result": result, "source": source, **_run_of(effect)}
             effect.cancellation.finish(lambda: self._ledger.commit(effect.namespace, body))
         except VerityError as error:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import os
 import re
-import secrets
 import string
 from collections.abc import Callable, Iterable
 
 from verity._ledger.calls import Environment
 from verity._store.api_keys import ApiKey, Role
+from verity._unique import draw_bits
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_BYTES = 32
@@ -23,7 +24,7 @@ _CHECKSUM_DIGITS = 6  # 62**6 > 2**32
 _FORM = re.compile(rf"vt_(?:live|test)_[0-9A-Za-z]{{{_SECRET_DIGITS + _CHECKSUM_DIGITS}}}", re.ASCII)
 
 
-def mint(environment: Environment, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
+def mint(environment: Environment, random_bytes: Callable[[int], bytes] = os.urandom) -> str:
     """Make a new key. It is shown once, and only its hash is kept."""
     secret = _to_base62(int.from_bytes(random_bytes(_SECRET_BYTES), "big"), _SECRET_DIGITS)
     return _with_checksum(f"vt_{environment}_{secret}")
@@ -50,7 +51,7 @@ def issue(
     """
     key = mint(environment)
     record = ApiKey(
-        id=f"key_{secrets.token_hex(8)}",
+        id=f"key_{draw_bits(64):016x}",
         sha256=hash_key(key),
         environment=environment,
         role=role,

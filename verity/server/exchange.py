@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 
 from verity._ledger.calls import Answer
 from verity._tracing import RequestSpan
+from verity._unique import draw_bits
 from verity.server import problems
 
 Headers = dict[bytes, bytes]
@@ -156,5 +156,4 @@ def _read_request_id(headers: Headers) -> str:
 
 def new_request_id() -> str:
     """An id for a request that has none of its own."""
-    # No secret. What is drawn from the system costs a call and gives up the interpreter's lock, for each request.
-    return f"req_{random.getrandbits(96):024x}"
+    return f"req_{draw_bits(96):024x}"

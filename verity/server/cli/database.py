@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
+from verity.server.cli.texts import read_setting
+
 if TYPE_CHECKING:
     from verity._ledger.calls import Answer, Request
     from verity._store.api_keys import ApiKey
@@ -60,6 +62,7 @@ def database_option(command: _Command) -> _Command:
     """Add `--database URL`."""
     return click.option(
         "--database",
+        callback=read_setting,
         required=True,
         envvar="VERITY_DATABASE",
         show_envvar=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import click
 
@@ -32,20 +33,23 @@ def parse_duration(text: str) -> int | None:
 
 
 def read_namespace(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A namespace that can be one: an option's callback."""
-    return None if value is None else _check_namespace(value)
+    """A namespace that a ledger may have: an option's callback."""
+    from verity._core.keys import check_stored_namespace
+
+    return None if value is None else _check_namespace(value, check_stored_namespace)
 
 
 def read_namespaces(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """The same, of an option that may be given several times."""
-    return tuple(map(_check_namespace, values))
-
-
-def _check_namespace(namespace: str) -> str:
+    """Namespaces of effects to come, of an option that may be given several times: its callback."""
     from verity._core.keys import check_namespace
+
+    return tuple(_check_namespace(each, check_namespace) for each in values)
+
+
+def _check_namespace(namespace: str, check: Callable[[str], str]) -> str:
     from verity.errors import VerityConfigError
 
     try:
-        return check_namespace(namespace)
+        return check(namespace)
     except VerityConfigError as error:
         raise click.BadParameter(str(error)) from None

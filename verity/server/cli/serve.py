@@ -11,6 +11,7 @@ import click
 
 from verity.server.cli.database import DatabaseError, database_option
 from verity.server.cli.limits import limit_options, to_settings
+from verity.server.cli.texts import read_setting
 
 
 class AddressError(click.ClickException):
@@ -27,7 +28,9 @@ class TlsFilesError(click.ClickException):
 
 @click.command()
 @database_option
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="VERITY_HOST", show_envvar=True)
+@click.option(
+    "--host", callback=read_setting, default="127.0.0.1", show_default=True, envvar="VERITY_HOST", show_envvar=True
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -63,6 +66,7 @@ class TlsFilesError(click.ClickException):
 )
 @click.option(
     "--tls-cert",
+    callback=read_setting,
     metavar="FILE",
     envvar="VERITY_TLS_CERT",
     show_envvar=True,
@@ -70,6 +74,7 @@ class TlsFilesError(click.ClickException):
 )
 @click.option(
     "--tls-key",
+    callback=read_setting,
     metavar="FILE",
     envvar="VERITY_TLS_KEY",
     show_envvar=True,
@@ -114,8 +119,11 @@ def _load_tls(certificate: str | None, key: str | None) -> Any:
         return None
     if certificate is None or key is None:
         raise click.UsageError("--tls-cert and --tls-key belong together: give both or neither.")
+    password = os.environ.get("VERITY_TLS_KEY_PASSWORD")
+    if password is not None and any(ord(char) < 0x20 for char in password):
+        raise click.UsageError("VERITY_TLS_KEY_PASSWORD has a control character, such as a line end: remove it.")
     try:
-        return load_tls(certificate, key, os.environ.get("VERITY_TLS_KEY_PASSWORD"))
+        return load_tls(certificate, key, password)
     except TlsError as error:
         raise TlsFilesError(str(error)) from None
 

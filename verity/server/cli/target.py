@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
 
 from verity.server.cli.database import DatabaseError, Store, open_store
 from verity.server.cli.output import printable
+from verity.server.cli.texts import read_setting
 
 if TYPE_CHECKING:
     import httpx
@@ -54,6 +55,7 @@ def ledger_options(command: _Command) -> _Command:
 
     @click.option(
         "--url",
+        callback=read_setting,
         envvar="VERITY_BASE_URL",
         show_envvar=True,
         metavar="URL",
@@ -61,6 +63,7 @@ def ledger_options(command: _Command) -> _Command:
     )
     @click.option(
         "--database",
+        callback=read_setting,
         envvar="VERITY_DATABASE",
         show_envvar=True,
         metavar="URL",
@@ -69,7 +72,7 @@ def ledger_options(command: _Command) -> _Command:
     @click.option(
         "--environment",
         type=click.Choice(["live", "test"]),
-        help="Whose data, with --database. An API key knows by itself; without one, live.",
+        help="Whose data, with --database; live without it. A served ledger knows it from the API key.",
     )
     @wraps(command)
     def run(
@@ -86,7 +89,9 @@ def _open(url: str | None, database: str | None, environment: Environment | None
     url, database = _choose(url, database)
     if url is None:
         with open_store(database or "", create=False) as store, _telling(DatabaseError):
-            yield _effects_of(store, environment or _environment_of_key())
+            if environment is None and os.environ.get("VERITY_API_KEY", "").startswith("vt_test_"):
+                click.echo("These are the live data: --database looks at no API key. See --environment.", err=True)
+            yield _effects_of(store, environment or "live")
         return
     if environment is not None:
         raise click.UsageError("--environment goes with --database; a served ledger knows it from the API key.")
@@ -115,11 +120,6 @@ def _choose(url: str | None, database: str | None) -> tuple[str | None, str | No
             "or --database sqlite:///ledger.db or VERITY_DATABASE."
         )
     return url or None, database or None
-
-
-def _environment_of_key() -> Literal["live", "test"]:
-    """As with a client of an embedded ledger."""
-    return "test" if os.environ.get("VERITY_API_KEY", "").startswith("vt_test_") else "live"
 
 
 def _effects_of(store: Store, environment: Environment) -> SyncEffects:

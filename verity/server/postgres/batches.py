@@ -19,7 +19,6 @@ Two answers need no proof: `lease_conflict` and `effect_not_found` tell of nothi
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from verity._ledger.json_text import dump_object
 from verity._ledger.transitions import apply
 from verity._ledger.wire import Call, answer_decision, answer_grant, answer_settled
 from verity._store.names import hash_key, next_id
+from verity._unique import new_token
 from verity.server.postgres.session import Session
 from verity.server.postgres.statements import Statements, change_row, event_row, to_arrays
 
@@ -90,7 +90,7 @@ class Work:
         self.new_token = ""
         if isinstance(call.command, Lease):
             self.new_id = ids.new()
-            self.new_token = secrets.token_urlsafe(24)
+            self.new_token = new_token()
         self.asked_again = False
         """Whether a statement for it was lost, so that what became of that one is unknown."""
         self.collisions = 0

@@ -20,6 +20,7 @@ from tests.ledger.slow_reads import endless_reads, held_searches
 from verity import ConflictRetryConfig, SyncVerityClient, VerityApiError, VerityClient
 from verity._store import registry
 
+BRISK = ConflictRetryConfig(initial_delay_s=0.01, max_delay_s=0.02)
 PATIENT = ConflictRetryConfig(initial_delay_s=15.0, jitter=False)
 
 
@@ -63,7 +64,7 @@ def test_threads_lease_and_commit_beside_reads(url: str) -> None:
 
 
 async def test_a_read_that_takes_too_long_says_what_to_do(url: str, anyio_backend: str) -> None:
-    async with VerityClient(url, namespace="payments", conflict_retry=PATIENT) as client:
+    async with VerityClient(url, namespace="payments", conflict_retry=BRISK) as client:
         await client.protect("k", act=lambda: 1)
         (ledger,) = registry._open.values()
         ledger.reads.within_s = 0.05

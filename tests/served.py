@@ -104,7 +104,7 @@ class _Postgres:
 
     @asynccontextmanager
     async def open(self, settings: ServerSettings) -> AsyncIterator[Storage]:
-        database = await connect(self._url)
+        database = await connect(self._url, read_within_s=settings.search_timeout_s)
         storage = PostgresStorage(database, clock=self._clock)
         yield storage
         await storage.close()

@@ -255,3 +255,10 @@ async def test_dangers_are_found() -> None:
         dangers = await find_dangers(database)
         await database.close()
     assert [danger.split()[0] for danger in dangers] == ["fsync", "full_page_writes"]
+
+
+async def test_who_reads_can_not_write(node: Node) -> None:
+    for use in (Use.READS, Use.LOOKS):
+        with pytest.raises(StorageError, match="ReadOnly"):
+            async with node.storage._database.reading(use) as connection:
+                await connection.execute("DELETE FROM api_keys")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+from pathlib import Path
 
 import pytest
 
 from verity._ledger.calls import Request, Scope
 from verity._ledger.wire import Refused
 from verity._store import reads, sqlite_reads
+from verity._store.connection import connect
 from verity._store.view import Dialect, View, Where
 from verity.server.postgres import statements
 
@@ -44,3 +46,24 @@ def test_a_namespace_outside_the_scope_has_no_view(dialect: Dialect) -> None:
         request = Request(Scope("test", frozenset({"a"})), "list_effects", namespace=namespace, query=query)
         with pytest.raises(Refused):
             View(request, dialect)
+
+
+def test_a_read_of_some_namespaces_looks_at_no_others_rows(tmp_path: Path) -> None:
+    """By the database's own plan: whatever others have, it costs nothing. A run, a case or a workflow has a name."""
+    connection = connect(str(tmp_path / "v.db"))
+    scope = Scope("test", frozenset({"a", "b"}))
+    times = {"since": "2026-01-01T00:00:00Z"}
+    for operation in sorted(reads.SEARCHES):
+        for query in ({}, times, {"status": "EXPIRED"}, {"status": "FAILED"}, {"search": "k"}, {"agentId": "x"}):
+            reading = reads.begin(Request(scope, operation, query=query), 0, sqlite_reads.DIALECT)
+            wanted = next(reading)
+            for _ in range(3):
+                plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {wanted.sql}", tuple(wanted.values))]
+                led = [step for step in plan if " effects " in step or step == "SCAN events"]
+                assert led, plan
+                assert all("(environment=? AND namespace=?)" in step for step in led), (operation, query, plan)
+                try:
+                    wanted = reading.send(connection.execute(wanted.sql, tuple(wanted.values)).fetchall())
+                except StopIteration:
+                    break
+    connection.close()

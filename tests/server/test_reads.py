@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
 from tests.contract_hook import check
 from tests.gather import async_until, sync_until
-from tests.ledger.slow_reads import endless_reads, held_searches
+from tests.ledger.slow_reads import Gate, endless_reads, held_searches
+from tests.postgres import PostgresServer
 from tests.served import ServedLedger
 from verity._ledger.calls import Answer
 from verity.server.exchange import ClientGone
@@ -137,14 +139,107 @@ async def test_a_search_ends_with_its_client() -> None:
 
 # --- served ---
 
+_GATE = """
+CREATE FUNCTION public.strpos(text, text) RETURNS integer LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN 1; END $$;
+ALTER DATABASE {database} SET search_path = public, pg_catalog;
+"""
+"""A search by a part of the key waits for a lock that the test has."""
+
+
+class SqliteReads:
+    """Searches in a file that last until the test ends them."""
+
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
+        self.url = f"sqlite:///{directory}/v.db"
+        self._stack = stack
+        self._gate: Gate
+
+    def hold(self) -> None:
+        """From now on."""
+        self._gate = self._stack.enter_context(held_searches())
+
+    def held(self) -> int:
+        return self._gate.reached
+
+    def go_on(self) -> None:
+        self._gate.open()
+
+    @contextmanager
+    def endless(self) -> Iterator[None]:
+        with endless_reads():
+            yield
+
+    def working(self, served: ServedLedger) -> int:
+        """How many the database is at."""
+        return len(served._database._ledger.reads._searches._working)  # type: ignore[attr-defined] # this is SQLite's
+
+
+class PostgresReads:
+    """The same in a database."""
+
+    def __init__(self, stack: ExitStack, server: PostgresServer) -> None:
+        self.url = server.create_database()
+        stack.callback(server.drop_database, self.url)
+        self._server = server
+        self._name = self.url.rpartition("/")[2]
+        server.execute(_GATE.format(database=self._name), self._name)
+        self._blocker = stack.enter_context(closing(Blocker(self.url)))
+
+    def hold(self) -> None:
+        self._blocker.run("SELECT pg_advisory_lock(1)")
+
+    def held(self) -> int:
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        count: int = self._server.query(waiting, self._name)[0][0]
+        return count
+
+    def go_on(self) -> None:
+        self._blocker.run("SELECT pg_advisory_unlock(1)")
+
+    @contextmanager
+    def endless(self) -> Iterator[None]:
+        self.hold()
+        yield
+        self.go_on()
+
+    def working(self, _served: ServedLedger) -> int:
+        return self.held()
+
+
+class Blocker:
+    """A session that keeps a lock."""
+
+    def __init__(self, url: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._connection: Any = self._loop.run_until_complete(asyncpg.connect(url, ssl=False))
+
+    def run(self, sql: str) -> None:
+        self._loop.run_until_complete(self._connection.execute(sql))
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._connection.close())
+        self._loop.close()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def reads(request: pytest.FixtureRequest, stack: ExitStack, tmp_path: Path) -> SqliteReads | PostgresReads:
+    if request.param == "sqlite":
+        return SqliteReads(stack, tmp_path)
+    return PostgresReads(stack, request.getfixturevalue("postgres_server"))
+
 
 class Node:
-    """A served ledger in a file with one committed effect, and two keys."""
+    """A served ledger with one committed effect, and two keys."""
 
-    def __init__(self, stack: ExitStack, directory: Path, **settings: Any) -> None:
-        self.served = ServedLedger(
-            f"sqlite:///{directory}/v.db", settings=ServerSettings(key_cache_s=0.0, **settings)
-        ).start()
+    def __init__(self, stack: ExitStack, url: str, **settings: Any) -> None:
+        self.served = ServedLedger(url, settings=ServerSettings(key_cache_s=0.0, **settings)).start()
         stack.callback(self.served.stop)
         self._stack = stack
         self.reader, self.other = self.client(), self.client()
@@ -166,26 +261,26 @@ class Node:
     def tokens(lease: Any) -> dict[str, Any]:
         return {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
 
-    def search(self, client: httpx.Client) -> Future[httpx.Response]:
-        return self._threads.submit(client.get, "/effects", params={"search": "k"})
+    @staticmethod
+    def search(client: httpx.Client, **options: Any) -> httpx.Response:
+        return client.get("/effects", params={"search": "k"}, **options)
+
+    def begin(self, client: httpx.Client) -> Future[httpx.Response]:
+        return self._threads.submit(self.search, client)
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def test_a_node_whose_ledger_is_being_read_does_all_the_rest(stack: ExitStack, tmp_path: Path) -> None:
-    node = Node(stack, tmp_path)
-    gate = stack.enter_context(held_searches())
-    searches = [node.search(node.reader) for _ in range(4)]
-    sync_until(lambda: gate.reached == 1)
-    refusals = sync_until_status(node, 429)
-    assert refusals.json()["error"]["code"] == "rate_limited"
-    assert int(refusals.headers["retry-after"]) >= 1
-    searches.append(node.search(node.other))
-    sync_until(lambda: gate.reached == 2)
+def test_a_node_whose_ledger_is_being_read_does_all_the_rest(
+    stack: ExitStack, reads: SqliteReads | PostgresReads
+) -> None:
+    node = Node(stack, reads.url, search_timeout_s=40)
+    reads.hold()
+    searches = [node.begin(node.reader) for _ in range(4)]
+    sync_until(lambda: node.served.app._reads._searches.total() == 4)
+    refused = node.reader.get("/stats")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+    assert int(refused.headers["retry-after"]) >= 1
+    searches.append(node.begin(node.other))
+    sync_until(lambda: reads.held() == 2)
     for client in (node.reader, node.other):
         lease = node.post("lease", client, effectKey=f"of {client is node.reader}", leaseDurationMs=5000).json()
         assert node.post("renew", client, **node.tokens(lease)).status_code == 200
@@ -200,34 +295,45 @@ def test_a_node_whose_ledger_is_being_read_does_all_the_rest(stack: ExitStack, t
     metrics = httpx.get(f"{root}/metrics").text
     assert "\nverity_rate_limited_total 1" in metrics
     assert '\nverity_oldest_expired_effect_age_seconds{environment="test"} 0.0' in metrics
-    assert gate.reached == 2
+    assert reads.held() == 2
     assert not any(search.done() for search in searches)
-    gate.open()
+    reads.go_on()
     assert [search.result().status_code for search in searches] == [200] * 5
 
 
-def sync_until_status(node: Node, status: int) -> httpx.Response:
-    """Four are under way or on their way; the one that is too many is refused once they are all there."""
-    sync_until(lambda: node.served.app._reads._searches.total() == 4)
-    response = node.reader.get("/stats")
-    assert response.status_code == status
-    return response
-
-
-def test_a_search_that_takes_too_long_is_given_up(stack: ExitStack, tmp_path: Path) -> None:
-    node = Node(stack, tmp_path, search_timeout_s=0.1)
-    with endless_reads():
-        response = node.reader.get("/stats")
+def test_a_search_that_takes_too_long_is_given_up(stack: ExitStack, reads: SqliteReads | PostgresReads) -> None:
+    node = Node(stack, reads.url, search_timeout_s=0.2)
+    with reads.endless():
+        response = node.search(node.reader)
     assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
     assert "too long" in response.json()["error"]["message"]
-    assert node.reader.get("/stats").json()["byStatus"]["COMMITTED"] == 1
+    assert len(node.search(node.reader).json()["items"]) == 1
 
 
-def test_a_search_whose_client_has_left_is_given_up(stack: ExitStack, tmp_path: Path) -> None:
-    node = Node(stack, tmp_path, search_timeout_s=60)
-    threads = node.served._database._ledger.reads._searches  # type: ignore[attr-defined] # this one is SQLite
-    with endless_reads():
+def test_a_search_whose_client_has_left_is_given_up(stack: ExitStack, reads: SqliteReads | PostgresReads) -> None:
+    node = Node(stack, reads.url, search_timeout_s=60)
+    with reads.endless():
         with pytest.raises(httpx.ReadTimeout):
-            node.reader.get("/stats", timeout=0.2)
-        sync_until(lambda: not threads._working)
+            node.search(node.reader, timeout=0.5)
+        sync_until(lambda: not reads.working(node.served))
         assert not node.served.app._reads._searches
+    assert len(node.search(node.reader).json()["items"]) == 1
+
+
+def test_every_connection_of_a_database_may_be_reading(stack: ExitStack, postgres_server: PostgresServer) -> None:
+    """As with reads of single effects that a lock holds up; what the node looks up is not behind them."""
+    reads = PostgresReads(stack, postgres_server)
+    node = Node(stack, reads.url)
+    name = reads.url.rpartition("/")[2]
+    with closing(Blocker(reads.url)) as blocker:
+        blocker.run("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        trails = [
+            node._threads.submit(node.reader.get, "/effects/payments/events", params={"effectKey": "k"})
+            for _ in range(8)
+        ]
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted"
+        sync_until(lambda: postgres_server.query(waiting, name)[0][0] == 4)
+        assert httpx.get(node.served.base_url.replace("/v1", "/readyz")).status_code == 200
+        assert node.client().get("/nothing").status_code == 404, "the key was looked up"
+        blocker.run("COMMIT")
+    assert [trail.result().status_code for trail in trails] == [200] * 8

@@ -25,6 +25,8 @@ Read = Callable[[View, Mapping[str, str], int], Reading]
 
 READ_WITHIN_S = 5.0
 """How long a read may take, unless its store is told otherwise. Shorter than a client waits for an answer."""
+COMMAND_READS_WITHIN_S = 60.0
+"""For a command, which somebody waits for, and which keeps nobody else waiting."""
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 MAX_PAGE_CHARS = 4 * 1024 * 1024
@@ -136,7 +138,7 @@ _NAMES = {"namespace": "namespace", "workflow_name": "workflowName", "case_id": 
 def _groups(view: View, query: Mapping[str, str], columns: list[str], filters: list[str]) -> Reading:
     where = Where()
     for column in columns:
-        where.add(f"{column} IS NOT NULL")
+        where.add(view.not_null(column))
     for name in filters:
         if name in query:
             where.add(f"{_EQUAL_FILTERS[name]} = ?", query[name])

@@ -31,7 +31,11 @@ _LOOKED_UP_AT_ONCE = 500
 _LOOK_WITHIN_S = 2.0
 _RETRY_AFTER_S = 1
 DIALECT = Dialect(
-    contains="instr({0}, ?) > 0", namespace="namespace", namespace_value="{namespace}", event_owner={"effect": "id"}
+    contains="instr({0}, ?) > 0",
+    namespace="namespace",
+    namespace_value="{namespace}",
+    event_owner={"effect": "id"},
+    not_null="+{0} IS NOT NULL",
 )
 
 
@@ -42,6 +46,9 @@ class SqliteReads:
         reads: where callers' reads are carried out.
         own_reads: where the node's are.
         clock: ms since 1970.
+
+    Attributes:
+        read_within_s: how long a caller's read may take, in seconds.
     """
 
     def __init__(
@@ -49,20 +56,21 @@ class SqliteReads:
     ) -> None:
         self._reads = reads
         self._own_reads = own_reads
+        self.read_within_s = READ_WITHIN_S
         self._now = clock
 
     def read(
         self,
         request: Request,
         *,
-        within_s: float = READ_WITHIN_S,
+        within_s: float | None = None,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> Answer:
         """Carry a read out, of what is committed, while others write.
 
         Args:
             request: which read.
-            within_s: how long it may take, in seconds.
+            within_s: how long it may take, in seconds; `read_within_s` if None.
             is_wanted: asked now and then, in this thread; False gives the read up, which then answers 503.
 
         Raises:
@@ -70,7 +78,9 @@ class SqliteReads:
         """
         try:
             return self._reads.run(
-                lambda connection: self._read(connection, request), within_s=within_s, is_wanted=is_wanted
+                lambda connection: self._read(connection, request),
+                within_s=self.read_within_s if within_s is None else within_s,
+                is_wanted=is_wanted,
             )
         except Refused as refused:
             return answer_problem(refused, request.request_id)

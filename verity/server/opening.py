@@ -58,7 +58,7 @@ async def open_storage(
         VerityConfigError: it can't be used.
     """
     if is_postgres(url):
-        async with _open_postgres(url, max_batch, database_timeout_s) as storage:
+        async with _open_postgres(url, max_batch, database_timeout_s, search_timeout_s) as storage:
             yield storage
         return
     read_file(url)
@@ -72,13 +72,15 @@ async def open_storage(
 
 
 @asynccontextmanager
-async def _open_postgres(url: str, max_batch: int, database_timeout_s: float) -> AsyncIterator[Storage]:
+async def _open_postgres(
+    url: str, max_batch: int, database_timeout_s: float, search_timeout_s: float
+) -> AsyncIterator[Storage]:
     from verity.server.postgres.database import Refusal, connect, find_dangers, without_password
     from verity.server.postgres.migrations import check_version, migrate, read_version
     from verity.server.postgres.storage import PostgresStorage, width_for
 
     width = width_for(max_batch)
-    database = await connect(url, width=width, statement_timeout_s=database_timeout_s)
+    database = await connect(url, width=width, statement_timeout_s=database_timeout_s, read_within_s=search_timeout_s)
     try:
         try:
             if not await read_version(database):

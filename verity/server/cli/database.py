@@ -120,13 +120,16 @@ def migrate(url: str) -> tuple[int, int]:
 def _open_sqlite(url: str, create: bool) -> tuple[Store, Failures]:
     import apsw
 
+    from verity._store.reads import COMMAND_READS_WITHIN_S
     from verity._store.sqlite import SqliteStore
     from verity.server.opening import read_file
 
     path = read_file(url)
     if not create and not Path(path).exists():
         raise DatabaseError(f"There is no ledger at {path!r}.")
-    return SqliteStore(path, upgrade=False), (apsw.Error,)
+    store = SqliteStore(path, upgrade=False)
+    store.read_within_s = COMMAND_READS_WITHIN_S
+    return store, (apsw.Error,)
 
 
 def _open_postgres(url: str, create: bool) -> tuple[Store, Failures]:

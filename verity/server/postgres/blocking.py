@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from verity._ledger.calls import Answer, Environment, Request
 from verity._store.api_keys import ApiKey
 from verity._store.purging import Purge
+from verity._store.reads import COMMAND_READS_WITHIN_S
 from verity.server.postgres.database import Database, connect
 from verity.server.postgres.migrations import check_version, migrate, read_version
 from verity.server.postgres.statements import CLOCK
@@ -101,7 +102,7 @@ class PostgresStore:
 
 
 async def _open(url: str, *, migrated: bool) -> Database:
-    database = await connect(url, readers=1)
+    database = await connect(url, readers=1, read_within_s=COMMAND_READS_WITHIN_S)
     try:
         if migrated:
             if not await read_version(database):

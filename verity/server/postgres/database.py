@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from verity._store.reads import READ_WITHIN_S
 from verity.errors import VerityConfigError
 from verity.server.postgres.session import Session, Unanswered
 
@@ -41,6 +42,9 @@ class Use(enum.Enum):
     PATIENT = enum.auto()
     """Calls that are blocked or slow by themselves."""
     READS = enum.auto()
+    """What callers read. Nothing is written there, and what nobody waits for any more is cancelled."""
+    LOOKS = enum.auto()
+    """What the node itself looks up: API keys, effects that somebody waits for, whether it is ready."""
     COMMANDS = enum.auto()
     """Migrations, purges, keys: they wait for locks."""
 
@@ -51,6 +55,7 @@ class Limits(NamedTuple):
     size: int
     statement_timeout_s: float
     lock_timeout_s: float
+    only_reads: bool = False
 
 
 BATCH_LOCK_TIMEOUT_S = 0.25
@@ -60,7 +65,12 @@ BRISK_S = 1.0
 SINGLES = 4
 
 
-def limits_for(width: int, readers: int, statement_timeout_s: float) -> dict[Use, Limits]:
+LOOKERS = 2
+
+
+def limits_for(
+    width: int, readers: int, statement_timeout_s: float, read_within_s: float = READ_WITHIN_S
+) -> dict[Use, Limits]:
     """How many connections each use may have, and what the server allows their statements."""
     brisk_s = min(BRISK_S, statement_timeout_s)
     lock_s = min(BATCH_LOCK_TIMEOUT_S, statement_timeout_s / 2)
@@ -69,7 +79,8 @@ def limits_for(width: int, readers: int, statement_timeout_s: float) -> dict[Use
         Use.RENEWALS: Limits(width + SPARE, brisk_s, lock_s),
         Use.SINGLES: Limits(SINGLES, brisk_s, min(SINGLE_LOCK_TIMEOUT_S, lock_s)),
         Use.PATIENT: Limits(SINGLES, statement_timeout_s, lock_s),
-        Use.READS: Limits(readers, statement_timeout_s, 0),
+        Use.READS: Limits(readers, read_within_s, 0, only_reads=True),
+        Use.LOOKS: Limits(LOOKERS, statement_timeout_s, 0, only_reads=True),
         Use.COMMANDS: Limits(2, statement_timeout_s, 0),
     }
 
@@ -82,7 +93,8 @@ SELECT set_config('synchronous_commit',
        set_config('client_min_messages', 'warning', false),
        set_config('statement_timeout', $1, false),
        set_config('lock_timeout', $2, false),
-       set_config('default_transaction_isolation', 'read committed', false)
+       set_config('default_transaction_isolation', 'read committed', false),
+       set_config('default_transaction_read_only', $3, false)
 """
 """What is acknowledged is on disk, whatever the server's default, and warnings about it arrive. Plans are made for the
 table as it is: a generic plan, made while it was empty, would read all of it for ever."""
@@ -129,8 +141,9 @@ class TooSlow(Unanswered):
 class _Pool:
     """The connections for one use."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, *, only_reads: bool) -> None:
         self.pool = pool
+        self._only_reads = only_reads
         self._away_until = 0.0
 
     @asynccontextmanager
@@ -150,6 +163,9 @@ class _Pool:
             session.check()
         except Unanswered:
             is_sound = True
+            raise
+        except asyncio.CancelledError:
+            is_sound = self._only_reads  # asyncpg has the server cancel it, and the connection is given back after that
             raise
         except (*_GONE, asyncpg.PostgresError) as error:
             if isinstance(error, ValueError) or not isinstance(error, _GONE):
@@ -171,7 +187,7 @@ class _Pool:
                 # Before anything is awaited, so that asyncpg's own request to cancel the statement does not get out: it
                 # would end PostgreSQL's wait for a standby, and what that one has not got would be read as committed.
                 connection.terminate()
-            await self.pool.release(connection)
+            await self.pool.release(connection, timeout=CONNECT_TIMEOUT_S)
         except (*_GONE, asyncpg.PostgresError) as error:
             # It broke, and is back in the pool by itself. What its statement came to is known already.
             _logger.debug("a connection could not be given back: %s", type(error).__name__)
@@ -184,13 +200,15 @@ class Database:
 
     Attributes:
         patience_s: how long a call may wait for somebody else's lock, in seconds.
+        read_within_s: how long a read may take, in seconds.
     """
 
-    def __init__(self, pools: Mapping[Use, Any], patience_s: float) -> None:
-        self.patience_s = patience_s
-        self._pools = {use: _Pool(pool) for use, pool in pools.items()}
-        self._turns = asyncio.Semaphore(pools[Use.READS].get_max_size())
-        self._waiting_reads = 0
+    def __init__(self, pools: Mapping[Use, Any], limits: Mapping[Use, Limits]) -> None:
+        self.patience_s = limits[Use.COMMANDS].statement_timeout_s
+        self.read_within_s = limits[Use.READS].statement_timeout_s
+        self._pools = {use: _Pool(pool, only_reads=limits[use].only_reads) for use, pool in pools.items()}
+        self._turns = {use: asyncio.Semaphore(limits[use].size) for use in (Use.READS, Use.LOOKS)}
+        self._waiting = dict.fromkeys(self._turns, 0)
 
     @property
     def size(self) -> int:
@@ -214,20 +232,20 @@ class Database:
             yield session
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Session]:
-        """A connection for reads.
+    async def reading(self, use: Use = Use.READS) -> AsyncIterator[Session]:
+        """A connection for reads, or for looks.
 
         Raises:
             Unanswered: too many wait already, or as with `connection`.
         """
-        if self._waiting_reads >= MAX_WAITING_READS:
+        if self._waiting[use] >= MAX_WAITING_READS:
             raise Unanswered("too many reads are waiting")
-        self._waiting_reads += 1
+        self._waiting[use] += 1
         try:
-            async with self._turns, self.connection(Use.READS) as session:
+            async with self._turns[use], self.connection(use) as session:
                 yield session
         finally:
-            self._waiting_reads -= 1
+            self._waiting[use] -= 1
 
     async def close(self) -> None:
         """Close the connections; those in use are waited for, but not for ever."""
@@ -240,7 +258,12 @@ class Database:
 
 
 async def connect(
-    url: str, *, width: int = 1, readers: int = 4, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+    url: str,
+    *,
+    width: int = 1,
+    readers: int = 4,
+    statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+    read_within_s: float = READ_WITHIN_S,
 ) -> Database:
     """Open the pools, with one connection to begin with.
 
@@ -248,17 +271,17 @@ async def connect(
         url: `postgresql://user:password@host:port/database`, as libpq takes it. Of several hosts, the one that takes
             writes is used.
         width: how many batches of a kind may be under way at a time.
-        readers: the most connections for reads.
+        readers: the most connections for callers' reads.
         statement_timeout_s: how long a statement may take, in seconds.
+        read_within_s: how long a caller's read may take, in seconds.
 
     Raises:
         VerityConfigError: the URL is wrong, or the database can't be reached with it. Never shows its password.
     """
+    limits = limits_for(width, readers, statement_timeout_s, read_within_s)
+    longest_s = max(statement_timeout_s, read_within_s) + _GRACE_S
     try:
-        pools = {
-            use: await _create_pool(url, limits, statement_timeout_s + _GRACE_S)
-            for use, limits in limits_for(width, readers, statement_timeout_s).items()
-        }
+        pools = {use: await _create_pool(url, limits[use], longest_s) for use in limits}
         pool = pools[Use.COMMANDS]
         connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
         encoding = connection.get_settings().server_encoding  # the server says so when it is connected to
@@ -275,7 +298,7 @@ async def connect(
             "that results would be refused after their act. Make one with CREATE DATABASE … ENCODING 'UTF8'.",
             parameter="database",
         )
-    return Database(pools, statement_timeout_s)
+    return Database(pools, limits)
 
 
 async def _create_pool(url: str, limits: Limits, command_timeout_s: float) -> Any:
@@ -313,7 +336,8 @@ async def _connect_to_primary(url: str, **options: Any) -> Any:
 
 
 async def _set_up(connection: Any, limits: Limits) -> None:
-    await connection.execute(_SET_UP, _in_ms(limits.statement_timeout_s), _in_ms(limits.lock_timeout_s))
+    read_only = "on" if limits.only_reads else "off"
+    await connection.execute(_SET_UP, _in_ms(limits.statement_timeout_s), _in_ms(limits.lock_timeout_s), read_only)
 
 
 def _in_ms(seconds: float) -> str:

@@ -15,10 +15,10 @@ from verity._store.group import MAX_BATCH
 from verity._store.looks import UNKNOWN, EffectName, Look, look_at
 from verity._store.names import hash_key
 from verity._store.purging import Candidate, Purge
-from verity._store.reads import Rows, begin
+from verity._store.reads import Rows, begin, too_long
 from verity.server.postgres import api_keys
 from verity.server.postgres.batches import Ids, Work
-from verity.server.postgres.database import Database, Refusal
+from verity.server.postgres.database import Database, Refusal, TooSlow, Use
 from verity.server.postgres.dispatch import NO_ROOM, Dispatcher, unavailable
 from verity.server.postgres.session import Unanswered
 from verity.server.postgres.statements import (
@@ -145,27 +145,33 @@ class PostgresStorage(Storage):
             StorageError: the database did not answer, or refused, as it does without the table.
         """
         try:
-            async with self._database.reading() as connection:
+            async with self._database.reading(Use.LOOKS) as connection:
                 yield connection
         except Refusal as error:
             raise StorageError(str(error)) from error
 
     async def _read(self, request: Request) -> Answer:
+        """Carry a read out, within its time; then, or cancelled, the server is told to stop."""
         try:
-            async with self._database.reading() as connection:
-                now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
-                reading = begin(request, now, DIALECT)
-                rows: Rows | None = None
-                while True:
-                    try:
-                        query = next(reading) if rows is None else reading.send(rows)
-                    except StopIteration as done:
-                        answer: Answer = done.value
-                        return answer
-                    rows = await connection.fetch(to_numbered(query.sql), *query.values)
+            return await asyncio.wait_for(self._fetch(request), self._database.read_within_s)
+        except (asyncio.TimeoutError, TooSlow):
+            raise too_long() from None
         except (Unanswered, Refusal) as error:
             ids = {"requestId": request.request_id}
             _logger.error("the database did not answer a read: %s", error, extra=ids)
             if isinstance(error, Refusal) and error.is_about_a_value:
                 raise Refused(400, "invalid_request", NO_ROOM) from None
             raise unavailable("The ledger's storage does not answer. Send the request again.") from None
+
+    async def _fetch(self, request: Request) -> Answer:
+        async with self._database.reading() as connection:
+            now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
+            reading = begin(request, now, DIALECT)
+            rows: Rows | None = None
+            while True:
+                try:
+                    query = next(reading) if rows is None else reading.send(rows)
+                except StopIteration as done:
+                    answer: Answer = done.value
+                    return answer
+                rows = await connection.fetch(to_numbered(query.sql), *query.values)

@@ -57,7 +57,7 @@ WORDS = {
         "One client may be used from many threads, and in the children of a fork: connections are opened anew there."
     ),
     "A sync function runs in a worker\n"
-    "                thread; a thread can't be interrupted, so a cancellation waits for it.": (
+    "                thread, at most 40 at once; a thread can't be interrupted, so a cancellation waits for it.": (
         "It runs in the\n                calling thread."
     ),
     "`httpx.AsyncClient`": "`httpx.Client`",

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import httpx
 import pytest
 
@@ -30,6 +29,7 @@ from verity import (
     VerityClient,
     VerityValidationError,
 )
+from verity._concurrency.threads import loop_threads
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -323,10 +323,10 @@ async def test_a_sync_act_has_its_context_and_leaves_the_loop_free(ledger: Serve
 
 
 class BusyThreads:
-    """All worker threads of this event loop, each kept from others until it is freed."""
+    """All places for threads of this event loop, each kept from others until it is freed."""
 
     def __init__(self) -> None:
-        self._limiter = anyio.to_thread.current_default_thread_limiter()
+        self._limiter = loop_threads().limiter
         self._busy = [object() for _ in range(int(self._limiter.total_tokens))]
         for each in self._busy:
             self._limiter.acquire_on_behalf_of_nowait(each)
@@ -379,7 +379,7 @@ async def test_an_act_that_waited_for_a_thread_for_too_long_does_not_run() -> No
 
 
 async def test_no_thread_is_kept_while_a_lease_is_confirmed() -> None:
-    """On trio the ledger's name is looked up in one: acts that kept all of them would wait there for each other."""
+    """Others may have it meanwhile."""
     clock = TestClock()
     network = AsyncFaultyTransport()
     threads = BusyThreads()

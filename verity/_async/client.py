@@ -14,7 +14,15 @@ from verity._async.ledger import AsyncLedger
 from verity._async.protect import AsyncEffect, AsyncProtector
 from verity._async.sender import make_sender
 from verity._async.workflow import AsyncWorkflow
-from verity._concurrency import AsyncAct, AsyncRuntime, AsyncThunk, SyncThunk, async_check_callable
+from verity._concurrency import (
+    AsyncAct,
+    AsyncCancellation,
+    AsyncRuntime,
+    AsyncThunk,
+    Inside,
+    SyncThunk,
+    async_check_callable,
+)
 from verity._core.bodies import check_duration_ms, to_wire
 from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity._core.payload import encode
@@ -203,7 +211,7 @@ class VerityClient:
             observe: looks the effect up in the outside world; returns None where it has not happened, else its result:
                 as `Found(result)` where that is empty (`[]`, `""`, `0`, `False`).
             act: makes the effect happen and returns a JSON value of at most 64 KB. A sync function runs in a worker
-                thread; a thread can't be interrupted, so a cancellation waits for it.
+                thread, at most 40 at once; a thread can't be interrupted, so a cancellation waits for it.
             namespace: overrides the client's.
             effect_name: a human-readable name, such as `stripe.refund`.
             agent_id: overrides the client's.
@@ -219,8 +227,10 @@ class VerityClient:
             object that is no JSON but has a method `to_dict` as what that returns.
 
         Raises:
-            VerityConfigError, VerityValidationError: something is wrong with the arguments; nothing was sent.
+            VerityConfigError, VerityValidationError: something is wrong with the arguments, or the key is
+                protected inside its own act; nothing was sent.
             LeaseConflictError: another holder is at it, and still is after all retries.
+            ActNotStartedError: no thread could be had for act or observe; nothing was recorded.
             EffectPreviouslyFailedError: it failed before.
             ObserveFailedError: observe raised, or returned an empty value; act did not run.
             CommitUncertainError: CRITICAL: it happened, and the ledger has not confirmed that it knows.
@@ -339,6 +349,7 @@ class VerityClient:
         lease_body.update((name, value) for name, value in optional.items() if value is not None)
         retry = self._settings.conflict_retry
         where = self._namespace(namespace)
+        inside = Inside(self._ledger.caller, where, lease_body["effectKey"], name)
         effect = AsyncEffect(
             namespace=where,
             lease_body=lease_body,
@@ -349,6 +360,8 @@ class VerityClient:
             conflict_retry=retry if conflict_choice == "retry" else ConflictRetryConfig(enabled=False),
             on_observe_error=observe_choice or self._settings.on_observe_error,
             span=EffectSpan(where, name),
+            inside=inside,
+            cancellation=AsyncCancellation(inside, self._runtime.monotonic),
         )
         with effect.span:
             return await self._protector.protect(effect)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from verity._async.acquisition import AsyncAcquisition
 from verity._async.lease_keeper import AsyncLeaseKeeper
 from verity._async.ledger import AsyncLedger, Wire
-from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, async_settled
+from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, Inside, async_settled
 from verity._core.failure import add_note, describe_failure
 from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
@@ -47,7 +47,8 @@ class AsyncEffect:
     conflict_retry: ConflictRetryConfig
     on_observe_error: OnObserveError
     span: EffectSpan
-    cancellation: AsyncCancellation = field(default_factory=AsyncCancellation)
+    inside: Inside
+    cancellation: AsyncCancellation
 
     @property
     def key(self) -> str:
@@ -73,6 +74,8 @@ class AsyncProtector:
 
     async def protect(self, effect: AsyncEffect) -> Any:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
+        effect.inside.refuse_itself()
+        await effect.cancellation.check(effect.act, effect.observe)
         lease, requested_at = await self._acquisition.acquire(
             effect.namespace, effect.lease_body, effect.conflict_retry
         )
@@ -87,19 +90,19 @@ class AsyncProtector:
                 cached_error=lease.cached_error,
             )
         if effect.on_lease is not None:
-            await async_settled("on_lease", effect.on_lease(lease))
+            with effect.inside:
+                await async_settled("on_lease", effect.on_lease(lease))
         with self._keep(effect, lease, requested_at) as keeper:
             found = await self._observe(effect, lease)
             if found is not None:
                 return await self._commit(effect, lease, found, "observed")
-            await keeper.confirm()
-            async with effect.cancellation.thread_for(effect.act, keeper):
-                try:
-                    result = await effect.cancellation.call(effect.act)
-                except Exception as error:
+            try:
+                result = await effect.cancellation.call(effect.act, keeper)
+            except Exception as error:
+                if effect.cancellation.has_begun:
                     await self._record_failure(effect, lease, error)
-                    effect.cancellation.release()
-                    raise
+                effect.cancellation.release()
+                raise
             return await self._commit(effect, lease, await async_settled("act", result), "acted")
 
     def _keep(self, effect: AsyncEffect, lease: LeaseResponse, requested_at: float) -> AsyncLeaseKeeper:
@@ -127,6 +130,8 @@ class AsyncProtector:
             found = await effect.cancellation.call(effect.observe)
         except Exception as error:
             effect.cancellation.release()
+            if not effect.cancellation.has_begun:
+                raise
             if effect.on_observe_error == "act":
                 self._logger.warning(
                     'observe of effect %r raised %s; acting all the same, as on_observe_error="act" asks.',

@@ -22,6 +22,7 @@ from verity._concurrency.calls import (
 from verity._concurrency.homes import AsyncHome, SyncHome, forget_in_child
 from verity._concurrency.lines import AsyncLines, SyncLines
 from verity._concurrency.names import async_addresses, async_connect, sync_addresses, sync_connect
+from verity._concurrency.nesting import Inside
 from verity._concurrency.places import AsyncPlaces, Quota, SyncPlaces, Turn
 from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
 
@@ -34,6 +35,7 @@ __all__ = [
     "AsyncPlaces",
     "AsyncRuntime",
     "AsyncThunk",
+    "Inside",
     "Quota",
     "SyncAct",
     "SyncCancellation",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from verity._concurrency.loops import asyncio_loop
-from verity.errors import VerityValidationError
+from verity._concurrency.nesting import Inside
+from verity._concurrency.steps import Timed
+from verity._concurrency.threads import Job, Lease, LoopThreads, ThreadPlace, loop_threads
+from verity.errors import ActNotStartedError, VerityValidationError
 
 if TYPE_CHECKING:
     import asyncio
-
-    import anyio
 
 T = TypeVar("T")
 
@@ -24,6 +25,9 @@ AsyncAct = Callable[[], Awaitable[T]] | Callable[[], T]
 SyncFunction = Callable[..., T]
 SyncThunk = Callable[[], T]
 SyncAct = Callable[[], T]
+
+MAX_INTERRUPTS = 10
+"""So often is what must be finished started anew; who cancels the new one each time does not mean it to end."""
 
 
 def is_async_callable(fn: object) -> bool:
@@ -94,117 +98,168 @@ def sync_settled(name: str, value: Any) -> Any:
     )
 
 
-class _Lease(Protocol):
-    def is_due(self) -> bool: ...
-    async def confirm(self) -> None: ...
-
-
-class _AsyncThread(AbstractAsyncContextManager[None]):
-    """One of the event loop's limited number of worker threads, kept for one call that begins on a confirmed lease."""
-
-    def __init__(self, lease: _Lease) -> None:
-        self._lease = lease
-        self._limiter: anyio.CapacityLimiter | None = None
-
-    async def __aenter__(self) -> None:
-        await self._take()
-        while self._lease.is_due():
-            # Without the thread: trio looks up the ledger's name in one of them, and all may be waiting here for that.
-            self.give_back()
-            await self._lease.confirm()
-            await self._take()
-
-    async def _take(self) -> None:
-        import anyio.to_thread
-
-        limiter = anyio.to_thread.current_default_thread_limiter()
-        await limiter.acquire_on_behalf_of(self)
-        self._limiter = limiter
-
-    def give_back(self) -> None:
-        """Others may have it. Idempotent."""
-        limiter, self._limiter = self._limiter, None
-        if limiter is not None:
-            limiter.release_on_behalf_of(self)
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.give_back()
-
-
 class AsyncCancellation:
-    """Holds a cancellation back while something that must not be left half done finishes.
+    """How one effect's functions are called, and what a cancellation must not leave half done is finished first.
 
     `anyio.CancelScope(shield=True)` holds back trio's and anyio's cancellations, but not `asyncio.Task.cancel()`,
-    which also comes from `asyncio.timeout`, `wait_for` and Ctrl-C. So on asyncio the work runs in a task of its own.
+    which also comes from `asyncio.timeout`, `wait_for` and Ctrl-C. So on asyncio the work runs in a task of its own,
+    and since a closing event loop cancels all tasks, nothing depends on that one.
+
+    Attributes:
+        has_begun: whether the function that was called last was called at all: if not, what `call` raised is not its.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:
+        self._inside = inside
+        self._clock = clock
         self._pending: BaseException | None = None
-        self._thread: _AsyncThread | None = None
+        self._loop_ends = False
+        self.has_begun = False
 
-    def thread_for(self, fn: AsyncAct[Any], lease: _Lease) -> AbstractAsyncContextManager[None]:
-        """Waits for the worker thread in which `call` is to run `fn`, once; a coroutine function needs none.
+    async def check(self, *functions: AsyncAct[Any] | None) -> None:
+        """Make sure, as far as it can be known, that there is something to run them in.
 
-        An event loop has a limited number of them: one may be longer in coming than the lease lasts, which is then
-        confirmed anew.
+        Raises:
+            ActNotStartedError: no thread can be had.
         """
-        if is_async_callable(fn):
-            return nullcontext()
-        self._thread = _AsyncThread(lease)
-        return self._thread
+        if any(fn is not None and not is_async_callable(fn) for fn in functions):
+            try:
+                await loop_threads().check()
+            except Exception as error:
+                raise self._not_started(error, "Nothing was sent.") from error
 
-    async def call(self, fn: AsyncAct[T]) -> T:
+    async def call(self, fn: AsyncAct[T], lease: Lease | None = None) -> T:
         """Run the user's function: a coroutine here, anything else in a worker thread with its context variables.
 
         A thread can't be cancelled, so a cancellation waits until it is done, and its result is kept.
-        """
-        if is_async_callable(fn):
-            return await cast("AsyncThunk[T]", fn)()
-        import anyio.to_thread
-
-        # In a tuple: trio refuses a function that returns a coroutine, as `lambda: refund(order)` does.
-        limiter = None if self._thread is None else anyio.CapacityLimiter(1)
-        boxed = partial(anyio.to_thread.run_sync, lambda: (fn(),), limiter=limiter)
-        try:
-            (value,) = await self.finish(boxed, restart=False)
-        finally:
-            if self._thread is not None:
-                self._thread.give_back()
-        if not inspect.isawaitable(value):
-            return value
-        if self._pending is not None and inspect.iscoroutine(value):
-            value.close()
-            self.release()
-        return cast("T", await value)
-
-    async def finish(self, fn: AsyncThunk[T], *, restart: bool = True) -> T:
-        """Run `fn` to its end whatever is cancelled meanwhile; `release` passes the cancellation on.
 
         Args:
-            restart: `fn` may be started a second time where the closing event loop cancels the first one.
+            fn: act or observe.
+            lease: what it begins on: confirmed anew where so little is left of it that the function may not begin.
+
+        Raises:
+            ActNotStartedError: no thread can be had.
+            VerityError: the lease is lost, or it is unknown whether it is. The function was not called.
+        """
+        with self._inside:
+            if is_async_callable(fn):
+                await self._begin(lease)
+                return cast("T", await self._timed(fn()))
+            value: Any = await self._call_in_thread(cast("SyncThunk[Any]", fn), lease)
+            if not inspect.iscoroutine(value):
+                return cast("T", await value if inspect.isawaitable(value) else value)
+            with closing(value):  # it never runs where it may not begin
+                await self._begin(lease)
+                return cast("T", await self._timed(value))
+
+    async def _begin(self, lease: Lease | None) -> None:
+        self.has_begun = False
+        self.release()
+        if lease is not None:
+            await lease.confirm()
+        self.has_begun = True
+
+    def _timed(self, value: Any) -> Awaitable[Any]:
+        return Timed(value, self._inside.label, self._clock) if inspect.iscoroutine(value) else value
+
+    async def _call_in_thread(self, fn: SyncThunk[Any], lease: Lease | None) -> Any:
+        self.has_begun = False
+        while True:
+            if lease is not None:
+                # Without a thread: others may have it meanwhile.
+                await lease.confirm()
+            job = Job(fn, lease)
+            async with ThreadPlace(self._inside) as threads:
+                await self._run(job, threads)
+            if not job.is_late:
+                return job.outcome()
+
+    async def _run(self, job: Job, threads: LoopThreads) -> None:
+        """Return once the job is over, or late; raise where it did not begin, nor will."""
+        import anyio
+
+        loop = asyncio_loop()
+        refused: BaseException | None = None
+        with anyio.CancelScope(shield=True):
+            try:
+                await (threads.run(job) if loop is None else self._run_in_task(loop, job, threads))
+            except Exception as error:  # noqa: BLE001 - of the threads: the job keeps its function's
+                refused = error
+        job.withdraw()
+        self.has_begun = job.has_begun
+        if job.has_begun:
+            self._exit_once(job, threads)
+        else:
+            self.release()
+            if refused is not None:
+                threads.was_refused = True
+                raise self._not_started(refused, "Nothing was recorded; the lease runs out by itself.") from refused
+
+    async def _run_in_task(self, loop: asyncio.AbstractEventLoop, job: Job, threads: LoopThreads) -> None:
+        task = loop.create_task(threads.run(job))
+        await self._wait_for(task, job.withdraw)
+        job.withdraw()
+        if job.has_begun:  # the task may be gone, as all are that a closing loop cancels, and the thread goes on
+            self._loop_ends = task.cancelled()
+            if not job.is_over:
+                over = loop.create_future()
+                job.tell_when_over(partial(_call_in, loop, over.set_result, None))
+                await self._wait_for(over, job.withdraw)
+        elif not task.cancelled():
+            task.result()
+
+    async def _wait_for(self, awaited: asyncio.Future[Any], on_cancel: Callable[[], None]) -> None:
+        import asyncio
+
+        while not awaited.done():
+            try:
+                await asyncio.wait((awaited,))
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as interrupt:
+                self._pending = self._pending or interrupt
+                on_cancel()
+
+    def _exit_once(self, job: Job, threads: LoopThreads) -> None:
+        """An event loop that ends, as it was told to or otherwise, is not told again: it would stop half-way."""
+        if not isinstance(job.error, (SystemExit, KeyboardInterrupt)):
+            return
+        if self._pending is not None and (self._loop_ends or threads.is_told_to_exit):
+            self.release()
+        threads.is_told_to_exit = True
+
+    def _not_started(self, error: BaseException, then: str) -> ActNotStartedError:
+        key = self._inside.effect_key
+        return ActNotStartedError(
+            f"act of effect {key!r} did not run, because there was no thread ({type(error).__name__}: {error}). {then}",
+            effect_key=key,
+        )
+
+    async def finish(self, fn: AsyncThunk[T]) -> T:
+        """Run `fn` to its end whatever is cancelled or interrupts it meanwhile; `release` passes that on.
+
+        It is started anew where it was interrupted itself: by a closing event loop, or by Ctrl-C, which trio raises in
+        whatever the main task waits for.
         """
         import anyio
 
         loop = asyncio_loop()
         with anyio.CancelScope(shield=True):
-            return await (fn() if loop is None else self._finish_in_task(loop, fn, restart=restart))
-        raise AssertionError("unreachable: a shielded scope swallows nothing")  # its type says that it might
-
-    async def _finish_in_task(self, loop: asyncio.AbstractEventLoop, fn: AsyncThunk[T], *, restart: bool) -> T:
-        import asyncio
-
-        task = loop.create_task(_as_coroutine(fn))
-        while True:
-            while not task.done():
+            for _ in range(MAX_INTERRUPTS):
                 try:
-                    await asyncio.wait((task,))
-                except asyncio.CancelledError as cancelled:
-                    self._pending = cancelled
-            if not (task.cancelled() and restart):
-                return task.result()
-            restart = False
-            self._pending = asyncio.CancelledError()
-            task = loop.create_task(_as_coroutine(fn))
+                    return await (fn() if loop is None else self._finish_in_task(loop, fn))
+                except (Exception, GeneratorExit):
+                    raise
+                except BaseException as interrupt:  # noqa: BLE001 - `release` raises it
+                    self._pending = self._pending or interrupt
+            self.release()
+        raise AssertionError("unreachable: it returns, raises or is interrupted, and a shielded scope swallows nothing")
+
+    async def _finish_in_task(self, loop: asyncio.AbstractEventLoop, fn: AsyncThunk[T]) -> T:
+        task = loop.create_task(_outcome_of(fn))
+        await self._wait_for(task, _go_on)
+        value, error = task.result()
+        if error is not None:
+            raise error
+        return cast("T", value)
 
     def release(self) -> None:
         """Let the cancellation that was held back go on."""
@@ -213,29 +268,56 @@ class AsyncCancellation:
             raise pending
 
 
+async def _outcome_of(fn: AsyncThunk[T]) -> tuple[T | None, BaseException | None]:
+    """An interrupt that a task raised would stop the event loop before anything is finished."""
+    try:
+        return await fn(), None
+    except BaseException as error:  # noqa: BLE001 - it is raised where the task is waited for
+        return None, error
+
+
+def _go_on() -> None:
+    """On a cancellation that is held back."""
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, fn: Callable[[Any], None], value: Any) -> None:
+    with suppress(RuntimeError):  # closed: nobody waits any more
+        loop.call_soon_threadsafe(fn, value)
+
+
+class SyncLease(Protocol):
+    """What a call has to know of the lease that it begins on."""
+
+    def confirm(self) -> None: ...
+
+
 class SyncCancellation:
     """The twin for threads: KeyboardInterrupt and the like are what a cancellation is here."""
 
-    def __init__(self) -> None:
+    def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:  # noqa: ARG002 - the twin times steps
+        self._inside = inside
         self._pending: BaseException | None = None
+        self.has_begun = False
 
-    def thread_for(self, fn: SyncAct[Any], lease: object) -> AbstractContextManager[None]:  # noqa: ARG002 - for the twin
-        """This thread runs it."""
-        return nullcontext()
+    def check(self, *functions: SyncAct[Any] | None) -> None:
+        """This thread runs them."""
 
-    def call(self, fn: SyncAct[T]) -> T:
-        """Run the user's function here and now."""
-        return fn()
+    def call(self, fn: SyncAct[T], lease: SyncLease | None = None) -> T:
+        """Run the user's function here and now, on a confirmed lease."""
+        self.has_begun = False
+        with self._inside:
+            if lease is not None:
+                lease.confirm()
+            self.has_begun = True
+            return fn()
 
-    def finish(self, fn: SyncThunk[T], *, restart: bool = True) -> T:
+    def finish(self, fn: SyncThunk[T]) -> T:
         """Run `fn` to its end; interrupted once, it is started again."""
         try:
             return fn()
         except Exception:
             raise
-        except BaseException as interrupt:
-            if not restart:
-                raise
+        except BaseException as interrupt:  # noqa: BLE001 - `release` raises it
             self._pending = interrupt
             return fn()
 
@@ -244,7 +326,3 @@ class SyncCancellation:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             raise pending
-
-
-async def _as_coroutine(fn: AsyncThunk[T]) -> T:
-    return await fn()

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
-from verity._concurrency import SyncAct, SyncRuntime, sync_check_callable
+from verity._concurrency import (
+    Inside,
+    SyncAct,
+    SyncCancellation,
+    SyncRuntime,
+    sync_check_callable,
+)
 from verity._core.bodies import check_duration_ms, to_wire
 from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity._core.payload import encode
@@ -177,8 +183,10 @@ class SyncVerityClient:
             object that is no JSON but has a method `to_dict` as what that returns.
 
         Raises:
-            VerityConfigError, VerityValidationError: something is wrong with the arguments; nothing was sent.
+            VerityConfigError, VerityValidationError: something is wrong with the arguments, or the key is
+                protected inside its own act; nothing was sent.
             LeaseConflictError: another holder is at it, and still is after all retries.
+            ActNotStartedError: no thread could be had for act or observe; nothing was recorded.
             EffectPreviouslyFailedError: it failed before.
             ObserveFailedError: observe raised, or returned an empty value; act did not run.
             CommitUncertainError: CRITICAL: it happened, and the ledger has not confirmed that it knows.
@@ -295,6 +303,7 @@ class SyncVerityClient:
         lease_body.update((name, value) for name, value in optional.items() if value is not None)
         retry = self._settings.conflict_retry
         where = self._namespace(namespace)
+        inside = Inside(self._ledger.caller, where, lease_body["effectKey"], name)
         effect = SyncEffect(
             namespace=where,
             lease_body=lease_body,
@@ -305,6 +314,8 @@ class SyncVerityClient:
             conflict_retry=retry if conflict_choice == "retry" else ConflictRetryConfig(enabled=False),
             on_observe_error=observe_choice or self._settings.on_observe_error,
             span=EffectSpan(where, name),
+            inside=inside,
+            cancellation=SyncCancellation(inside, self._runtime.monotonic),
         )
         with effect.span:
             return self._protector.protect(effect)

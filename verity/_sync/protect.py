@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from verity._concurrency import SyncAct, SyncCancellation, SyncRuntime, sync_settled
+from verity._concurrency import Inside, SyncAct, SyncCancellation, SyncRuntime, sync_settled
 from verity._core.failure import add_note, describe_failure
 from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
@@ -48,7 +48,8 @@ class SyncEffect:
     conflict_retry: ConflictRetryConfig
     on_observe_error: OnObserveError
     span: EffectSpan
-    cancellation: SyncCancellation = field(default_factory=SyncCancellation)
+    inside: Inside
+    cancellation: SyncCancellation
 
     @property
     def key(self) -> str:
@@ -74,6 +75,8 @@ class SyncProtector:
 
     def protect(self, effect: SyncEffect) -> Any:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
+        effect.inside.refuse_itself()
+        effect.cancellation.check(effect.act, effect.observe)
         lease, requested_at = self._acquisition.acquire(effect.namespace, effect.lease_body, effect.conflict_retry)
         if lease.status == CACHED_COMPLETED:
             effect.span.outcome = "cached"
@@ -86,19 +89,19 @@ class SyncProtector:
                 cached_error=lease.cached_error,
             )
         if effect.on_lease is not None:
-            sync_settled("on_lease", effect.on_lease(lease))
+            with effect.inside:
+                sync_settled("on_lease", effect.on_lease(lease))
         with self._keep(effect, lease, requested_at) as keeper:
             found = self._observe(effect, lease)
             if found is not None:
                 return self._commit(effect, lease, found, "observed")
-            keeper.confirm()
-            with effect.cancellation.thread_for(effect.act, keeper):
-                try:
-                    result = effect.cancellation.call(effect.act)
-                except Exception as error:
+            try:
+                result = effect.cancellation.call(effect.act, keeper)
+            except Exception as error:
+                if effect.cancellation.has_begun:
                     self._record_failure(effect, lease, error)
-                    effect.cancellation.release()
-                    raise
+                effect.cancellation.release()
+                raise
             return self._commit(effect, lease, sync_settled("act", result), "acted")
 
     def _keep(self, effect: SyncEffect, lease: LeaseResponse, requested_at: float) -> SyncLeaseKeeper:
@@ -126,6 +129,8 @@ class SyncProtector:
             found = effect.cancellation.call(effect.observe)
         except Exception as error:
             effect.cancellation.release()
+            if not effect.cancellation.has_begun:
+                raise
             if effect.on_observe_error == "act":
                 self._logger.warning(
                     'observe of effect %r raised %s; acting all the same, as on_observe_error="act" asks.',

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -68,6 +70,41 @@ def test_a_handshake_that_stops_is_cut_off(files: dict[str, str], tmp_path: Path
     ):
         connection.sendall(b"\x16\x03\x01")
         assert until_closed(connection) == b""
+
+
+@pytest.mark.parametrize("how", ["answered", "fresh", "in its handshake"])
+def test_a_server_that_stops_waits_for_no_idle_client(
+    how: str, authority: trustme.CA, files: dict[str, str], tmp_path: Path
+) -> None:
+    """Who says nothing does not say goodbye either, as TLS asks for. (A drain that is used up is logged.)"""
+    options = ["--tls-cert", files["cert"], "--tls-key", files["key"], "--drain-timeout", "20", "--header-timeout", "60"]
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with serving(tmp_path, *options, scheme="https") as server, ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        if how == "in its handshake":
+            connection.sendall(b"\x16\x03\x01")
+        else:
+            connection = stack.enter_context(context.wrap_socket(connection, server_hostname="127.0.0.1"))
+        if how == "answered":
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
+        server.send(signal.SIGTERM)
+        assert server.wait() == 0
+        assert server.log == ""
+        assert until_closed(connection) == b""
+
+
+def test_a_handshake_makes_room_for_the_next(authority: trustme.CA, files: dict[str, str], tmp_path: Path) -> None:
+    """Who only begins them takes no place that a client could have."""
+    options = ["--tls-cert", files["cert"], "--tls-key", files["key"], "--max-connections", "2"]
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    with serving(tmp_path, *options, "--header-timeout", "60", scheme="https") as server, ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        healthz = server.base_url.replace("/v1", "/healthz")
+        assert httpx.get(healthz, verify=context, timeout=30).status_code == 200
 
 
 def test_an_encrypted_key(

@@ -168,6 +168,24 @@ def test_only_so_many_are_held(url: str) -> None:
         node.stop()
 
 
+def test_one_key_can_have_half_of_the_places(url: str) -> None:
+    node = Node(url, max_waits=4)
+    other = {"Authorization": f"Bearer {node.served.create_key()}"}
+    try:
+        tokens = node.hold()
+        held = [node.lease() for _ in range(2)]
+        sync_until(lambda: node.parked == 2)
+        refused = node.lease().result()
+        assert (refused.status_code, refused.headers.get("preference-applied")) == (409, None)
+        held += [node.threads.submit(node.post, "lease", {"Prefer": "wait=25", **other}) for _ in range(2)]
+        sync_until(lambda: node.parked == 4)
+        node.post("commit", **tokens, result=7)
+        assert [each.result().json()["cachedResult"] for each in held] == [7] * 4
+        assert not node.served.app.waiting._parked_of, "who has left is forgotten"
+    finally:
+        node.stop()
+
+
 def test_a_server_that_stops_answers_everybody_first(url: str) -> None:
     node = Node(url)
     node.hold()

@@ -14,6 +14,7 @@ from verity.server.protocol import LedgerProtocol, write_refusal
 from verity.server.settings import ServerSettings
 
 _LOOK_EVERY_S = 0.5
+_LAST_WORDS_S = 0.1
 
 
 class Connections:
@@ -46,8 +47,19 @@ class Connections:
 
         look()
 
-    def stop(self) -> None:
-        """Leave them alone from now on."""
+    def has_room(self, handshakes: int) -> bool:
+        """Whether there may be as many as there are, and so many more; it is counted where there may not."""
+        if len(self.open) + handshakes <= self.settings.max_connections:
+            return True
+        self.metrics.count_connection_too_many()
+        return False
+
+    async def end(self) -> None:
+        """Cut off those that are still there, after a moment in which what was answered last can go out."""
+        if self.open:
+            await asyncio.sleep(_LAST_WORDS_S)
+        for connection in list(self.open):
+            connection.transport.abort()
         if self._timer is not None:
             self._timer.cancel()
 

@@ -32,6 +32,9 @@ MOST_PLAIN_BYTES = 16_384
 MOST_HEADER_BYTES = 65_536
 """What a header has beyond it may be anything, and there may be no end to it."""
 
+GOODBYE_S = 0.25
+"""How long the client of an idle connection may take to say that it has seen the end of it, as TLS asks for."""
+
 _PLAIN_METHODS = frozenset({b"GET", b"POST"})
 _PLAIN_URL = re.compile(rb"/v1/[A-Za-z0-9%._~!$&'()*+,;=:@/-]*")
 _NOT_PLAIN = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
@@ -60,6 +63,7 @@ class LedgerProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._unread_until: float | None = None
         self._idle_until: float | None = None
+        self._abort_at: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for a request, or say that there are too many."""
@@ -150,6 +154,21 @@ class LedgerProtocol(HttpToolsProtocol):
         else:
             super().send_400_response(msg)
 
+    def shutdown(self) -> None:
+        """The server stops: an idle connection ends now, any other one with the answer that is under way."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.timeout_keep_alive_handler()
+        else:
+            self.cycle.keep_alive = False
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection. With TLS that wants a word of the client, which an idle one may never say: it is
+        waited for until the next look.
+        """
+        if not self.transport.is_closing():
+            self.transport.close()
+            self._abort_at = self.loop.time() + GOODBYE_S
+
     def _unsupported_upgrade_warning(self) -> None:
         """Answer a request that offers another protocol in this one, and end the connection: the parser leaves off at
         the end of such a header, and would take a body that comes next for a request.
@@ -161,6 +180,9 @@ class LedgerProtocol(HttpToolsProtocol):
         """End the connection if its client took too long, of which the application is told, or if it was idle for too
         long.
         """
+        if self._abort_at is not None and now >= self._abort_at:
+            self.transport.abort()
+            return
         if self._unread_until is not None and now >= self._unread_until:
             self._unread_until = None
             self.connections_of_server.metrics.count_slow_reader()

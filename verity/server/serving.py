@@ -15,9 +15,11 @@ import uvicorn
 
 from verity.server.app import LedgerApp
 from verity.server.connections import Connections
+from verity.server.handshakes import Handshakes
 from verity.server.protocol import LedgerProtocol
 from verity.server.settings import ServerSettings
 
+_LAST_ANSWERS_WITHIN_S = 1.0
 BACKLOG = 2048
 """Connections that wait to be accepted; more than the kernel's own limit does no harm."""
 
@@ -62,13 +64,15 @@ class LedgerServer(uvicorn.Server):
         # Without sockets uvicorn does all but listen; that is done here, for the sake of our own protocol.
         await super().startup([])
         loop = asyncio.get_running_loop()
-        timeout_s = None if self._tls is None else self._handshake_timeout_s
         for each in sockets or []:
-            self.servers.append(
-                await loop.create_server(
-                    self._make_protocol, sock=each, backlog=BACKLOG, ssl=self._tls, ssl_handshake_timeout=timeout_s
+            if self._tls is None:
+                self.servers.append(await loop.create_server(self._make_protocol, sock=each, backlog=BACKLOG))
+            else:
+                handshakes = Handshakes(
+                    self._tls, self._make_protocol, self._handshake_timeout_s, self.connections.has_room
                 )
-            )
+                handshakes.start(each)
+                self.servers.append(handshakes)  # type: ignore[arg-type]  # what uvicorn does with it, it can
         self.connections.watch()
         self._on_listening()
 
@@ -76,7 +80,9 @@ class LedgerServer(uvicorn.Server):
         """Accept nothing more, and finish what has begun; who waits for another holder is answered now."""
         self._waiting.close()
         await super().shutdown(sockets)
-        self.connections.stop()
+        if self.server_state.tasks:  # cancelled by now: each says that it was given up
+            await asyncio.wait(self.server_state.tasks, timeout=_LAST_ANSWERS_WITHIN_S)
+        await self.connections.end()
 
     def _make_protocol(self) -> LedgerProtocol:
         return LedgerProtocol(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -56,7 +56,7 @@ class WaitingRoom:
 
     Args:
         storage: is asked for leases, and looked at.
-        max_waits: how many requests may be parked; one more is answered at once.
+        max_waits: how many requests may be parked; one more is answered at once. Of these one API key may have half.
     """
 
     def __init__(self, storage: Storage, max_waits: int) -> None:
@@ -65,6 +65,7 @@ class WaitingRoom:
         self._waiters: dict[EffectName, deque[_Waiter]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._is_closing = False
+        self._parked_of: Counter[str | None] = Counter()
         self.parked = 0
         """How many requests are parked now."""
 
@@ -83,13 +84,15 @@ class WaitingRoom:
             until_gone: returns when the client has left, who need not be answered any more.
             check: raises where the client may no longer ask, as its API key was revoked while it waited.
         """
-        if self.parked >= self._max_waits or self._is_closing:
+        owner = request.scope.actor
+        if self._is_closing or not self._has_room(owner):
             return await self._storage.answer(request)
         name = name_of(request)
         waiter = _Waiter()
         waiters = self._waiters.setdefault(name, deque())
         waiters.append(waiter)  # before it asks, so that it can't miss what is decided meanwhile
         self.parked += 1
+        self._parked_of[owner] += 1
         gone: asyncio.Task[Any] | None = None
         end = asyncio.get_running_loop().time() + wait_s
         try:
@@ -106,6 +109,9 @@ class WaitingRoom:
             if gone is not None:
                 gone.cancel()
             self._leave(name, waiters, waiter)
+            self._parked_of[owner] -= 1
+            if not self._parked_of[owner]:
+                del self._parked_of[owner]
         return replace(answer, headers={**answer.headers, "preference-applied": "wait"})
 
     def changed(self, request: Request) -> None:
@@ -126,6 +132,9 @@ class WaitingRoom:
             self._looking = asyncio.get_running_loop().create_task(self._look_while_somebody_waits())
         await waiter.sleep(gone, left_s)
         return gone.done()
+
+    def _has_room(self, owner: str | None) -> bool:
+        return self.parked < self._max_waits and 2 * self._parked_of[owner] < self._max_waits
 
     def _leave(self, name: EffectName, waiters: deque[_Waiter], waiter: _Waiter) -> None:
         self.parked -= 1

@@ -84,6 +84,8 @@ def test_a_server_that_stops_waits_for_no_idle_client(
         connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
         if how == "in its handshake":
             connection.sendall(b"\x16\x03\x01")
+            healthz = server.base_url.replace("/v1", "/healthz")
+            assert httpx.get(healthz, verify=context).status_code == 200  # accepted after it
         else:
             connection = stack.enter_context(context.wrap_socket(connection, server_hostname="127.0.0.1"))
         if how == "answered":
@@ -101,10 +103,12 @@ def test_a_handshake_makes_room_for_the_next(authority: trustme.CA, files: dict[
     context = ssl.create_default_context()
     authority.configure_trust(context)
     with serving(tmp_path, *options, "--header-timeout", "60", scheme="https") as server, ExitStack() as stack:
-        for _ in range(5):
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)) for _ in range(5)
+        ]
         healthz = server.base_url.replace("/v1", "/healthz")
         assert httpx.get(healthz, verify=context, timeout=30).status_code == 200
+        assert [until_closed(each) for each in silent[:3]] == [b""] * 3
 
 
 def test_an_encrypted_key(

@@ -77,7 +77,16 @@ def test_a_server_that_stops_waits_for_no_idle_client(
     how: str, authority: trustme.CA, files: dict[str, str], tmp_path: Path
 ) -> None:
     """Who says nothing does not say goodbye either, as TLS asks for. (A drain that is used up is logged.)"""
-    options = ["--tls-cert", files["cert"], "--tls-key", files["key"], "--drain-timeout", "20", "--header-timeout", "60"]
+    options = [
+        "--tls-cert",
+        files["cert"],
+        "--tls-key",
+        files["key"],
+        "--drain-timeout",
+        "20",
+        "--header-timeout",
+        "60",
+    ]
     context = ssl.create_default_context()
     authority.configure_trust(context)
     with serving(tmp_path, *options, scheme="https") as server, ExitStack() as stack:

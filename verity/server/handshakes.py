@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 
 _logger = logging.getLogger("verity.server")
 
@@ -41,8 +42,9 @@ class Handshakes:
         self._make_protocol = make_protocol
         self._timeout_s = timeout_s
         self._has_room = has_room
-        self._under_way: dict[asyncio.Task[None], None] = {}
-        """In the order in which they began."""
+        self._under_way: dict[asyncio.Task[None], socket.socket] = {}
+        """In the order in which they began; without those that were given up."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
 
     def start(self, listener: socket.socket) -> None:
@@ -52,13 +54,14 @@ class Handshakes:
 
     def close(self) -> None:
         """Accept nothing more, and end the handshakes: nobody has asked for anything yet."""
-        for task in (self._accepting, *self._under_way):
-            if task is not None:
-                task.cancel()
+        if self._accepting is not None:
+            self._accepting.cancel()
+        for connection in self._under_way.values():
+            _give_up(connection)
 
     async def wait_closed(self) -> None:
         """Return once they have ended."""
-        await asyncio.gather(*filter(None, (self._accepting, *self._under_way)), return_exceptions=True)
+        await asyncio.gather(*filter(None, (self._accepting, *self._tasks)), return_exceptions=True)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -75,10 +78,11 @@ class Handshakes:
                 continue
             connection.setblocking(False)
             task = loop.create_task(self._shake_hands(connection))
-            self._under_way[task] = None
+            self._under_way[task] = connection
+            self._tasks.add(task)
             task.add_done_callback(self._end)
             if not self._has_room(len(self._under_way)):
-                next(iter(self._under_way)).cancel()
+                _give_up(self._under_way.pop(next(iter(self._under_way))))
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         try:
@@ -90,5 +94,14 @@ class Handshakes:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._under_way.pop(task, None)
+        self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _logger.error("a TLS handshake failed: %s", type(task.exception()).__name__)
+
+
+def _give_up(connection: socket.socket) -> None:
+    """End a handshake. Its task is not cancelled: where the event loop is at the very beginning of it, that would leave
+    the connection open.
+    """
+    with suppress(OSError):  # it has ended by itself
+        connection.shutdown(socket.SHUT_RDWR)

@@ -323,12 +323,17 @@ async def test_a_huge_failure_is_cut_to_fit(world: AsyncWorld) -> None:
     assert (await world.effect())["status"] == "FAILED"
 
 
-async def test_a_base_exception_is_not_a_failure(world: AsyncWorld) -> None:
-    async def act() -> None:
-        raise SystemExit(3)
+@pytest.mark.parametrize("interrupt", [SystemExit, KeyboardInterrupt])
+async def test_a_base_exception_is_not_a_failure(world: AsyncWorld, interrupt: type[BaseException]) -> None:
+    begun: list[str] = []
 
-    with pytest.raises(SystemExit):
+    async def act() -> None:
+        begun.append(world.key)
+        raise interrupt
+
+    with pytest.raises(interrupt):
         await world.client.protect(world.key, act=act)
+    assert begun == [world.key], "an act that was interrupted is not started anew"
     assert world.network.operations() == ["lease"]
     assert not world.runtime.planned(), "the renewal has stopped"
     world.clock.advance(30_000)

@@ -217,3 +217,28 @@ async def test_a_lease_is_counted_from_the_first_request_for_it(world: AsyncWorl
     world.runtime.call_later(5, arrive_late)
     assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
     assert world.network.operations() == ["lease", "lease", "lease", "renew", "commit"]
+
+
+async def test_a_renewal_counts_from_its_request(world: AsyncWorld) -> None:
+    """Its answer may be long on the way; the ledger counts from when it was asked, or later."""
+    world.network.faults["renew"] = [lambda: world.clock.advance(8_000)]
+    started_at = world.runtime.monotonic()
+    planned: list[float] = []
+
+    async def act() -> None:
+        await world.runtime.advance(20)
+        planned.extend(timer.at - started_at for timer in world.runtime.planned())
+
+    await world.client.protect(world.key, act=act)
+    assert planned == [19.5 + 19.5]
+
+
+async def test_act_begins_on_a_lease_that_lasts_however_late_a_renewal_was_answered(world: AsyncWorld) -> None:
+    world.network.faults["renew"] = [lambda: world.clock.advance(8_000), LOSE_REQUEST]
+
+    async def observe() -> None:
+        await world.runtime.advance(20)
+        await world.runtime.advance(12.5)  # 40 s: the second renewal, at 39 s, was lost
+
+    await world.client.protect(world.key, observe=observe, act=world.act)
+    assert world.network.operations() == ["lease", "renew", "renew", "report-observe", "renew", "commit"]

@@ -13,7 +13,7 @@ from tests._async.network import AsyncFaultyTransport, Says
 from tests._async.world import AsyncWorld
 from tests.gather import AsyncBackground, async_until
 from tests.served import ServedLedger
-from verity import ConflictRetryConfig, LeaseConflictError, VerityClient
+from verity import ConflictRetryConfig, LeaseConflictError, VerityApiError, VerityClient
 from verity._async.acquisition import LINES
 from verity._async.pool import MAX_CONNECTIONS
 from verity._concurrency import AsyncRuntime
@@ -301,3 +301,32 @@ async def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:
     assert background.outcomes == ["theirs"] * 5
     assert embedded.acts == 0
     assert not LINES.lines
+
+
+async def test_a_request_that_is_held_in_vain_gives_its_place_back(world: AsyncWorld) -> None:
+    """One call that is refused more often than requests may be held at a time."""
+    many = MAX_HOLDS + 5
+    retry = ConflictRetryConfig(max_attempts=many + 1, initial_delay_s=1.0, max_delay_s=1.0, wait=True)
+    client = world.new_client(conflict_retry=retry)
+    world.network.faults["lease"] = [Says(409, b"{}", {"preference-applied": "wait"})] * many
+    assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    leases = [each.headers.get("prefer") for each in world.network.sent if each.operation == "lease"]
+    assert leases == [None] + ["wait=1"] * many
+    assert not world.runtime.slept
+
+
+async def test_nobody_waits_in_line_for_longer_than_its_patience(contest: Contest) -> None:
+    """The one whose turn it is has no answer before the next one has given up."""
+    await contest.hold()
+    assert contest.network is not None
+    retry = ConflictRetryConfig(max_attempts=2, initial_delay_s=0.5, max_delay_s=1.0, wait=True)
+    url, key = contest.client._settings.base_url, contest.client._settings.api_key
+    client = VerityClient(url, key, "payments", transport=contest.network, conflict_retry=retry)
+    async with client, AsyncBackground() as background:
+        contest.network.faults["lease"] = [_nothing, Says(403, b"{}", once=lambda: len(background.outcomes) == 1)]
+        background.start(lambda: client.protect("k", act=contest.act))
+        await async_until(lambda: contest.held() == 1)
+        background.start(lambda: client.protect("k", act=contest.act))
+    assert [type(each) for each in background.outcomes] == [LeaseConflictError, VerityApiError]
+    assert contest.network.operations() == ["lease"] * 3
+    assert contest.acts == 0

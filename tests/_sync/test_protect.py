@@ -322,12 +322,17 @@ def test_a_huge_failure_is_cut_to_fit(world: SyncWorld) -> None:
     assert (world.effect())["status"] == "FAILED"
 
 
-def test_a_base_exception_is_not_a_failure(world: SyncWorld) -> None:
-    def act() -> None:
-        raise SystemExit(3)
+@pytest.mark.parametrize("interrupt", [SystemExit, KeyboardInterrupt])
+def test_a_base_exception_is_not_a_failure(world: SyncWorld, interrupt: type[BaseException]) -> None:
+    begun: list[str] = []
 
-    with pytest.raises(SystemExit):
+    def act() -> None:
+        begun.append(world.key)
+        raise interrupt
+
+    with pytest.raises(interrupt):
         world.client.protect(world.key, act=act)
+    assert begun == [world.key], "an act that was interrupted is not started anew"
     assert world.network.operations() == ["lease"]
     assert not world.runtime.planned(), "the renewal has stopped"
     world.clock.advance(30_000)

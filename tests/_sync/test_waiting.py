@@ -14,7 +14,7 @@ from tests._sync.network import Says, SyncFaultyTransport
 from tests._sync.world import SyncWorld
 from tests.gather import SyncBackground, sync_until
 from tests.served import ServedLedger
-from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient
+from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient, VerityApiError
 from verity._concurrency import SyncRuntime
 from verity._core.backoff import MAX_HOLDS
 from verity._sync.acquisition import LINES
@@ -286,3 +286,32 @@ def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:
     assert background.outcomes == ["theirs"] * 5
     assert embedded.acts == 0
     assert not LINES.lines
+
+
+def test_a_request_that_is_held_in_vain_gives_its_place_back(world: SyncWorld) -> None:
+    """One call that is refused more often than requests may be held at a time."""
+    many = MAX_HOLDS + 5
+    retry = ConflictRetryConfig(max_attempts=many + 1, initial_delay_s=1.0, max_delay_s=1.0, wait=True)
+    client = world.new_client(conflict_retry=retry)
+    world.network.faults["lease"] = [Says(409, b"{}", {"preference-applied": "wait"})] * many
+    assert client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    leases = [each.headers.get("prefer") for each in world.network.sent if each.operation == "lease"]
+    assert leases == [None] + ["wait=1"] * many
+    assert not world.runtime.slept
+
+
+def test_nobody_waits_in_line_for_longer_than_its_patience(contest: Contest) -> None:
+    """The one whose turn it is has no answer before the next one has given up."""
+    contest.hold()
+    assert contest.network is not None
+    retry = ConflictRetryConfig(max_attempts=2, initial_delay_s=0.5, max_delay_s=1.0, wait=True)
+    url, key = contest.client._settings.base_url, contest.client._settings.api_key
+    client = SyncVerityClient(url, key, "payments", transport=contest.network, conflict_retry=retry)
+    with client, SyncBackground() as background:
+        contest.network.faults["lease"] = [_nothing, Says(403, b"{}", once=lambda: len(background.outcomes) == 1)]
+        background.start(lambda: client.protect("k", act=contest.act))
+        sync_until(lambda: contest.held() == 1)
+        background.start(lambda: client.protect("k", act=contest.act))
+    assert [type(each) for each in background.outcomes] == [LeaseConflictError, VerityApiError]
+    assert contest.network.operations() == ["lease"] * 3
+    assert contest.acts == 0

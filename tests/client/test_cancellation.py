@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -579,3 +581,40 @@ def _on_asyncio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+# --- the end of the event loop ---
+
+
+@pytest.mark.parametrize("how", ["return", "interrupt"])
+def test_an_act_in_a_thread_is_started_once_however_the_loop_ends(ledger: ServedLedger, how: str) -> None:
+    """`asyncio.run` cancels all that is left, also what finishes a call whose own cancellation is held back."""
+    begun, ends = threading.Event(), threading.Event()
+    acts: list[str] = []
+
+    def act() -> str:
+        acts.append(how)
+        begun.set()
+        assert ends.wait(30)
+        return "done"
+
+    async def end_act_with_the_loop() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ends.set()
+
+    async def main() -> None:
+        client = VerityClient(ledger.base_url, ledger.create_key(), "payments")
+        call = asyncio.create_task(client.protect(f"loop-{how}", act=act))
+        watch = asyncio.create_task(end_act_with_the_loop())
+        await async_until(begun.is_set)
+        assert not call.done()
+        assert not watch.done()
+        if how == "interrupt":
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(3600)
+
+    with pytest.raises(KeyboardInterrupt) if how == "interrupt" else nullcontext():
+        asyncio.run(main())
+    assert acts == [how]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.gather import async_until, sync_until
-from tests.served import ServedLedger
+from tests.served import ServedLedger, TestClock
 from verity._ledger.calls import Answer, Request, Scope
 from verity._ledger.json_text import read_members
 from verity._ledger.prefer import read_wait_s
@@ -212,6 +212,11 @@ def test_a_client_that_leaves_is_forgotten_and_granted_nothing(node: Node) -> No
     assert node.post("lease").json()["fenceToken"] == 2
 
 
+@pytest.fixture
+def clock() -> TestClock:
+    return TestClock()
+
+
 async def check() -> None:
     """Nobody's key was revoked."""
 
@@ -248,6 +253,38 @@ async def test_many_waiters_are_one_look() -> None:
     room.changed(commit)
     assert {(await each).outcome[0] for each in held} == {"cached_completed"}
     assert set(storage.looks) == {1}
+    await async_until(lambda: room._looking is None)
+    ledger.close()
+
+
+async def test_a_lease_that_runs_out_wakes_one(clock: TestClock) -> None:
+    """A thousand that ask at once would get one grant and 999 refusals, again and again."""
+    ledger = open_ledger("sqlite://", clock=clock)
+
+    class Asked(CountingStorage):
+        times = 0
+
+        async def answer(self, asked: Request) -> Answer:
+            self.times += 1
+            return await super().answer(asked)
+
+    storage = Asked(ledger)
+    room = WaitingRoom(storage, 10_000)
+    body = b'{"effectKey":"k"}'
+    request = Request(Scope("test"), "lease_effect", "payments", body, read_members(body))
+    await storage.answer(request)
+    stay = asyncio.Event().wait
+    held = [asyncio.create_task(room.answer_lease(request, 25, stay, check)) for _ in range(100)]
+    await async_until(lambda: room.parked == 100 and len(storage.looks) >= 3)
+    asked = storage.times
+    clock.advance(30_000)
+    done, _ = await asyncio.wait(held, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+    assert [each.result().outcome[0] for each in done] == ["granted"]
+    looked = len(storage.looks)
+    await async_until(lambda: len(storage.looks) >= looked + 3)
+    assert storage.times - asked <= 5, "the one; a few more where a look was overtaken by its grant"
+    room.close()
+    assert {each.outcome[0] for each in await asyncio.gather(*held)} == {"granted", "lease_conflict"}
     await async_until(lambda: room._looking is None)
     ledger.close()
 

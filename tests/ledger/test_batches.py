@@ -1,0 +1,96 @@
+"""Batches of PostgreSQL's store: their order, and ids that meet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.ledger.calls import Caller
+from tests.ledger.nodes import node_on
+from verity._ledger.wire import read_call
+from verity.server.postgres import batches
+from verity.server.postgres.batches import Ids, Work
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Recorder:
+    """Stands for a session, and answers with what a test hands in."""
+
+    def __init__(self, looked_up: Sequence[Sequence[Any]] = ()) -> None:
+        self.sent: dict[str, list[tuple[Any, ...]]] = {}
+        self._looked_up = looked_up
+
+    async def fetch(self, sql: str, *arrays: Sequence[Any]) -> Any:
+        self.sent.setdefault(sql, []).extend(zip(*arrays, strict=False))  # of a change: as many as there are effects
+        return self._looked_up if sql == "look" else []
+
+
+def works_of(operation: str, **body: Any) -> list[Work]:
+    """Calls on ten effects, in the opposite order of their names."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    caller = Caller(None)
+    works = [
+        Work(read_call(caller.request(operation, {"effectKey": f"k{number}", **body})), future, Ids())
+        for number in range(10)
+    ]
+    return sorted(works, key=lambda work: work.name, reverse=True)
+
+
+async def test_two_nodes_batches_lock_in_the_same_order() -> None:
+    """Whatever the order in which their calls came: else each may wait for what the other has locked."""
+    sql: Any = SimpleNamespace(look="look", grant="grant", commit="commit", change="change")
+    leases = works_of("lease_effect")
+    commits = works_of("commit_effect", result=1, fenceToken=1, leaseToken="t")
+    names = sorted(work.name for work in leases)
+
+    session: Any = Recorder()
+    await batches.grant(session, sql, [*leases, *leases])
+    assert [row[:3] for row in session.sent["grant"]] == names
+
+    session = Recorder()
+    await batches.commit(session, sql, [*commits, *commits])
+    assert [row[1:4] for row in session.sent["commit"]] == names
+
+    expired = [work.decide(None, now=0).effect for work in sorted(leases, key=lambda work: work.name)]
+    looked_up = [(number, 10**12, False, *effect) for number, effect in enumerate(expired, 1) if effect is not None]
+    session = Recorder(looked_up)
+    await batches.explain(session, sql, leases)
+    assert session.sent["look"] == names
+    assert [row[1:4] for row in session.sent["change"]] == names
+
+    absent = [(number, 10**12, False, None) for number in range(1, 11)]
+    session = Recorder(absent)
+    await batches.explain(session, sql, leases)
+    assert [row[:3] for row in session.sent["grant"]] == names
+
+
+class Meeting(Ids):
+    """Ids of a node whose first ones are there already."""
+
+    def __init__(self, *ids: int) -> None:
+        super().__init__()
+        self._ids: Iterator[int] = iter(ids)
+
+    def new(self) -> int:
+        return next(self._ids)
+
+
+async def test_an_id_that_is_there_already_is_made_anew(postgres_url: str) -> None:
+    """Two nodes made the same one at the same time: the second lease is granted all the same, under another."""
+    async with node_on(postgres_url, ids=Meeting(7)) as node, node_on(postgres_url, ids=Meeting(7, 7, 8, 9)) as other:
+        first = await node("lease", {"effectKey": "one"})
+        second = await other("lease", {"effectKey": "two"})
+        assert (first["status"], second["status"]) == ("granted", "granted")
+        assert first["effectId"] != second["effectId"]
+        for caller, lease in ((other, first), (node, second)):
+            done = json.loads((await caller.ask("commit", {**Caller.tokens(lease), "result": 1})).body)
+            assert (done["status"], done["effectId"]) == ("accepted", lease["effectId"])

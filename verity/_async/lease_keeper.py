@@ -11,6 +11,25 @@ from verity._core.replies import is_definite_loss, is_finished
 from verity.errors import VerityConnectionError, VerityError
 
 
+class Lateness:
+    """Tells of renewals that a client began too late: once at WARNING, then at DEBUG."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._is_told = False
+
+    def tell(self, effect_key: str, late_s: float, why: str) -> None:
+        """One began so late that the lease may have run out by then."""
+        level, self._is_told = logging.DEBUG if self._is_told else logging.WARNING, True
+        self._logger.log(
+            level,
+            "The lease on effect %r may have run out, and another holder act on it: its renewal began %.1f s late. %s",
+            effect_key,
+            late_s,
+            why,
+        )
+
+
 class AsyncLeaseKeeper:
     """A context manager: plans the first renewal on entry and stops on every way out, cancellation included.
 
@@ -20,6 +39,7 @@ class AsyncLeaseKeeper:
         duration_s: how long the lease lasts from then.
         fraction: the part of the duration after which it is renewed.
         renews: whether it is renewed in the background at all.
+        lateness: tells where a renewal begins too late.
     """
 
     def __init__(
@@ -35,6 +55,7 @@ class AsyncLeaseKeeper:
         fraction: float,
         renews: bool,
         request_timeout_s: float,
+        lateness: Lateness,
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
@@ -46,6 +67,8 @@ class AsyncLeaseKeeper:
         self._fraction = fraction
         self._renews = renews
         self._timeout_s = renewal_timeout_s(duration_s, fraction, request_timeout_s)
+        self._lateness = lateness
+        self._planned_at = requested_at
         self._timer: Timer | None = None
         self._stopped = False
         self._warned: set[str] = set()
@@ -94,12 +117,20 @@ class AsyncLeaseKeeper:
         return self._stopped
 
     def _plan(self, at: float) -> None:
-        self._timer = self._runtime.call_later(max(0.0, at - self._runtime.monotonic()), self._renew)
+        now = self._runtime.monotonic()
+        self._planned_at = max(at, now)
+        self._timer = self._runtime.call_later(self._planned_at - now, self._renew)
 
     async def _renew(self) -> None:
         if self._is_stopped():  # the timer's thread may have been on its way already
             return
         requested_at = self._runtime.monotonic()
+        if self._planned_at < self._requested_at + self._duration_s <= requested_at:
+            self._lateness.tell(
+                self._tokens["effectKey"],
+                requested_at - self._planned_at,
+                self._runtime.why_late(self._planned_at, requested_at),
+            )
         try:
             await self._ledger.renew(self._namespace, self._extension(), attempts=1, timeout_s=self._timeout_s)
         except VerityError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from verity._async.acquisition import AsyncAcquisition
-from verity._async.lease_keeper import AsyncLeaseKeeper
+from verity._async.lease_keeper import AsyncLeaseKeeper, Lateness
 from verity._async.ledger import AsyncLedger, Wire
 from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, Inside, async_settled
 from verity._core.failure import add_note, describe_failure
@@ -70,6 +70,7 @@ class AsyncProtector:
         self._settings = settings
         self._logger: logging.Logger = settings.logger
         self._acquisition = AsyncAcquisition(ledger, runtime, settings.logger)
+        self._lateness = Lateness(settings.logger)
         self._warned_names: set[str | None] = set()
 
     async def protect(self, effect: AsyncEffect) -> Any:
@@ -117,6 +118,7 @@ class AsyncProtector:
             fraction=self._settings.renew_at_fraction,
             renews=self._settings.auto_renew,
             request_timeout_s=self._settings.request_timeout_s,
+            lateness=self._lateness,
         )
 
     async def _observe(self, effect: AsyncEffect, lease: LeaseResponse) -> Any:

@@ -18,6 +18,7 @@ from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.clock import monotonic
 from verity._concurrency.homes import forget_in_child
 from verity._concurrency.loops import asyncio_loop
+from verity._concurrency.steps import who_blocked
 from verity._unique import new_id
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ class AsyncRuntime:
         """Call `fn` in the background after `delay_s` seconds. Costs no task until then (on trio: one system task)."""
         loop = asyncio_loop()
         return _TrioTimer(delay_s, fn) if loop is None else _AsyncioTimer(loop, delay_s, fn)
+
+    def why_late(self, planned_at: float, began_at: float) -> str:
+        """What kept a timer from firing between these moments, as far as it is known."""
+        label = who_blocked(planned_at, began_at)
+        if label is None:
+            return "No act or observe blocked the event loop for so long: other code did, or the machine was suspended."
+        return (
+            f"An act or observe of effect {label} blocked the event loop: what blocks belongs into a plain function, "
+            "which runs in a thread."
+        )
 
     def close(self) -> None:
         """Nothing runs between calls."""
@@ -132,6 +143,10 @@ class SyncRuntime:
             RuntimeError: no thread is to be had.
         """
         self._timers.ensure_waiter()
+
+    def why_late(self, planned_at: float, began_at: float) -> str:  # noqa: ARG002 - the twin looks who was busy
+        """What may have kept a timer from firing between these moments."""
+        return "The machine was suspended or overloaded, or other code held Python's interpreter lock."
 
     def call_later(self, delay_s: float, fn: SyncThunk[None]) -> Timer:
         """Call `fn` in a timer thread after `delay_s` seconds.

@@ -12,6 +12,25 @@ from verity._sync.ledger import SyncLedger, Wire
 from verity.errors import VerityConnectionError, VerityError
 
 
+class Lateness:
+    """Tells of renewals that a client began too late: once at WARNING, then at DEBUG."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._is_told = False
+
+    def tell(self, effect_key: str, late_s: float, why: str) -> None:
+        """One began so late that the lease may have run out by then."""
+        level, self._is_told = logging.DEBUG if self._is_told else logging.WARNING, True
+        self._logger.log(
+            level,
+            "The lease on effect %r may have run out, and another holder act on it: its renewal began %.1f s late. %s",
+            effect_key,
+            late_s,
+            why,
+        )
+
+
 class SyncLeaseKeeper:
     """A context manager: plans the first renewal on entry and stops on every way out, cancellation included.
 
@@ -21,6 +40,7 @@ class SyncLeaseKeeper:
         duration_s: how long the lease lasts from then.
         fraction: the part of the duration after which it is renewed.
         renews: whether it is renewed in the background at all.
+        lateness: tells where a renewal begins too late.
     """
 
     def __init__(
@@ -36,6 +56,7 @@ class SyncLeaseKeeper:
         fraction: float,
         renews: bool,
         request_timeout_s: float,
+        lateness: Lateness,
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
@@ -47,6 +68,8 @@ class SyncLeaseKeeper:
         self._fraction = fraction
         self._renews = renews
         self._timeout_s = renewal_timeout_s(duration_s, fraction, request_timeout_s)
+        self._lateness = lateness
+        self._planned_at = requested_at
         self._timer: Timer | None = None
         self._stopped = False
         self._warned: set[str] = set()
@@ -95,12 +118,20 @@ class SyncLeaseKeeper:
         return self._stopped
 
     def _plan(self, at: float) -> None:
-        self._timer = self._runtime.call_later(max(0.0, at - self._runtime.monotonic()), self._renew)
+        now = self._runtime.monotonic()
+        self._planned_at = max(at, now)
+        self._timer = self._runtime.call_later(self._planned_at - now, self._renew)
 
     def _renew(self) -> None:
         if self._is_stopped():  # the timer's thread may have been on its way already
             return
         requested_at = self._runtime.monotonic()
+        if self._planned_at < self._requested_at + self._duration_s <= requested_at:
+            self._lateness.tell(
+                self._tokens["effectKey"],
+                requested_at - self._planned_at,
+                self._runtime.why_late(self._planned_at, requested_at),
+            )
         try:
             self._ledger.renew(self._namespace, self._extension(), attempts=1, timeout_s=self._timeout_s)
         except VerityError as error:

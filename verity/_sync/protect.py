@@ -19,7 +19,7 @@ from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
 from verity._sync.acquisition import SyncAcquisition
-from verity._sync.lease_keeper import SyncLeaseKeeper
+from verity._sync.lease_keeper import Lateness, SyncLeaseKeeper
 from verity._sync.ledger import SyncLedger, Wire
 from verity._tracing import EffectSpan
 from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
@@ -71,6 +71,7 @@ class SyncProtector:
         self._settings = settings
         self._logger: logging.Logger = settings.logger
         self._acquisition = SyncAcquisition(ledger, runtime, settings.logger)
+        self._lateness = Lateness(settings.logger)
         self._warned_names: set[str | None] = set()
 
     def protect(self, effect: SyncEffect) -> Any:
@@ -116,6 +117,7 @@ class SyncProtector:
             fraction=self._settings.renew_at_fraction,
             renews=self._settings.auto_renew,
             request_timeout_s=self._settings.request_timeout_s,
+            lateness=self._lateness,
         )
 
     def _observe(self, effect: SyncEffect, lease: LeaseResponse) -> Any:

@@ -60,9 +60,14 @@ def print_report(torture: Torture, verdict: Verdict, wall_s: float) -> None:
     for source, count in sorted(verdict.sources.items()):
         table.add_row(f"committed: {source}", f"{count:,}")
     table.add_row("taken over from a holder whose lease ran out", f"{verdict.take_overs:,}")
+    table.add_row("acted again, for want of an observe", f"{verdict.acted_again:,}")
     table.add_section()
     for blow, count in sorted(torture.struck.items()):
         table.add_row(blow, f"{count:,}")
+    for (blow, phase), count in sorted(verdict.cells.items()):
+        table.add_row(f"calls that were {phase} when it came to: {blow}", f"{count:,}")
+    for line in verdict.unmet:
+        table.add_row(line, "!")
     table.add_section()
     for error, count in sorted(torture.errors.items()):
         table.add_row(f"{error}, and asked again", f"{count:,}")

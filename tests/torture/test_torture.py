@@ -25,3 +25,5 @@ def test_every_effect_is_acted_once_and_no_answer_is_lost(tmp_path: Path) -> Non
     assert verdict.problems == []
     assert torture.struck == dict.fromkeys(WEIGHTS, 1)
     assert verdict.sources["observed"] > 0, "somebody acted, and could not say so"
+    met = {blow for blow, _ in verdict.cells}
+    assert met == set(WEIGHTS), "each blow met calls; the long form tells which phases of them it did not"

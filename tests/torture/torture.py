@@ -22,6 +22,7 @@ from typing import IO
 
 from tests.postgres import PostgresServer, free_port
 from tests.server.process import VERITY
+from tests.torture.history import Beginnings, Blow, History, count_cells, unmet
 from tests.torture.verdict import Verdict, judge
 from tests.torture.worker import Plan
 from verity.server.api_keys import issue
@@ -111,6 +112,7 @@ class Torture:
         self._say = say
         self._give_up_at = time.monotonic() + time_limit_s
         self.struck: Counter[str] = Counter()
+        self._fallen: list[Blow] = []
         self.errors: Counter[str] = Counter()
         ports = [free_port() for _ in range(NODES)]
         self._nodes = [self._make_node(number, port) for number, port in enumerate(ports)]
@@ -137,7 +139,13 @@ class Torture:
             finally:
                 for child in (*self._workers, *self._nodes):
                     child.kill()
-        verdict = judge(self._effects, self._world_log, [plan.told for plan in self._plans], self._database)
+        history = History()
+        for plan in self._plans:
+            history.read(plan.name, plan.history)
+        told = [plan.told for plan in self._plans]
+        verdict = judge(self._effects, self._world_log, told, self._database, Beginnings(history, LEASE_MS))
+        verdict.cells = count_cells(history, self._fallen)
+        verdict.unmet = unmet(verdict.cells, self.struck)
         for plan in self._plans:
             for line in plan.counts.read_text().splitlines():
                 self.errors.update(json.loads(line))
@@ -211,7 +219,9 @@ class Torture:
         if struck < len(self._blows) and self._done() >= (struck + 0.5) / len(self._blows) * self._effects * OVERLAP:
             blow = self._blows[struck]
             self._say(f"{self._done()} of {self._effects * OVERLAP} answers; {blow}")
-            self._strike(blow)
+            began_at = time.time_ns() // 1_000_000
+            struck_worker = self._strike(blow)
+            self._fallen.append(Blow(blow, began_at, struck_worker))
             self.struck[blow] += 1
         return False
 
@@ -221,7 +231,8 @@ class Torture:
     def _logs(self) -> str:
         return "\n".join(f"--- {child.name}\n{child.log[-1500:]}" for child in (*self._nodes, *self._workers))
 
-    def _strike(self, blow: str) -> None:
+    def _strike(self, blow: str) -> str | None:
+        """Returns the name of the worker that it fell upon, if it was one."""
         what, how = blow.split(" ", 1)
         if what == "node":
             node = self._rng.choice(self._nodes)
@@ -238,6 +249,7 @@ class Torture:
             if worker.process is not None and worker.process.poll() is None:
                 worker.kill()
                 worker.start()
+            return worker.name
         elif how == "frozen":
             processes = self._postgres.processes()
             _send_all(processes, signal.SIGSTOP)
@@ -247,6 +259,7 @@ class Torture:
             self._postgres.kill() if how == "killed" else self._postgres.stop()
             time.sleep(self._rng.choice([0, 0, self._rng.uniform(0, 3)]))
             self._postgres.start()
+        return None
 
 
 def _send_all(processes: list[int], number: signal.Signals) -> None:

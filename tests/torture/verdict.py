@@ -16,6 +16,9 @@ from typing import Any
 
 import asyncpg
 
+from tests.torture.history import Beginnings, wrong_acts
+from tests.torture.worker import is_bare
+
 
 @dataclass
 class Verdict:
@@ -25,6 +28,9 @@ class Verdict:
         problems: one line for each thing that must not be; none of them if all is well.
         sources: committed effects by where their result came from.
         take_overs: how often an effect was taken over from a holder whose lease had run out.
+        acted_again: how many acts the effects without `observe` had beyond the first.
+        cells: how many calls were met, by the kind of blow and what they were at.
+        unmet: a line for each of these that no call was met in.
     """
 
     effects: int
@@ -32,10 +38,13 @@ class Verdict:
     told: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     take_overs: int = 0
+    acted_again: int = 0
+    cells: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unmet: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def judge(effects: int, world_log: Path, told: Iterable[Path], database: str) -> Verdict:
+def judge(effects: int, world_log: Path, told: Iterable[Path], database: str, beginnings: Beginnings) -> Verdict:
     """Compare the records, once everything has ended."""
     verdict = Verdict(effects)
     acts: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -46,7 +55,9 @@ def judge(effects: int, world_log: Path, told: Iterable[Path], database: str) ->
     rows, events = asyncio.run(_read(database))
     keys = [f"effect:{number}" for number in range(effects)]
     for key in keys:
-        if len(acts[key]) != 1:
+        if is_bare(key) and acts[key]:
+            verdict.acted_again += len(acts[key]) - 1
+        elif len(acts[key]) != 1:
             verdict.problems.append(f"{key}: acted {len(acts[key])} times: {acts[key]}")
         if key not in rows:
             verdict.problems.append(f"{key}: the ledger does not know it")
@@ -54,6 +65,9 @@ def judge(effects: int, world_log: Path, told: Iterable[Path], database: str) ->
         verdict.problems.append(f"{key}: nobody asked for it")
     for key, row in rows.items():
         verdict.problems += [f"{key}: {problem}" for problem in _wrong(row, events[row["id"]], acts[key])]
+        verdict.problems += [
+            f"{key}: {problem}" for problem in wrong_acts(key, events[row["id"]], acts[key], beginnings)
+        ]
         verdict.sources[row["source"]] += 1
         verdict.take_overs += sum(event["type"] == "LEASE_EXPIRED" for event in events[row["id"]])
     for line in (line for file in told for line in file.read_text().splitlines()):

@@ -26,6 +26,7 @@ from uuid import uuid4
 
 import httpx
 
+from tests.torture.history import ASKED, BEGUN, ENDED, LEASED, OVER, STALL_MS, STALLED, Mark
 from tests.torture.world import AsyncWorldClient
 from verity import (
     CommitUncertainError,
@@ -38,7 +39,16 @@ from verity import (
     VerityError,
 )
 
+_TICK_S = 0.05
 _RETRY = ConflictRetryConfig(max_attempts=8, initial_delay_s=0.1, max_delay_s=1.0)
+
+
+_BARE_ONE_IN = 8
+
+
+def is_bare(key: str) -> bool:
+    """Whether an effect has no `observe`: it may be acted again where its holder's lease ran out, and only then."""
+    return int(key.partition(":")[2]) % _BARE_ONE_IN == _BARE_ONE_IN - 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,11 @@ class Plan:
     def told(self) -> Path:
         """What its clients were told: `CLIENT KEY RESULT` in each line."""
         return Path(self.directory) / f"{self.name}.told"
+
+    @property
+    def history(self) -> Path:
+        """When its clients came to what: a `Mark` in each line."""
+        return Path(self.directory) / f"{self.name}.history"
 
     @property
     def counts(self) -> Path:
@@ -129,6 +144,7 @@ class Worker:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._log = os.open(plan.told, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._history = os.open(plan.history, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._counts: Counter[str] = Counter()
         told = [line.split(" ", 2)[:2] for line in plan.told.read_text().splitlines()]
         known = {(int(client), key) for client, key in told}
@@ -150,6 +166,19 @@ class Worker:
     def note(self, client: int, key: str, result: Any) -> None:
         """Write down what a client was told."""
         os.write(self._log, f"{client} {key} {json.dumps(result)}\n".encode())
+
+    def mark(self, client: int, what: str, key: str, fence: int) -> None:
+        """Note that a client has come to something."""
+        os.write(self._history, Mark(time.time_ns() // 1_000_000, client, what, key, fence).line())
+
+    def note_stalls(self) -> None:
+        """Note, in a thread of its own, whenever this process did not run for a while."""
+        while True:
+            slept_at = time.monotonic()
+            time.sleep(_TICK_S)
+            late_ms = int((time.monotonic() - slept_at - _TICK_S) * 1000)
+            if late_ms >= STALL_MS:
+                self.mark(-1, STALLED, "-", late_ms)
 
     def count(self, error: VerityError) -> None:
         """These come from crashes, and the effect is asked for again; any other error ends the worker."""
@@ -186,21 +215,44 @@ def _found(found: str) -> dict[str, str] | None:
     return {"id": found, "by": f"observe {uuid4().hex}"} if found else None
 
 
-class _AsyncHolder:
-    """One client on one effect."""
+class _Call:
+    """One client on one effect, and what it notes."""
 
-    def __init__(self, worker: Worker, world: AsyncWorldClient, key: str) -> None:
+    def __init__(self, worker: Worker, client: int, key: str) -> None:
         self._worker = worker
-        self._world = world
+        self._client = client
         self._key = key
         self._fence = 0
 
     def remember(self, lease: LeaseResponse) -> None:
         self._fence = int(lease.fence_token or 0)
+        self.mark(LEASED)
+
+    def mark(self, what: str) -> None:
+        self._worker.mark(self._client, what, self._key, self._fence)
+
+    def begin(self) -> None:
+        self._fence = 0
+        self.mark(ASKED)
+
+    def fail(self, error: VerityError) -> None:
+        self._fence = -1
+        self.mark(OVER)
+        self._worker.count(error)
+
+
+class _AsyncHolder(_Call):
+    """By way of the async client."""
+
+    def __init__(self, worker: Worker, client: int, world: AsyncWorldClient, key: str) -> None:
+        super().__init__(worker, client, key)
+        self._world = world
 
     async def act(self) -> Any:
+        self.mark(BEGUN)
         made = await self._world.ask(f"act {self._key} {self._fence}")
         await asyncio.sleep(self._worker.dawdle_s(self._key, self._fence))
+        self.mark(ENDED)
         return _acted(made)
 
     async def observe(self) -> Any:
@@ -211,15 +263,19 @@ class _AsyncHolder:
     async def run(self, verity: VerityClient) -> Any:
         while True:
             try:
-                return await verity.protect(
+                self.begin()
+                result: Any = await verity.protect(
                     self._key,
                     act=self.act,
-                    observe=self.observe,
+                    observe=None if is_bare(self._key) else self.observe,
                     on_lease=self.remember,
                     lease_duration_ms=self._worker.plan.lease_ms,
                 )
             except VerityError as error:
-                self._worker.count(error)
+                self.fail(error)
+            else:
+                self.mark(OVER)
+                return result
             await asyncio.sleep(random.random() * 0.2)
 
 
@@ -233,26 +289,23 @@ async def run_async(worker: Worker) -> None:
             VerityClient(**worker.settings(number), transport=transport) as verity,
         ):
             for key in worker.left[number]:
-                worker.note(number, key, await _AsyncHolder(worker, world, key).run(verity))
+                worker.note(number, key, await _AsyncHolder(worker, number, world, key).run(verity))
 
     await asyncio.gather(*map(run_client, worker.plan.clients))
 
 
-class _Holder:
-    """One client on one effect."""
+class _Holder(_Call):
+    """By way of the sync client."""
 
-    def __init__(self, worker: Worker, world: TextIO, key: str) -> None:
-        self._worker = worker
+    def __init__(self, worker: Worker, client: int, world: TextIO, key: str) -> None:
+        super().__init__(worker, client, key)
         self._world = world
-        self._key = key
-        self._fence = 0
-
-    def remember(self, lease: LeaseResponse) -> None:
-        self._fence = int(lease.fence_token or 0)
 
     def act(self) -> Any:
+        self.mark(BEGUN)
         made = self._ask(f"act {self._key} {self._fence}")
         time.sleep(self._worker.dawdle_s(self._key, self._fence))
+        self.mark(ENDED)
         return _acted(made)
 
     def observe(self) -> Any:
@@ -268,15 +321,19 @@ class _Holder:
     def run(self, verity: SyncVerityClient) -> Any:
         while True:
             try:
-                return verity.protect(
+                self.begin()
+                result: Any = verity.protect(
                     self._key,
                     act=self.act,
-                    observe=self.observe,
+                    observe=None if is_bare(self._key) else self.observe,
                     on_lease=self.remember,
                     lease_duration_ms=self._worker.plan.lease_ms,
                 )
             except VerityError as error:
-                self._worker.count(error)
+                self.fail(error)
+            else:
+                self.mark(OVER)
+                return result
             time.sleep(random.random() * 0.2)
 
 
@@ -291,7 +348,7 @@ def run_sync(worker: Worker) -> None:
             SyncVerityClient(**worker.settings(number), transport=transport) as verity,
         ):
             for key in worker.left[number]:
-                worker.note(number, key, _Holder(worker, world, key).run(verity))
+                worker.note(number, key, _Holder(worker, number, world, key).run(verity))
 
     def run_or_end(number: int) -> None:
         try:
@@ -309,6 +366,7 @@ def run_sync(worker: Worker) -> None:
 
 def main() -> None:
     worker = Worker(Plan(**json.loads(Path(sys.argv[1]).read_text())))
+    threading.Thread(target=worker.note_stalls, daemon=True).start()
     if worker.plan.is_async:
         asyncio.run(run_async(worker))
     else:

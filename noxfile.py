@@ -85,6 +85,12 @@ def torture(session: nox.Session) -> None:
 
 
 @nox.session(python=HERE)
+def failover(session: nox.Session) -> None:
+    """Fail over to a standby in every way while effects are under way. Slow."""
+    _run(session, "tests.failover")
+
+
+@nox.session(python=HERE)
 def benchmark(session: nox.Session) -> None:
     """What protect() costs, next to raw httpx."""
     session.install("-q", ".[server]")

@@ -159,11 +159,15 @@ class PostgresServer:
         self._watch: subprocess.Popen[bytes] | None = None
         self._names = (f"test_{number}" for number in itertools.count(1))
 
-    def standby(self) -> PostgresServer:
-        """A copy of this server that follows it, not started yet. From its start on, a commit waits for it, too."""
+    def standby(self, *, by_way_of: int | None = None) -> PostgresServer:
+        """A copy of this server that follows it, not started yet. From its start on, a commit waits for it, too.
+
+        Args:
+            by_way_of: the port of a relay to this server.
+        """
         copy = PostgresServer(**{**self._given, "hot_standby": "on"})
         shutil.rmtree(copy._data)
-        source = f"host=127.0.0.1 port={self.port} user={_SUPERUSER} sslmode=disable"
+        source = f"host=127.0.0.1 port={by_way_of or self.port} user={_SUPERUSER} sslmode=disable"
         _run(
             find_binaries() / "pg_basebackup", "--dbname", source, "--pgdata", copy._data,
             "--write-recovery-conf", "--no-sync", "--checkpoint", "fast",

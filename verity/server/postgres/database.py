@@ -356,12 +356,14 @@ async def find_dangers(database: Database) -> list[str]:
             for name, (bad, why) in DANGERS.items()
             if await connection.fetchval("SELECT current_setting($1, true)", name) == bad
         ]
-        standbys = await connection.fetchval("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'async'")
-        names = await connection.fetchval("SELECT current_setting('synchronous_standby_names', true)")
-    if standbys and not names:
+        standbys = await connection.fetch(
+            "SELECT application_name FROM pg_stat_replication WHERE sync_state IN ('async', 'potential')"
+        )
+    if standbys:
+        names = ", ".join(sorted({name for (name,) in standbys}))
         found.append(
-            f"synchronous_standby_names is empty and there are {standbys} asynchronous standbys: promoting one of them "
-            "loses the commits that it had not received."
+            f"no commit waits for {len(standbys)} of the standbys ({names}): promoting one of them loses the commits "
+            "that it had not received."
         )
     return found
 

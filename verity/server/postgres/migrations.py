@@ -54,6 +54,7 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
 
     Raises:
         VerityConfigError: it was made by a newer Verity, or has tables of something else.
+        StorageError: whether it was done, or whether the standbys have it, is unknown; it may be asked for again.
     """
     async with database.connection() as connection:
         try:
@@ -66,7 +67,9 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
                 _refuse_newer(before)
                 for migration in _MIGRATIONS[before:to]:
                     await connection.execute(migration.read_text(encoding="utf-8"), timeout=_TIMEOUT_S)
-                await connection.execute("UPDATE verity_schema SET version = $1", max(before, to))
+                if before < to:
+                    await connection.execute("UPDATE verity_schema SET version = $1", to)
+            await connection.confirm()  # whatever it did, or found done
         except asyncpg.DuplicateTableError as error:
             raise VerityConfigError(
                 f"The database has tables of something else ({error}); name an empty one.", parameter="database"

@@ -71,7 +71,7 @@ class Session:
     def check(self) -> None:
         """Raise Unanswered if the server raised a doubt."""
         if self._is_in_doubt:
-            raise Unanswered("a warning says that a standby may not have it")
+            raise Unanswered("a standby may not have what was written")
 
     def leave(self) -> None:
         """Let go of the connection."""

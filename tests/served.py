@@ -88,7 +88,7 @@ class _Sqlite:
 
     @asynccontextmanager
     async def open(self, settings: ServerSettings) -> AsyncIterator[Storage]:
-        self._ledger.reads.within_s = settings.search_timeout_s
+        self._ledger.store.read_within_s = settings.search_timeout_s
         yield SqliteStorage(self._ledger)
 
     def close(self) -> None:

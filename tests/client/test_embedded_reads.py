@@ -67,11 +67,11 @@ async def test_a_read_that_takes_too_long_says_what_to_do(url: str, anyio_backen
     async with VerityClient(url, namespace="payments", conflict_retry=BRISK) as client:
         await client.protect("k", act=lambda: 1)
         (ledger,) = registry._open.values()
-        ledger.reads.within_s = 0.05
+        ledger.store.read_within_s = 0.05
         with endless_reads(), pytest.raises(VerityApiError, match="Ask for less") as caught:
             await client.effects.stats()
         assert (caught.value.status_code, caught.value.code) == (503, "unavailable")
-        ledger.reads.within_s = 5.0
+        ledger.store.read_within_s = 5.0
         assert (await client.effects.stats()).by_status["COMMITTED"] == 1
 
 

@@ -20,6 +20,7 @@ from tests.served import TestClock
 from verity._store.looks import EffectName
 from verity._store.purging import Purge
 from verity._store.readers import MOST_READERS, Readers, ReadTooLong
+from verity._store.reads import READ_WITHIN_S
 from verity._store.registry import OpenLedger
 from verity._store.sqlite import SqliteStore
 from verity.server.api_keys import issue
@@ -95,6 +96,14 @@ def test_a_read_sees_what_another_process_wrote(store: SqliteStore, tmp_path: Pa
     other.close()
 
 
+def test_a_store_that_was_closed_reads_again(store: SqliteStore) -> None:
+    call = Caller(store)
+    call.commit("k")
+    for _ in range(2):
+        store.close()
+        assert [len(call("list_effects")["items"]) for _ in range(3)] == [1] * 3
+
+
 # --- its time ---
 
 
@@ -102,8 +111,10 @@ def test_a_read_that_takes_too_long_is_given_up_and_the_next_one_answered(tmp_pa
     store = SqliteStore(str(tmp_path / "v.db"))
     call = Caller(store)
     call.commit("k")
+    store.read_within_s = 0.05
     with endless_reads():
-        answer = store.read(call.request("get_stats"), within_s=0.05)
+        answer = store.answer(call.request("get_stats"))
+        store.read_within_s = READ_WITHIN_S
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     problem = json.loads(answer.body)["error"]
     assert problem["code"] == "unavailable"
@@ -126,6 +137,7 @@ def test_in_memory_a_read_is_given_up_as_well(clock: TestClock) -> None:
 def test_a_read_that_nobody_waits_for_any_more_ends(tmp_path: Path) -> None:
     store = SqliteStore(str(tmp_path / "v.db"))
     Caller(store).commit("k")
+    store.read_within_s = 60
     asked: list[bool] = []
 
     def is_wanted() -> bool:
@@ -133,7 +145,7 @@ def test_a_read_that_nobody_waits_for_any_more_ends(tmp_path: Path) -> None:
         return asked[-1]
 
     with endless_reads():
-        answer = store.read(Caller(store).request("get_stats"), within_s=60, is_wanted=is_wanted)
+        answer = store.read(Caller(store).request("get_stats"), is_wanted=is_wanted)
     assert answer.status == 503
     store.close()
 
@@ -262,7 +274,7 @@ async def test_a_cancelled_read_stops_and_closing_gives_reads_up(tmp_path: Path,
     ledger = OpenLedger(SqliteStore(str(tmp_path / "v.db")))
     call = Caller(ledger.store)
     call.commit("k")
-    ledger.reads.within_s = 60
+    ledger.store.read_within_s = 60
     threads = ledger.reads._searches
     with endless_reads():
         async with anyio.create_task_group() as group:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -187,13 +188,12 @@ class LoopGroupCommit:
         self._thread: threading.Thread | None = None
         self._owner = weakref.ref(self, self._inbox.put)  # the last thing that the thread hears
 
-    async def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Coroutine[Any, Any, Answer]:
         """Carry out one operation, durably, with whatever else waits.
 
         Cancelled, it may have been carried out or not; the others are not touched.
         """
-        answer: Answer = await wait_for(lambda deliver: self._submit(request, deliver))
-        return answer
+        return wait_for(partial(self._submit, request))
 
     def close(self) -> None:
         """Carry out what waits, and end the thread."""

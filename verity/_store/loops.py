@@ -17,7 +17,7 @@ from verity._ledger.calls import Answer, Request
 from verity._ledger.wire import answer_problem
 from verity._store import forks
 from verity._store.readers import ReadTooLong
-from verity._store.reads import READ_WITHIN_S, SEARCHES, SEARCHES_AT_ONCE, too_long
+from verity._store.reads import SEARCHES, SEARCHES_AT_ONCE, too_long
 
 T = TypeVar("T")
 Deliver = Callable[[Any], None]
@@ -205,21 +205,16 @@ class LoopThreads:
 class ReadingStore(Protocol):
     """What the reads of event loops need of a store."""
 
-    def read(self, request: Request, *, within_s: float, is_wanted: Callable[[], bool]) -> Answer:
+    def read(self, request: Request, *, is_wanted: Callable[[], bool]) -> Answer:
         """Carry a read out."""
         ...
 
 
 class LoopReads:
-    """The reads of event loops. What looks at many effects delays neither who asks for one, nor the node.
-
-    Attributes:
-        within_s: how long one may take, in seconds.
-    """
+    """The reads of event loops. What looks at many effects delays neither who asks for one, nor the node."""
 
     def __init__(self, store: ReadingStore) -> None:
         self._store = store
-        self.within_s = READ_WITHIN_S
         self._searches = LoopThreads("verity-ledger-search", SEARCHES_AT_ONCE)
         self._lookups = LoopThreads("verity-ledger-read")
         self._own = LoopThreads("verity-ledger-look")
@@ -228,9 +223,7 @@ class LoopReads:
         """Carry a read out. Cancelled, it stops."""
         threads = self._searches if request.operation in SEARCHES else self._lookups
         try:
-            return await threads.run(
-                lambda is_wanted: self._store.read(request, within_s=self.within_s, is_wanted=is_wanted)
-            )
+            return await threads.run(lambda is_wanted: self._store.read(request, is_wanted=is_wanted))
         except ReadTooLong:  # the ledger was closed
             return answer_problem(too_long(), request.request_id)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.wire import EFFECT_OPERATIONS
@@ -24,9 +25,9 @@ class OpenLedger:
         self.users = 1
         self.path: str | None = None
 
-    async def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Coroutine[Any, Any, Answer]:
         """Carry a call out for an event loop."""
-        return await (self.loops if request.operation in EFFECT_OPERATIONS else self.reads).answer(request)
+        return (self.loops if request.operation in EFFECT_OPERATIONS else self.reads).answer(request)
 
     def answer_here(self, request: Request) -> Answer:
         """Carry a call out for this thread."""

@@ -53,6 +53,7 @@ ORDER BY events.effect LIMIT ?
 """
 _PURGE = f"UPDATE effects SET {PURGED} WHERE id = ? AND event_count = ? AND purged_at IS NULL"
 _PURGE_LOOKS_WITHIN_S = 60.0
+_SHORTEN_WITHIN_S = 0.5
 
 
 def _machines_clock() -> Callable[[], int]:
@@ -212,8 +213,11 @@ class SqliteStore(SqliteReads):
             readers.after_fork_in_child()
 
     def _shorten_log(self) -> None:
-        """Begin the file's log anew, unless another process is reading or writing it: then another time."""
-        with self._writing() as connection:
+        """Begin the file's log anew, unless somebody is reading or writing it for long: then another time."""
+        if not self._lock.acquire(timeout=_SHORTEN_WITHIN_S):
+            return
+        try:
+            connection = self._connected()
             connection.set_busy_timeout(0)
             try:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -221,6 +225,8 @@ class SqliteStore(SqliteReads):
                 _logger.debug("another process works with the log, which stays as it is for now")
             finally:
                 connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        finally:
+            self._lock.release()
 
     @contextmanager
     def _writing(self) -> Iterator[apsw.Connection]:

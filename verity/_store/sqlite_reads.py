@@ -59,18 +59,11 @@ class SqliteReads:
         self.read_within_s = READ_WITHIN_S
         self._now = clock
 
-    def read(
-        self,
-        request: Request,
-        *,
-        within_s: float | None = None,
-        is_wanted: Callable[[], bool] = lambda: True,
-    ) -> Answer:
+    def read(self, request: Request, *, is_wanted: Callable[[], bool] = lambda: True) -> Answer:
         """Carry a read out, of what is committed, while others write.
 
         Args:
             request: which read.
-            within_s: how long it may take, in seconds; `read_within_s` if None.
             is_wanted: asked now and then, in this thread; False gives the read up, which then answers 503.
 
         Raises:
@@ -79,7 +72,7 @@ class SqliteReads:
         try:
             return self._reads.run(
                 lambda connection: self._read(connection, request),
-                within_s=self.read_within_s if within_s is None else within_s,
+                within_s=self.read_within_s,
                 is_wanted=is_wanted,
             )
         except Refused as refused:

@@ -64,7 +64,7 @@ async def open_storage(
     read_file(url)
     ledger = open_ledger(url, upgrade=False)
     ledger.loops.max_batch = max_batch
-    ledger.reads.within_s = search_timeout_s
+    ledger.store.read_within_s = search_timeout_s
     try:
         yield SqliteStorage(ledger)
     finally:

@@ -183,9 +183,9 @@ async def test_a_lost_answer_is_asked_for_again(world: AsyncWorld) -> None:
 async def test_an_answer_is_a_read_only_mapping(world: AsyncWorld) -> None:
     lease = await world.client.request_lease("payments", {"effectKey": world.key})
     assert set(lease) == {
-        "status", "effectId", "effectKey", "fenceToken", "leaseToken", "leaseExpiresAt", "priorState",
+        "status", "effectId", "namespace", "effectKey", "fenceToken", "leaseToken", "leaseExpiresAt", "priorState",
     }  # fmt: skip
-    assert len(lease) == 7
+    assert len(lease) == 8
     assert "cachedResult" not in lease
     assert lease.get("cachedResult", "none") == "none"
     assert lease.cached_result is None

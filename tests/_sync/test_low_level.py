@@ -184,9 +184,9 @@ def test_a_lost_answer_is_asked_for_again(world: SyncWorld) -> None:
 def test_an_answer_is_a_read_only_mapping(world: SyncWorld) -> None:
     lease = world.client.request_lease("payments", {"effectKey": world.key})
     assert set(lease) == {
-        "status", "effectId", "effectKey", "fenceToken", "leaseToken", "leaseExpiresAt", "priorState",
+        "status", "effectId", "namespace", "effectKey", "fenceToken", "leaseToken", "leaseExpiresAt", "priorState",
     }  # fmt: skip
-    assert len(lease) == 7
+    assert len(lease) == 8
     assert "cachedResult" not in lease
     assert lease.get("cachedResult", "none") == "none"
     assert lease.cached_result is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,14 +12,17 @@ from contextlib import aclosing, closing, contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.gather import AsyncBackground, SyncBackground, async_until, sync_until
+from verity import SyncVerityClient, VerityClient
 from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
 from verity._async.pool import AsyncTransportPool
 from verity._async.pool import spoil as async_spoil
+from verity._concurrency import AsyncRuntime, SyncRuntime
 from verity._sync.connection import SyncOneConnectionTransport, SyncProxyTransport
 from verity._sync.pool import SyncTransportPool
 from verity._sync.pool import spoil as sync_spoil
@@ -41,6 +45,7 @@ class Server(ThreadingHTTPServer):
         self.waiting = 0
         self.opened = 0
         self.let_go = threading.Event()
+        self.answers: list[dict[str, Any]] = []
         self.address = f"127.0.0.1:{self.server_port}"
 
     def get_request(self) -> tuple[object, object]:  # type: ignore[override]  # only counted
@@ -56,10 +61,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.rpartition("/")[2] in self.server.held:
             self.server.waiting += 1
             assert self.server.let_go.wait(LONG_S)
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        answer = json.dumps(self.server.answers.pop(0) if self.server.answers else {}).encode()
         self.send_response(200)
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
         """Nobody reads it."""
@@ -175,6 +182,39 @@ def test_nor_a_threads(way: str, server: Server) -> None:
         assert server.opened == 1
         pool.handle_request(_request(server, "lease"))
         assert server.opened == 2
+
+
+OTHERS, MINE = [{"status": "cached_completed", "effectKey": key, "cachedResult": key} for key in ("theirs", "mine")]
+
+
+class AsyncHasty(AsyncRuntime):
+    """Does not wait before it sends a request again."""
+
+    async def sleep(self, seconds: float) -> None:
+        """At once."""
+
+
+class SyncHasty(SyncRuntime):
+    """The twin for threads."""
+
+    def sleep(self, seconds: float) -> None:
+        """At once."""
+
+
+async def test_after_another_effects_answer_the_request_goes_out_on_a_new_connection(server: Server) -> None:
+    """What came too late on the old one would be taken for the answer to the next request."""
+    server.answers = [OTHERS, MINE]
+    url = f"http://{server.address}/v1"
+    async with VerityClient(url, "vt_test_x", "payments", _runtime=AsyncHasty()) as client:
+        assert await client.protect("mine", act=lambda: "acted") == "mine"
+    assert server.opened == 2
+
+
+def test_so_it_does_in_a_thread(server: Server) -> None:
+    server.answers = [OTHERS, MINE]
+    with SyncVerityClient(f"http://{server.address}/v1", "vt_test_x", "payments", _runtime=SyncHasty()) as client:
+        assert client.protect("mine", act=lambda: "acted") == "mine"
+    assert server.opened == 2
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")

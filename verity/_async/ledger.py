@@ -13,9 +13,10 @@ from verity_api.api.effects import commit_effect, fail_effect, lease_effect, ren
 from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewRequest, ReportObserveRequest
 from verity_api.types import UNSET
 
+from verity._async.pool import spoil
 from verity._concurrency import AsyncRuntime, AsyncThunk
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
-from verity._core.replies import is_transient, read_reply, read_request_id, why_no_answer
+from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
 from verity.values import CommitResponse, FailResponse, LeaseResponse, Record, RenewResponse, ReportObserveResponse
 
@@ -66,7 +67,7 @@ class AsyncLedger:
         return await self.call(
             LeaseResponse,
             "lease",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: lease_effect.asyncio_response(
                 namespace, client=api, body=request, idempotency_key=idempotency_key, prefer=prefer
             ),
@@ -78,7 +79,7 @@ class AsyncLedger:
         return await self.call(
             CommitResponse,
             "commit",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: commit_effect.asyncio_response(namespace, client=self.api, body=request),
         )
 
@@ -88,7 +89,7 @@ class AsyncLedger:
         return await self.call(
             FailResponse,
             "fail",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: fail_effect.asyncio_response(namespace, client=self.api, body=request),
         )
 
@@ -101,7 +102,7 @@ class AsyncLedger:
         return await self.call(
             RenewResponse,
             "renew",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: renew_effect.asyncio_response(namespace, client=api, body=request),
             attempts,
         )
@@ -115,7 +116,7 @@ class AsyncLedger:
         return await self.call(
             ReportObserveResponse,
             "report-observe",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: report_observe.asyncio_response(namespace, client=api, body=request),
             attempts,
         )
@@ -124,13 +125,11 @@ class AsyncLedger:
         """Close what this ledger opened."""
         await self._sender.aclose()
 
-    async def call(
-        self, kind: type[R], operation: str, effect_key: str | None, send: Send, attempts: int = SEND_ATTEMPTS
-    ) -> R:
-        """Send until the answer is definite, at most `attempts` times."""
+    async def call(self, kind: type[R], operation: str, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
+        """Send until the answer is definite, at most `attempts` times; one that is not about what was asked is none."""
         for attempt in range(1, attempts + 1):
             try:
-                return await self._send(kind, operation, effect_key, send)
+                return await self._send(kind, operation, asked, send)
             except VerityError as error:
                 if attempt == attempts or not is_transient(error):
                     raise
@@ -139,7 +138,8 @@ class AsyncLedger:
             await self._runtime.sleep(delay_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _send(self, kind: type[R], operation: str, effect_key: str | None, send: Send) -> R:
+    async def _send(self, kind: type[R], operation: str, asked: Asked, send: Send) -> R:
+        effect_key: str | None = asked.get("effectKey")
         try:
             response = await send()
         except VerityError:
@@ -153,11 +153,20 @@ class AsyncLedger:
                 "whether the ledger carried it out is unknown.",
                 effect_key=effect_key,
             ) from error
-        fields = read_reply(operation, response.status_code, response.headers, response.content, effect_key)
+        try:
+            fields = read_reply(operation, response.status_code, response.headers, response.content, asked)
+        except VerityConnectionError:  # the answer to another request: the next one would come one too late, too
+            spoil(response)
+            raise
         return kind(fields, read_request_id(response.headers))
 
     def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
         return self.api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)
+
+
+def _asked(namespace: str, body: Wire) -> Asked:
+    asked = {"namespace": namespace, "effectKey": body["effectKey"]}
+    return {**asked, "fenceToken": body["fenceToken"]} if "fenceToken" in body else asked
 
 
 def _api_over(sender: Any, base_url: str) -> AuthenticatedClient:

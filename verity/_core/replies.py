@@ -11,15 +11,33 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any
 
 from verity.errors import LeaseConflictError, VerityApiError, VerityConnectionError, VerityError
+
+Asked = Mapping[str, Any]
+"""What a request is about, in the words of the wire: its `namespace`, `effectKey`, `fenceToken` or `effectId`."""
+
+NOTHING_IN_PARTICULAR: Asked = MappingProxyType({})
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
 GRANTED = "granted"
 CACHED_COMPLETED = "cached_completed"
 CACHED_FAILED = "cached_failed"
 LISTS = frozenset({"list", "events", "namespaces", "workflows", "cases", "runs"})
+
+_WORDS = {
+    "lease": {GRANTED, CACHED_COMPLETED, CACHED_FAILED},
+    "commit": {"accepted", "already_committed"},
+    "fail": {"recorded", "already_failed"},
+    "renew": {"renewed"},
+    "report-observe": {"reported"},
+    "reset": {"reset", "already_reset"},
+    "resolve": {"resolved", "already_committed"},
+}
+"""What the answers to a call say. A newer ledger may have more words, but not one of another call's."""
+_ALL_WORDS = frozenset().union(*_WORDS.values())
 
 _MAX_MESSAGE_CHARS = 300
 _MAX_CAUSES = 8
@@ -72,22 +90,29 @@ def is_finished(error: VerityError) -> bool:
     return isinstance(error, VerityApiError) and error.code == "effect_finished"
 
 
-def read_reply(
-    operation: str, status: int, headers: Mapping[str, str], content: bytes, effect_key: str | None
-) -> dict[str, Any]:
+def read_reply(operation: str, status: int, headers: Mapping[str, str], content: bytes, asked: Asked) -> dict[str, Any]:
     """The JSON object of a successful answer.
 
     Raises:
+        VerityConnectionError: it answers another request, as a proxy's second copy of an earlier answer does. What
+            became of this one is unknown.
         LeaseConflictError: 409 to a lease request, and to an admin's call where the lease is live.
         VerityApiError: any other answer that is not a success, or a success that cannot be understood:
             nothing is taken for confirmed on the word of a page that a proxy made up.
     """
-    if not 200 <= status < 300:
-        raise _read_problem(operation, status, headers, content, effect_key)
+    effect_key: str | None = asked.get("effectKey")
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
         body = None
+    if _is_of_another(operation, status, body, asked):
+        about = f" of effect {effect_key!r}" if effect_key else ""
+        raise VerityConnectionError(
+            f"{operation}{about} got the answer to another request: whether the ledger carried it out is unknown.",
+            effect_key=effect_key,
+        )
+    if not 200 <= status < 300:
+        raise _read_problem(operation, status, headers, body, effect_key)
     if not isinstance(body, dict) or not _is_understood(operation, body):
         raise VerityApiError(
             f"The ledger's answer to {operation} (HTTP {status}) cannot be understood; "
@@ -98,6 +123,17 @@ def read_reply(
             request_id=read_request_id(headers, body),
         )
     return body
+
+
+def _is_of_another(operation: str, status: int, body: Any, asked: Asked) -> bool:
+    """Whether an answer, also a refusal, says that it is about something else. One that says nothing is taken."""
+    if 200 <= status < 300:
+        said, word = body, body.get("status") if isinstance(body, dict) else None
+        if operation in _WORDS and isinstance(word, str) and word in _ALL_WORDS and word not in _WORDS[operation]:
+            return True
+    else:
+        said = _error_parts(body)[2]
+    return isinstance(said, dict) and any(name in said and said[name] != value for name, value in asked.items())
 
 
 def _is_understood(operation: str, body: dict[str, Any]) -> bool:
@@ -124,12 +160,8 @@ def _is_understood(operation: str, body: dict[str, Any]) -> bool:
 
 
 def _read_problem(
-    operation: str, status: int, headers: Mapping[str, str], content: bytes, effect_key: str | None
+    operation: str, status: int, headers: Mapping[str, str], body: Any, effect_key: str | None
 ) -> VerityApiError:
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
     code, message, details = _error_parts(body)
     context: dict[str, Any] = {
         "status_code": status,

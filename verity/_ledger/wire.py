@@ -212,34 +212,44 @@ _MESSAGES = {
 }
 
 
-def answer_decision(request: Request, decision: Decision, key: str, now: int) -> Answer:
-    """The answer to an effect call, also to one that the table refused."""
+def answer_decision(call: Call, decision: Decision, now: int) -> Answer:
+    """The answer to an effect call, also to one that the table refused.
+
+    Every answer names the effect that it is about: a client takes none that is about another one.
+    """
     effect, reply = decision.effect, decision.reply
     if reply.refused or effect is None:
-        return answer_problem(_refusal(reply.word, effect, key, now), request.request_id)
-    operation = request.operation
+        return answer_problem(_refusal(reply.word, effect, call, now), call.request.request_id)
+    operation = call.request.operation
     if operation == "lease_effect":
         if reply.word == "granted":
             return answer_grant(
-                key, effect.id, effect.fence, effect.lease_token or "", effect.lease_expires_at, effect.prior_state
+                call, effect.id, effect.fence, effect.lease_token or "", effect.lease_expires_at, effect.prior_state
             )
         return _answer_with_outcome(effect, reply.word)
     if operation in ("commit_effect", "fail_effect"):
-        return answer_settled(reply.word, effect.id, effect.fence, effect.source or "")
-    fields: dict[str, Any] = {"status": reply.word, "effectId": effect.effect_id, "fenceToken": effect.fence}
+        return answer_settled(call, reply.word, effect.id, effect.fence, effect.source or "")
+    fields: dict[str, Any] = {
+        "status": reply.word,
+        "effectId": effect.effect_id,
+        "namespace": call.namespace,
+        "effectKey": call.key,
+        "fenceToken": effect.fence,
+    }
     if operation == "renew_effect":
         fields["leaseExpiresAt"] = format_time(effect.lease_expires_at)
     return Answer(200, dump_fields(fields), outcome=(reply.word, effect.source or ""))
 
 
 def answer_grant(
-    key: str, effect_id: int, fence: int, lease_token: str, lease_expires_at: int, prior_state: str
+    call: Call, effect_id: int, fence: int, lease_token: str, lease_expires_at: int, prior_state: str
 ) -> Answer:
     """The answer to a lease request that was granted."""
     fields = {
         "status": "granted",
         "effectId": format_effect_id(effect_id),
-        "effectKey": key,
+        "namespace": call.namespace,
+        "effectKey": call.key,
         "fenceToken": fence,
         "leaseToken": lease_token,
         "leaseExpiresAt": format_time(lease_expires_at),
@@ -248,11 +258,13 @@ def answer_grant(
     return Answer(200, dump_fields(fields), outcome=("granted", prior_state))
 
 
-def answer_settled(word: str, effect_id: int, fence: int, source: str) -> Answer:
+def answer_settled(call: Call, word: str, effect_id: int, fence: int, source: str) -> Answer:
     """The answer to a commit or a fail that holds."""
     fields = {
         "status": word,
         "effectId": format_effect_id(effect_id),
+        "namespace": call.namespace,
+        "effectKey": call.key,
         "fenceToken": fence,
         "message": _MESSAGES[word],
     }
@@ -264,6 +276,7 @@ def _answer_with_outcome(effect: Effect, word: str) -> Answer:
     fields: dict[str, Any] = {
         "status": word,
         "effectId": effect.effect_id,
+        "namespace": effect.namespace,
         "effectKey": effect.key,
         "fenceToken": effect.fence,
         "leaseToken": None,
@@ -275,16 +288,19 @@ def _answer_with_outcome(effect: Effect, word: str) -> Answer:
     return Answer(200, dump_fields(fields), outcome=(word, effect.source or ""))
 
 
-def _refusal(code: str, effect: Effect | None, key: str, now: int) -> Refused:
-    name = f"effect {key!r}"
+def _refusal(code: str, effect: Effect | None, call: Call, now: int) -> Refused:
+    name = f"effect {call.key!r}"
+    asked: dict[str, Any] = {"namespace": call.namespace, "effectKey": call.key}
+    if (fence := getattr(call.command, "fence", None)) is not None:
+        asked["fenceToken"] = fence
     if code == "effect_not_found" or effect is None:
-        return Refused(404, "effect_not_found", f"There is no {name} in this namespace.")
+        return Refused(404, "effect_not_found", f"There is no {name} in this namespace.", details=asked)
     if code == "lease_conflict":
         return Refused(
             409,
             code,
             f"The lease on {name} is live; try again when it is released or has run out.",
-            details={"leaseExpiresAt": format_time(effect.lease_expires_at)},
+            details={**asked, "leaseExpiresAt": format_time(effect.lease_expires_at)},
             # Holders are usually done long before their lease runs out, so waiters are asked to come back soon.
             retry_after_s=1,
         )
@@ -293,14 +309,14 @@ def _refusal(code: str, effect: Effect | None, key: str, now: int) -> Refused:
             410,
             code,
             f"The {name} is {effect.status}, and what it came to was purged; it is never granted again.",
-            details={"status": effect.status, "purgedAt": format_time(effect.purged_at or now)},
+            details={**asked, "status": effect.status, "purgedAt": format_time(effect.purged_at or now)},
         )
     messages = {
         "stale_fence": f"This lease on {name} is not the current one: it was granted again, reset or resolved since.",
         "effect_finished": f"The {name} is {effect.status} already, which this call cannot change.",
         "not_failed": f"The {name} has not failed; it is {effect.state(now).value}.",
     }
-    return Refused(409, code, messages[code])
+    return Refused(409, code, messages[code], details=asked)
 
 
 def answer_problem(refused: Refused, request_id: str) -> Answer:

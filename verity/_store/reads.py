@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 from verity._core.filters import parse_time
@@ -89,7 +90,8 @@ def get_effect_by_id(view: View, query: Mapping[str, str], now: int) -> Reading:
     where.add("id = ?", parse_effect_id(query.get("effectId", "")))
     rows = yield view.effects(COLUMNS, where)
     if not rows:
-        raise Refused(404, "effect_not_found", "There is no effect with this id.")
+        details = {"effectId": query.get("effectId", "")}
+        raise Refused(404, "effect_not_found", "There is no effect with this id.", details=details)
     return Answer(200, dump_fields(effect_fields(Effect._make(rows[0]), now)))
 
 
@@ -101,7 +103,8 @@ def list_effect_events(view: View, query: Mapping[str, str], _now: int) -> Readi
     rows = yield view.events(effect, after, limit + 1)
     events = read_events(rows)
     items = [event_fields(sequence, event) for sequence, event in events[:limit]]
-    return _page(items, events[limit - 1][0] if len(events) > limit else None)
+    about = {"namespace": effect.namespace, "effectKey": effect.key}
+    return _page(items, events[limit - 1][0] if len(events) > limit else None, about)
 
 
 def read_events(rows: Rows) -> list[tuple[int, Event]]:
@@ -187,7 +190,8 @@ def _find(view: View, query: Mapping[str, str]) -> Generator[Query, Rows, Effect
     key = query.get("effectKey", "")
     rows = yield view.effect(key)
     if not rows:
-        raise Refused(404, "effect_not_found", f"There is no effect {key!r} in this namespace.")
+        message = f"There is no effect {key!r} in this namespace."
+        raise Refused(404, "effect_not_found", message, details={"effectKey": key})
     return Effect._make(rows[0])
 
 
@@ -200,8 +204,8 @@ def _add_status(where: Where, status: str, now: int) -> None:
         where.add("status = ?", status)
 
 
-def _page(items: list[Any], next_cursor: int | None) -> Answer:
-    fields: dict[str, Any] = {"items": items}
+def _page(items: list[Any], next_cursor: int | None, about: Mapping[str, str] = MappingProxyType({})) -> Answer:
+    fields: dict[str, Any] = {**about, "items": items}
     if next_cursor is not None:
         fields["nextCursor"] = str(next_cursor)
     return Answer(200, dump_fields(fields))

@@ -315,7 +315,7 @@ class SqliteStore(SqliteReads):
             first = after.event_count - len(decision.events) + 1
             for sequence, event in enumerate(decision.events, first):
                 connection.execute(_INSERT_EVENT, _event_row(after.id, sequence, event))
-        return answer_decision(request, decision, call.key, now)
+        return answer_decision(call, decision, now)
 
 
 def _new_id(connection: apsw.Connection, now: int) -> int:

@@ -27,6 +27,7 @@ from verity._concurrency import SyncFunction
 from verity._core import filters, payload
 from verity._core.backoff import SEND_ATTEMPTS
 from verity._core.keys import check_effect_key, check_label, check_stored_namespace
+from verity._core.replies import NOTHING_IN_PARTICULAR, Asked
 from verity._sync.ledger import SyncLedger
 from verity._sync.pages import SyncPages
 from verity.errors import VerityConfigError, VerityValidationError
@@ -117,7 +118,7 @@ class SyncEffects:
             VerityApiError: `effect_not_found`.
         """
         key, send = self._about(get_effect.sync_response, effect_key, namespace)
-        return self._ledger.call(EffectRecord, "get", key, send)
+        return self._ledger.call(EffectRecord, "get", self._asked(key, namespace), send)
 
     def get_by_id(self, effect_id: str) -> EffectRecord:
         """One effect by the ledger's id of it, in whatever namespace it is.
@@ -128,14 +129,14 @@ class SyncEffects:
         self._check_open()
         checked = filters.check_effect_id(effect_id)
         send = partial(get_effect_by_id.sync_response, checked, client=self._ledger.api)
-        return self._ledger.call(EffectRecord, "get_by_id", None, send)
+        return self._ledger.call(EffectRecord, "get_by_id", {"effectId": checked}, send)
 
     def events(
         self, effect_key: str, *, namespace: str | None = None, cursor: str | None = None, page_size: int = PAGE_SIZE
     ) -> SyncPages[EffectEvent]:
         """An effect's audit trail, oldest first. A purged effect's is gone."""
         key, send = self._about(list_effect_events.sync_response, effect_key, namespace)
-        return self._pages("events", EffectEvent, send, cursor, page_size, key)
+        return self._pages("events", EffectEvent, send, cursor, page_size, self._asked(key, namespace))
 
     def reset(
         self,
@@ -164,7 +165,8 @@ class SyncEffects:
         fields = filters.read_reset(effect_key, mode, force, reason)
         send = self._change(reset_effect.sync_response, namespace, ResetRequest.from_dict(fields))
         attempts = 1 if force else SEND_ATTEMPTS
-        return self._ledger.call(ResetResponse, "reset", fields["effectKey"], send, attempts)
+        asked = self._asked(fields["effectKey"], namespace)
+        return self._ledger.call(ResetResponse, "reset", asked, send, attempts)
 
     def resolve(
         self, effect_key: str, result: Any, *, namespace: str | None = None, reason: str | None = None
@@ -187,7 +189,7 @@ class SyncEffects:
         fields = {"effectKey": check_effect_key(effect_key), "result": payload.round_trip(result, "result")}
         body = ResolveRequest.from_dict(filters.without_none({"reason": filters.check_reason(reason)}) | fields)
         send = self._change(resolve_effect.sync_response, namespace, body)
-        return self._ledger.call(ResolveResponse, "resolve", fields["effectKey"], send)
+        return self._ledger.call(ResolveResponse, "resolve", self._asked(fields["effectKey"], namespace), send)
 
     def namespaces(self, *, cursor: str | None = None, page_size: int = PAGE_SIZE) -> SyncPages[EffectGroup]:
         """The namespaces that have effects, by name."""
@@ -243,7 +245,7 @@ class SyncEffects:
         where = self._where(namespace, all_namespaces=all_namespaces, default=self._namespace)
         where |= filters.without_none({"since": filters.read_time("since", since)})
         send = partial(get_stats.sync_response, client=self._ledger.api, **where)
-        return self._ledger.call(LedgerStats, "stats", None, send)
+        return self._ledger.call(LedgerStats, "stats", NOTHING_IN_PARTICULAR, send)
 
     def _where(
         self, namespace: str | None, *, all_namespaces: bool = False, default: str | None = None
@@ -269,6 +271,9 @@ class SyncEffects:
         self._check_open()
         return partial(send, self._one_namespace(namespace), client=self._ledger.api, body=body)
 
+    def _asked(self, effect_key: str, namespace: str | None) -> Asked:
+        return {"namespace": self._one_namespace(namespace), "effectKey": effect_key}
+
     def _one_namespace(self, namespace: str | None) -> str:
         if namespace is not None:
             return check_stored_namespace(namespace)
@@ -285,7 +290,7 @@ class SyncEffects:
         send: SyncFunction[httpx.Response],
         cursor: str | None,
         page_size: int,
-        effect_key: str | None = None,
+        asked: Asked = NOTHING_IN_PARTICULAR,
     ) -> SyncPages[T]:
         self._check_open()
         limit = filters.check_page_size(page_size)
@@ -293,7 +298,7 @@ class SyncEffects:
         def fetch(cursor: str | None) -> Page[T]:
             self._check_open()
             at = filters.without_none({"cursor": cursor, "limit": limit})
-            reply = self._ledger.call(Record, operation, effect_key, lambda: send(**at))
+            reply = self._ledger.call(Record, operation, asked, lambda: send(**at))
             items = tuple(kind(item, reply.request_id) for item in reply["items"])
             return Page(items, reply.get("nextCursor") or None, reply.request_id)
 

@@ -16,7 +16,8 @@ from verity_api.types import UNSET
 
 from verity._concurrency import SyncRuntime, SyncThunk
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
-from verity._core.replies import is_transient, read_reply, read_request_id, why_no_answer
+from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
+from verity._sync.pool import spoil
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
 from verity.values import CommitResponse, FailResponse, LeaseResponse, Record, RenewResponse, ReportObserveResponse
 
@@ -67,7 +68,7 @@ class SyncLedger:
         return self.call(
             LeaseResponse,
             "lease",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: lease_effect.sync_response(
                 namespace, client=api, body=request, idempotency_key=idempotency_key, prefer=prefer
             ),
@@ -79,7 +80,7 @@ class SyncLedger:
         return self.call(
             CommitResponse,
             "commit",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: commit_effect.sync_response(namespace, client=self.api, body=request),
         )
 
@@ -89,7 +90,7 @@ class SyncLedger:
         return self.call(
             FailResponse,
             "fail",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: fail_effect.sync_response(namespace, client=self.api, body=request),
         )
 
@@ -102,7 +103,7 @@ class SyncLedger:
         return self.call(
             RenewResponse,
             "renew",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: renew_effect.sync_response(namespace, client=api, body=request),
             attempts,
         )
@@ -116,7 +117,7 @@ class SyncLedger:
         return self.call(
             ReportObserveResponse,
             "report-observe",
-            body["effectKey"],
+            _asked(namespace, body),
             lambda: report_observe.sync_response(namespace, client=api, body=request),
             attempts,
         )
@@ -125,13 +126,11 @@ class SyncLedger:
         """Close what this ledger opened."""
         self._sender.close()
 
-    def call(
-        self, kind: type[R], operation: str, effect_key: str | None, send: Send, attempts: int = SEND_ATTEMPTS
-    ) -> R:
-        """Send until the answer is definite, at most `attempts` times."""
+    def call(self, kind: type[R], operation: str, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
+        """Send until the answer is definite, at most `attempts` times; one that is not about what was asked is none."""
         for attempt in range(1, attempts + 1):
             try:
-                return self._send(kind, operation, effect_key, send)
+                return self._send(kind, operation, asked, send)
             except VerityError as error:
                 if attempt == attempts or not is_transient(error):
                     raise
@@ -140,7 +139,8 @@ class SyncLedger:
             self._runtime.sleep(delay_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _send(self, kind: type[R], operation: str, effect_key: str | None, send: Send) -> R:
+    def _send(self, kind: type[R], operation: str, asked: Asked, send: Send) -> R:
+        effect_key: str | None = asked.get("effectKey")
         try:
             response = send()
         except VerityError:
@@ -154,11 +154,20 @@ class SyncLedger:
                 "whether the ledger carried it out is unknown.",
                 effect_key=effect_key,
             ) from error
-        fields = read_reply(operation, response.status_code, response.headers, response.content, effect_key)
+        try:
+            fields = read_reply(operation, response.status_code, response.headers, response.content, asked)
+        except VerityConnectionError:  # the answer to another request: the next one would come one too late, too
+            spoil(response)
+            raise
         return kind(fields, read_request_id(response.headers))
 
     def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
         return self.api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)
+
+
+def _asked(namespace: str, body: Wire) -> Asked:
+    asked = {"namespace": namespace, "effectKey": body["effectKey"]}
+    return {**asked, "fenceToken": body["fenceToken"]} if "fenceToken" in body else asked
 
 
 def _api_over(sender: Any, base_url: str) -> AuthenticatedClient:

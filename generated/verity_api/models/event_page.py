@@ -21,10 +21,14 @@ class EventPage:
     """
     Attributes:
         items (list[Event]):
+        namespace (str | Unset):
+        effect_key (str | Unset):
         next_cursor (str | Unset): Absent on the last page.
     """
 
     items: list[Event]
+    namespace: str | Unset = UNSET
+    effect_key: str | Unset = UNSET
     next_cursor: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
@@ -33,6 +37,10 @@ class EventPage:
         for items_item_data in self.items:
             items_item = items_item_data.to_dict()
             items.append(items_item)
+
+        namespace = self.namespace
+
+        effect_key = self.effect_key
 
         next_cursor = self.next_cursor
 
@@ -43,6 +51,10 @@ class EventPage:
                 "items": items,
             }
         )
+        if namespace is not UNSET:
+            field_dict["namespace"] = namespace
+        if effect_key is not UNSET:
+            field_dict["effectKey"] = effect_key
         if next_cursor is not UNSET:
             field_dict["nextCursor"] = next_cursor
 
@@ -60,10 +72,16 @@ class EventPage:
 
             items.append(items_item)
 
+        namespace = d.pop("namespace", UNSET)
+
+        effect_key = d.pop("effectKey", UNSET)
+
         next_cursor = d.pop("nextCursor", UNSET)
 
         event_page = cls(
             items=items,
+            namespace=namespace,
+            effect_key=effect_key,
             next_cursor=next_cursor,
         )
 

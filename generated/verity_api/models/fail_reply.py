@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
+from ..types import UNSET, Unset
+
 T = TypeVar("T", bound="FailReply")
 
 
@@ -18,12 +20,16 @@ class FailReply:
         effect_id (str):
         fence_token (int):
         message (str):
+        namespace (str | Unset):
+        effect_key (str | Unset):
     """
 
     status: str
     effect_id: str
     fence_token: int
     message: str
+    namespace: str | Unset = UNSET
+    effect_key: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -35,6 +41,10 @@ class FailReply:
 
         message = self.message
 
+        namespace = self.namespace
+
+        effect_key = self.effect_key
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -45,6 +55,10 @@ class FailReply:
                 "message": message,
             }
         )
+        if namespace is not UNSET:
+            field_dict["namespace"] = namespace
+        if effect_key is not UNSET:
+            field_dict["effectKey"] = effect_key
 
         return field_dict
 
@@ -59,11 +73,17 @@ class FailReply:
 
         message = d.pop("message")
 
+        namespace = d.pop("namespace", UNSET)
+
+        effect_key = d.pop("effectKey", UNSET)
+
         fail_reply = cls(
             status=status,
             effect_id=effect_id,
             fence_token=fence_token,
             message=message,
+            namespace=namespace,
+            effect_key=effect_key,
         )
 
         fail_reply.additional_properties = d

@@ -23,6 +23,7 @@ class LeaseReply:
             effect_key (str):
             fence_token (int):
             lease_token (None | str):
+            namespace (str | Unset):
             lease_expires_at (str | Unset):
             prior_state (str | Unset): Now `none`, `expired` (a predecessor may have acted) or `reset`.
             cached_result (Any | Unset):
@@ -34,6 +35,7 @@ class LeaseReply:
     effect_key: str
     fence_token: int
     lease_token: None | str
+    namespace: str | Unset = UNSET
     lease_expires_at: str | Unset = UNSET
     prior_state: str | Unset = UNSET
     cached_result: Any | Unset = UNSET
@@ -51,6 +53,8 @@ class LeaseReply:
 
         lease_token: None | str
         lease_token = self.lease_token
+
+        namespace = self.namespace
 
         lease_expires_at = self.lease_expires_at
 
@@ -71,6 +75,8 @@ class LeaseReply:
                 "leaseToken": lease_token,
             }
         )
+        if namespace is not UNSET:
+            field_dict["namespace"] = namespace
         if lease_expires_at is not UNSET:
             field_dict["leaseExpiresAt"] = lease_expires_at
         if prior_state is not UNSET:
@@ -100,6 +106,8 @@ class LeaseReply:
 
         lease_token = _parse_lease_token(d.pop("leaseToken"))
 
+        namespace = d.pop("namespace", UNSET)
+
         lease_expires_at = d.pop("leaseExpiresAt", UNSET)
 
         prior_state = d.pop("priorState", UNSET)
@@ -114,6 +122,7 @@ class LeaseReply:
             effect_key=effect_key,
             fence_token=fence_token,
             lease_token=lease_token,
+            namespace=namespace,
             lease_expires_at=lease_expires_at,
             prior_state=prior_state,
             cached_result=cached_result,

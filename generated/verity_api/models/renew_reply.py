@@ -19,12 +19,16 @@ class RenewReply:
         status (str): Now `renewed`.
         lease_expires_at (str):
         effect_id (str | Unset):
+        namespace (str | Unset):
+        effect_key (str | Unset):
         fence_token (int | Unset):
     """
 
     status: str
     lease_expires_at: str
     effect_id: str | Unset = UNSET
+    namespace: str | Unset = UNSET
+    effect_key: str | Unset = UNSET
     fence_token: int | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
@@ -34,6 +38,10 @@ class RenewReply:
         lease_expires_at = self.lease_expires_at
 
         effect_id = self.effect_id
+
+        namespace = self.namespace
+
+        effect_key = self.effect_key
 
         fence_token = self.fence_token
 
@@ -47,6 +55,10 @@ class RenewReply:
         )
         if effect_id is not UNSET:
             field_dict["effectId"] = effect_id
+        if namespace is not UNSET:
+            field_dict["namespace"] = namespace
+        if effect_key is not UNSET:
+            field_dict["effectKey"] = effect_key
         if fence_token is not UNSET:
             field_dict["fenceToken"] = fence_token
 
@@ -61,12 +73,18 @@ class RenewReply:
 
         effect_id = d.pop("effectId", UNSET)
 
+        namespace = d.pop("namespace", UNSET)
+
+        effect_key = d.pop("effectKey", UNSET)
+
         fence_token = d.pop("fenceToken", UNSET)
 
         renew_reply = cls(
             status=status,
             lease_expires_at=lease_expires_at,
             effect_id=effect_id,
+            namespace=namespace,
+            effect_key=effect_key,
             fence_token=fence_token,
         )
 

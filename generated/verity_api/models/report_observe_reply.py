@@ -18,11 +18,15 @@ class ReportObserveReply:
     Attributes:
         status (str): Now `reported`.
         effect_id (str | Unset):
+        namespace (str | Unset):
+        effect_key (str | Unset):
         fence_token (int | Unset):
     """
 
     status: str
     effect_id: str | Unset = UNSET
+    namespace: str | Unset = UNSET
+    effect_key: str | Unset = UNSET
     fence_token: int | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
@@ -30,6 +34,10 @@ class ReportObserveReply:
         status = self.status
 
         effect_id = self.effect_id
+
+        namespace = self.namespace
+
+        effect_key = self.effect_key
 
         fence_token = self.fence_token
 
@@ -42,6 +50,10 @@ class ReportObserveReply:
         )
         if effect_id is not UNSET:
             field_dict["effectId"] = effect_id
+        if namespace is not UNSET:
+            field_dict["namespace"] = namespace
+        if effect_key is not UNSET:
+            field_dict["effectKey"] = effect_key
         if fence_token is not UNSET:
             field_dict["fenceToken"] = fence_token
 
@@ -54,11 +66,17 @@ class ReportObserveReply:
 
         effect_id = d.pop("effectId", UNSET)
 
+        namespace = d.pop("namespace", UNSET)
+
+        effect_key = d.pop("effectKey", UNSET)
+
         fence_token = d.pop("fenceToken", UNSET)
 
         report_observe_reply = cls(
             status=status,
             effect_id=effect_id,
+            namespace=namespace,
+            effect_key=effect_key,
             fence_token=fence_token,
         )
 

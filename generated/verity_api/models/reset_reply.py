@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
+from ..types import UNSET, Unset
+
 T = TypeVar("T", bound="ResetReply")
 
 
@@ -17,11 +19,15 @@ class ResetReply:
         status (str): Now `reset` or `already_reset`.
         effect_id (str):
         fence_token (int):
+        namespace (str | Unset):
+        effect_key (str | Unset):
     """
 
     status: str
     effect_id: str
     fence_token: int
+    namespace: str | Unset = UNSET
+    effect_key: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -30,6 +36,10 @@ class ResetReply:
         effect_id = self.effect_id
 
         fence_token = self.fence_token
+
+        namespace = self.namespace
+
+        effect_key = self.effect_key
 
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
@@ -40,6 +50,10 @@ class ResetReply:
                 "fenceToken": fence_token,
             }
         )
+        if namespace is not UNSET:
+            field_dict["namespace"] = namespace
+        if effect_key is not UNSET:
+            field_dict["effectKey"] = effect_key
 
         return field_dict
 
@@ -52,10 +66,16 @@ class ResetReply:
 
         fence_token = d.pop("fenceToken")
 
+        namespace = d.pop("namespace", UNSET)
+
+        effect_key = d.pop("effectKey", UNSET)
+
         reset_reply = cls(
             status=status,
             effect_id=effect_id,
             fence_token=fence_token,
+            namespace=namespace,
+            effect_key=effect_key,
         )
 
         reset_reply.additional_properties = d

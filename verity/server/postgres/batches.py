@@ -132,7 +132,7 @@ class Work:
     def settle_as(self, decision: Decision, now: int) -> None:
         """Answer with what the table says."""
         if self.waits:
-            self.answer.set_result(answer_decision(self.call.request, decision, self.call.key, now))
+            self.answer.set_result(answer_decision(self.call, decision, now))
 
 
 def command_of(work: Work) -> Any:
@@ -179,7 +179,7 @@ async def grant(session: Session, sql: Statements, batch: Sequence[Work]) -> Lef
             others.append(work)
         else:
             expires_at = now + command_of(work).lease_duration_ms
-            work.settle(answer_grant(work.call.key, work.new_id, 1, work.new_token, expires_at, "none"))
+            work.settle(answer_grant(work.call, work.new_id, 1, work.new_token, expires_at, "none"))
     return Left(others)
 
 
@@ -214,7 +214,7 @@ async def commit(session: Session, sql: Statements, batch: Sequence[Work]) -> Le
             others.append(work)
         else:
             command = command_of(work)
-            work.settle(answer_settled("accepted", effect_id, command.fence, command.source))
+            work.settle(answer_settled(work.call, "accepted", effect_id, command.fence, command.source))
     return Left(others)
 
 

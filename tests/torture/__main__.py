@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.postgres import PostgresServer
+from tests.torture.history import ALL_PHASES
 from tests.torture.torture import Torture, draw_blows
 from tests.torture.verdict import Verdict
 
@@ -64,10 +65,6 @@ def print_report(torture: Torture, verdict: Verdict, wall_s: float) -> None:
     table.add_section()
     for blow, count in sorted(torture.struck.items()):
         table.add_row(blow, f"{count:,}")
-    for (blow, phase), count in sorted(verdict.cells.items()):
-        table.add_row(f"calls that were {phase} when it came to: {blow}", f"{count:,}")
-    for line in verdict.unmet:
-        table.add_row(line, "!")
     table.add_section()
     for error, count in sorted(torture.errors.items()):
         table.add_row(f"{error}, and asked again", f"{count:,}")
@@ -75,6 +72,12 @@ def print_report(torture: Torture, verdict: Verdict, wall_s: float) -> None:
     table.add_row("seconds", f"{wall_s:,.0f}")
     table.add_row("problems", f"{len(verdict.problems):,}")
     _console.print(table)
+    met = Table("calls that it met", *ALL_PHASES)
+    for blow in sorted(torture.struck):
+        met.add_row(blow, *(f"{verdict.cells[blow, phase]:,}" for phase in ALL_PHASES))
+    _console.print(met)
+    for line in verdict.unmet:
+        _console.print(line)
     for problem in verdict.problems[:_SHOWN_PROBLEMS]:
         _console.print(problem, markup=False)
 

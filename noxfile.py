@@ -91,6 +91,12 @@ def failover(session: nox.Session) -> None:
 
 
 @nox.session(python=HERE)
+def every_await(session: nox.Session) -> None:
+    """A cancellation, the end of the event loop and a refused thread at every step of the async client. Minutes."""
+    _run(session, "tests.every_await", requirements="requirements-test.txt")
+
+
+@nox.session(python=HERE)
 def benchmark(session: nox.Session) -> None:
     """What protect() costs, next to raw httpx."""
     session.install("-q", ".[server]")

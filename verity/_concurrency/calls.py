@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -188,7 +189,7 @@ class AsyncCancellation:
         job.withdraw()
         self.has_begun = job.has_begun
         if job.has_begun:
-            self._exit_once(job, threads)
+            self._let_go(job, threads)
         else:
             self.release()
             if refused is not None:
@@ -218,8 +219,14 @@ class AsyncCancellation:
                 self._pending = self._pending or interrupt
                 on_cancel()
 
-    def _exit_once(self, job: Job, threads: LoopThreads) -> None:
-        """An event loop that ends, as it was told to or otherwise, is not told again: it would stop half-way."""
+    def _let_go(self, job: Job, threads: LoopThreads) -> None:
+        """Pass the cancellation on where it is what ended the function, or more than what did.
+
+        What it called in the event loop was cancelled, too: an unknown outcome. And an event loop that ends, as it was
+        told to or otherwise, is not told to exit again: it would stop half-way.
+        """
+        if isinstance(job.error, CancelledError):
+            self.release()
         if not isinstance(job.error, (SystemExit, KeyboardInterrupt)):
             return
         if self._pending is not None and (self._loop_ends or threads.is_told_to_exit):

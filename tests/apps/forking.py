@@ -1,11 +1,14 @@
 """A program that uses a client, forks, and uses it on: `python -m tests.apps.forking SCENARIO`.
 
+With FORK=C it forks as code in C does, such as uWSGI: no at-fork hook of Python's runs.
+
 It appends what happens to the file RECORDS, as lines of JSON, for the test to judge. SIGALRM ends what hangs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import multiprocessing
@@ -23,9 +26,11 @@ from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient, Ve
 CHILDREN = 8
 EFFECTS = 25
 SHARED_EFFECTS = 5
+MANY_CHILDREN = 64
 BUSY_THREADS = 4
 BUSY_CHILDREN = 24
 _HANGS_AFTER_S = 100
+_fork: Callable[[], int] = ctypes.PyDLL(None).fork if os.environ.get("FORK") == "C" else os.fork
 _RETRY = ConflictRetryConfig(max_attempts=10_000, initial_delay_s=0.01, max_delay_s=0.05)
 
 
@@ -84,16 +89,18 @@ def work(client: SyncVerityClient, name: str) -> None:
         sockets=sockets(),
         run_ids=[client.workflow("forks").case(name).run().run_id for _ in range(3)],
         timer_fired=fired.wait(_HANGS_AFTER_S),
-        timer_threads=sum(thread.name == "verity-timers" for thread in threading.enumerate()),
+        timer_threads=client._runtime._threads,
     )
 
 
 def in_child(run: Callable[[], None]) -> int:
     """Fork; the child ends as any program does, with all that the interpreter checks then. Gives its pid."""
-    pid = os.fork()
+    pid = _fork()
     if pid == 0:
         signal.alarm(_HANGS_AFTER_S)
         run()
+        if threading.active_count() > 1 and _fork is not os.fork:
+            os._exit(0)  # without its hooks, Python would wait for the parent's threads
         sys.exit()
     return pid
 
@@ -121,6 +128,34 @@ def raw() -> None:
         work(client, "parent")
         wait_for(pids)
         protect(client, "after")
+
+
+def many() -> None:
+    """A pre-forking server: both clients are used before it, and by all of its workers at the same time."""
+    client, async_client = make_client(), VerityClient(namespace="forks", conflict_retry=_RETRY)
+
+    async def protect_too(key: str) -> None:
+        record("result", key=key, result=await async_client.protect(key, act=acting_on(key)))
+
+    start, gate = os.pipe()
+    protect(client, "before")
+    asyncio.run(protect_too("before, too"))
+
+    def child(name: str) -> None:
+        os.close(gate)
+        os.read(start, 1)
+        protect(client, name)
+        asyncio.run(protect_too(f"{name}, too"))
+        protect(client, "of all")
+        record("process", sockets=sockets())
+        client.close()
+
+    pids = [in_child(lambda number=number: child(f"child {number}")) for number in range(MANY_CHILDREN)]  # type: ignore[misc]
+    os.close(gate)
+    wait_for(pids)
+    protect(client, "of all")
+    record("process", sockets=sockets())
+    client.close()
 
 
 def with_multiprocessing() -> None:
@@ -286,7 +321,7 @@ def while_acting() -> None:
                 client.protect("slow", act=acting_on("slow"), on_conflict="throw")
             except LeaseConflictError:
                 record("conflict")
-            record("process", timer_threads=sum(each.name == "verity-timers" for each in threading.enumerate()))
+            record("process", timer_threads=client._runtime._threads)
 
         wait_for([in_child(child)])
         forked.set()
@@ -325,7 +360,7 @@ def async_client() -> None:
 
     async def fork_in_a_loop() -> int:
         await protect_all(["in the second loop"])
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             signal.alarm(_HANGS_AFTER_S)
             asyncio.run(in_a_loop("a loop's child"))
@@ -342,6 +377,7 @@ SCENARIOS = {
     each.__name__: each
     for each in (
         raw,
+        many,
         with_multiprocessing,
         while_busy,
         while_opening,

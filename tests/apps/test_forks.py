@@ -23,6 +23,12 @@ ROOT = Path(__file__).parents[2]
 FORK_WARNING = "ignore:This process:DeprecationWarning"
 
 
+@pytest.fixture(params=["hooks", "C"])
+def fork(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the program forks: as Python does, or as code in C that runs no hooks (uWSGI's)."""
+    monkeypatch.setenv("FORK", request.param)
+
+
 class Ledger:
     """Where the program's ledger is; the relay before it, if it is served."""
 
@@ -79,8 +85,11 @@ def run(scenario: str, records: Path, environment: dict[str, str]) -> Records:
     return Records([json.loads(line) for line in records.read_text().splitlines()])
 
 
-@pytest.mark.parametrize("scenario", ["raw", "with_multiprocessing"])
-def test_parent_and_children_at_once(scenario: str, ledger: Ledger, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scenario", "fork"), [("raw", "hooks"), ("raw", "C"), ("with_multiprocessing", "hooks")])
+def test_parent_and_children_at_once(
+    scenario: str, fork: str, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORK", fork)
     records = run(scenario, tmp_path / "records", ledger.environment)
     processes = forking.CHILDREN + 1
     assert records.calls() == processes * (forking.EFFECTS + forking.SHARED_EFFECTS) + 2
@@ -90,6 +99,14 @@ def test_parent_and_children_at_once(scenario: str, ledger: Ledger, tmp_path: Pa
     assert [(each["timer_fired"], each["timer_threads"]) for each in records.of("process")] == [(True, 1)] * processes
     if ledger.relay is not None:  # repeated while another holder is at it, but never used for two calls
         assert len(set(ledger.relay.idempotency_keys())) == records.calls()
+
+
+def test_a_server_of_many_workers(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORK", "C")
+    records = run("many", tmp_path / "records", ledger.environment)
+    assert len({each["pid"] for each in records.of("act")}) == forking.MANY_CHILDREN + 1
+    assert records.calls() == 2 + 3 * forking.MANY_CHILDREN + 1
+    records.check_no_socket_is_shared(forking.MANY_CHILDREN + 1, some=ledger.relay is not None)
 
 
 def test_forks_while_other_threads_are_busy(ledger: Ledger, tmp_path: Path) -> None:
@@ -110,6 +127,7 @@ def test_forks_while_other_threads_read(tmp_path: Path) -> None:
     assert [each["files"] for each in records.of("process")] == [[]] * forking.BUSY_CHILDREN
 
 
+@pytest.mark.usefixtures("fork")
 def test_a_fork_while_another_thread_waits_for_the_ledger(tmp_path: Path) -> None:
     with ServedLedger() as served, Relay(served.base_url) as relay:
         relay.hold = 2
@@ -119,6 +137,7 @@ def test_a_fork_while_another_thread_waits_for_the_ledger(tmp_path: Path) -> Non
     records.check_no_socket_is_shared(2, some=True)
 
 
+@pytest.mark.usefixtures("fork")
 def test_a_fork_while_another_thread_acts(ledger: Ledger, tmp_path: Path) -> None:
     records = run("while_acting", tmp_path / "records", ledger.environment)
     assert [each["result"] for each in records.of("result")] == ["done by the parent"] * 2
@@ -128,6 +147,7 @@ def test_a_fork_while_another_thread_acts(ledger: Ledger, tmp_path: Path) -> Non
     assert child["timer_threads"] == 0  # the parent's lease is not the child's to renew
 
 
+@pytest.mark.usefixtures("fork")
 def test_a_ledger_in_memory_stays_with_the_parent(tmp_path: Path) -> None:
     records = run("in_memory", tmp_path / "records", {})
     (error,) = records.of("error")
@@ -136,6 +156,7 @@ def test_a_ledger_in_memory_stays_with_the_parent(tmp_path: Path) -> None:
     assert "fork" in error["message"]
 
 
+@pytest.mark.usefixtures("fork")
 def test_the_async_client(ledger: Ledger, tmp_path: Path) -> None:
     records = run("async_client", tmp_path / "records", ledger.environment)
     processes = forking.CHILDREN + 2

@@ -18,6 +18,8 @@ from verity import SyncVerityClient, VerityConfigError
 from verity._store.group import ThreadGroupCommit
 from verity._store.sqlite import SqliteStore
 
+ROOT = Path(__file__).parents[2]
+
 CONTEND = """
 import sys
 from verity import SyncVerityClient, LeaseConflictError
@@ -209,6 +211,54 @@ sys.exit(any(statuses))
 
 def test_a_fork_while_other_threads_commit(tmp_path: Path) -> None:
     assert _in_child(FORK_WHILE_BUSY.format(url=f"sqlite:///{tmp_path}/v.db")) == 0
+
+
+FORK_IN_C = """
+import ctypes, os, sys, threading
+from verity import SyncVerityClient, VerityConfigError
+from verity._store.registry import open_ledger
+from tests.ledger.calls import Caller
+url, busy = sys.argv[1:]
+begun, forked = threading.Event(), threading.Event()
+def clock():
+    begun.set()
+    forked.wait()
+    return 1_000_000
+store = open_ledger(url, clock=clock).store
+call = Caller(store)
+if busy == "busy":
+    thread = threading.Thread(target=call.commit, args=("of the parent",))
+    thread.start()
+    begun.wait()
+else:
+    forked.set()
+    call.commit("of the parent")
+pid = ctypes.PyDLL(None).fork()
+if pid == 0:
+    forked.set()
+    try:
+        answer = call.ask("lease_effect", {"effectKey": "of the child"})
+    except VerityConfigError as error:
+        os._exit(3 if "at-fork hooks" in str(error) else 4)
+    locks = [line.split()[1:5] for line in open("/proc/locks")]
+    held = [kind for kind, _, _, owner in locks if owner == str(os.getpid())]
+    os._exit(5 if answer.status == 200 and len(held) >= 2 else 6)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+forked.set()
+if busy == "busy":
+    thread.join()
+call.commit("after")
+store.close()
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(("busy", "status"), [("idle", 5), ("busy", 3)])
+def test_a_fork_that_runs_no_hooks(busy: str, status: int, tmp_path: Path) -> None:
+    """The child opens the file anew, with locks of its own; beside a transaction of the parent's it opens none."""
+    command = [sys.executable, "-c", FORK_IN_C, f"sqlite:///{tmp_path}/v.db", busy]
+    assert subprocess.run(command, check=False, timeout=120, cwd=ROOT).returncode == status
+    assert [each.name for each in tmp_path.iterdir()] == ["v.db"], "the last one closed it well"
 
 
 def test_a_ledger_in_memory_stays_with_its_parent() -> None:

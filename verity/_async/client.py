@@ -22,6 +22,7 @@ from verity._concurrency import (
     Inside,
     SyncThunk,
     async_check_callable,
+    notice_fork,
 )
 from verity._core.bodies import check_duration_ms, to_wire
 from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
@@ -138,6 +139,7 @@ class VerityClient:
 
     async def close(self) -> None:
         """Close the client's connections. Idempotent; calls under way go on, parts that were handed in stay open."""
+        notice_fork()
         if not self._closed:
             self._closed = True
             self._runtime.close()
@@ -380,6 +382,7 @@ class VerityClient:
         return check_namespace(namespace), to_wire(body, kind)
 
     def _check_open(self) -> None:
+        notice_fork()
         if self._closed:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import httpx
 
 from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
-from verity._concurrency import AsyncHome, AsyncPlaces, Turn, forget_in_child
+from verity._concurrency import AsyncHome, AsyncPlaces, Turn, forget_in_child, notice_fork
 
 MAX_CONNECTIONS = 100
 """Of each kind of request at a time. As many connections at the most are kept while they are idle."""
@@ -58,6 +58,7 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
         It may be interrupted between any two of its steps: what is shared changes by single calls into C, and a
         transport is in nobody else's hands before it is whole again.
         """
+        notice_fork()
         if await self._home.moved():
             self._start_anew()
         idle = self._idle

@@ -19,12 +19,13 @@ from verity._concurrency.calls import (
     sync_check_callable,
     sync_settled,
 )
-from verity._concurrency.homes import AsyncHome, SyncHome, forget_in_child
+from verity._concurrency.homes import AsyncHome, SyncHome
 from verity._concurrency.lines import AsyncLines, SyncLines
 from verity._concurrency.names import async_addresses, async_connect, sync_addresses, sync_connect
 from verity._concurrency.nesting import Inside
 from verity._concurrency.places import AsyncPlaces, Quota, SyncPlaces, Turn
 from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
+from verity._process import forget_in_child, notice_fork
 
 __all__ = [
     "AsyncAct",
@@ -52,6 +53,7 @@ __all__ = [
     "async_connect",
     "async_settled",
     "forget_in_child",
+    "notice_fork",
     "sync_addresses",
     "sync_check_callable",
     "sync_connect",

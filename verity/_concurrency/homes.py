@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import AsyncGenerator
-from typing import Any, Protocol
+from typing import Any
 
 from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.loops import current_loop
-
-
-class _Forkable(Protocol):
-    def reset_after_fork(self) -> None: ...
-
-
-_forkables: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def forget_in_child(thing: _Forkable) -> None:
-    """Have `thing.reset_after_fork()` called in every child process: sockets, threads and locks stay behind."""
-    _forkables.add(thing)
-
-
-def _reset_all_after_fork() -> None:
-    for thing in list(_forkables):
-        thing.reset_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all_after_fork)
 
 
 class AsyncHome:

@@ -7,8 +7,8 @@ from collections import deque
 from typing import Any
 
 from verity._concurrency.clock import monotonic
-from verity._concurrency.homes import forget_in_child
 from verity._concurrency.loops import current_loop
+from verity._process import forget_in_child
 
 _LOOK_EVERY_S = 1.0
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.clock import monotonic
-from verity._concurrency.homes import forget_in_child
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.steps import who_blocked
+from verity._process import forget_in_child, notice_fork
 from verity._unique import new_id
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class SyncRuntime:
         Raises:
             RuntimeError: no thread is to be had.
         """
+        notice_fork()
         self._timers.ensure_waiter()
 
     def why_late(self, planned_at: float, began_at: float) -> str:  # noqa: ARG002 - the twin looks who was busy

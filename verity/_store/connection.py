@@ -11,6 +11,7 @@ from pathlib import Path
 
 import apsw
 
+from verity._store import forks
 from verity._store.migrations import migrate
 from verity.errors import VerityConfigError
 
@@ -90,6 +91,7 @@ def open_and_migrate(
     path: str | None, *, upgrade: bool = True, wait_ms: int = BUSY_TIMEOUT_MS
 ) -> tuple[apsw.Connection, int]:
     """As `connect`, with the version that the schema had before; `wait_ms` is how long to wait for other processes."""
+    forks.check_not_stranded()
     try:
         connection = apsw.Connection(path or ":memory:")
         connection.set_busy_timeout(wait_ms)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.wire import answer_problem
+from verity._process import notice_fork
 from verity._store import forks
 from verity._store.readers import ReadTooLong
 from verity._store.reads import SEARCHES, SEARCHES_AT_ONCE, too_long
@@ -112,7 +112,6 @@ class LoopThreads:
 
     def after_fork_in_child(self) -> None:
         """The threads were the parent's, and so were the loops that waited."""
-        self._pid = os.getpid()
         self._changed = threading.Condition()
         self._waiting: deque[Job[Any]] = deque()
         self._working: set[Job[Any]] = set()
@@ -161,8 +160,7 @@ class LoopThreads:
             self._closing = False
 
     def _submit(self, job: Job[Any]) -> None:
-        if self._pid != os.getpid():  # a fork that told nobody
-            self.after_fork_in_child()
+        notice_fork()
         with self._changed:
             if len(self._threads) < min(self._most, len(self._working) + len(self._waiting) + 1):
                 self._start(must=not self._threads)

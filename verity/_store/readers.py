@@ -7,7 +7,6 @@ somebody reads what is in it.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -17,6 +16,8 @@ from typing import TypeVar
 
 import apsw
 
+from verity._process import notice_fork
+from verity._store import forks
 from verity._store.connection import FileMoved, files_of, identify
 from verity._store.reads import READ_WITHIN_S
 
@@ -30,9 +31,6 @@ _LOOK_AGAIN_S = 0.05
 _BUSY_TIMEOUT_MS = 1_000
 _STEPS = 20_000
 """Of SQLite's machine, after which it is asked whether to go on: a millisecond or so."""
-
-_left_behind: list[object] = []
-"""Connections of a parent process whose fork told nobody. Closed here, they might take the parent's log away."""
 
 
 class ReadTooLong(apsw.Error):
@@ -92,7 +90,6 @@ class Readers:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._pid = os.getpid()
         self._changed = threading.Condition()
         self._idle: list[_Reader] = []
         # Weak: a reader whose thread was interrupted while it gave it back is gone with that, and held by nobody.
@@ -118,6 +115,7 @@ class Readers:
             FileMoved: the file was removed or replaced.
             apsw.Error: the storage failed.
         """
+        notice_fork()
         until = time.monotonic() + within_s
         while True:
             reader = _Reader()
@@ -133,9 +131,9 @@ class Readers:
 
     def close(self) -> None:
         """Stop what reads, and close the connections. Reads that come later open new ones."""
-        if self._pid == os.getpid():
-            self._hold_off(for_good=True)
-            self.after_fork_in_parent()
+        notice_fork()
+        self._hold_off(for_good=True)
+        self.after_fork_in_parent()
 
     def before_fork(self) -> None:
         """Stop what reads, which begins anew afterwards, and close: as in forks.py."""
@@ -162,12 +160,13 @@ class Readers:
 
     def after_fork_in_child(self) -> None:
         """Go on with locks of this process."""
+        if not self._is_held_off:  # no hook ran before this fork
+            inherited = [each.connection for each in (*self._idle, *self._busy) if each.connection is not None]
+            in_use = len(self._busy) > 0 or not self._changed.acquire(blocking=False)
+            forks.leave_to_parent(*inherited, in_use=in_use)
         self._begin_anew()
 
     def _take(self, reader: _Reader, until: float) -> _Reader:
-        if self._pid != os.getpid():
-            _left_behind.append(self._idle)
-            self._begin_anew()
         with self._changed:
             while self._is_held_off or len(self._busy) >= self._most or (self._busy and self._has_long_log()):
                 left_s = until - time.monotonic()

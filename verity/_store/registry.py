@@ -7,6 +7,7 @@ from typing import Any
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.wire import EFFECT_OPERATIONS
+from verity._process import notice_fork
 from verity._store import forks
 from verity._store.connection import read_path
 from verity._store.group import LoopGroupCommit, ThreadGroupCommit
@@ -36,6 +37,7 @@ class OpenLedger:
 
     def close(self) -> None:
         """Let go; the last one closes the file."""
+        notice_fork()
         with forks.held_off():
             self.users -= 1
             if self.users > 0:
@@ -63,6 +65,7 @@ def open_ledger(url: str, *, clock: Callable[[], int] | None = None, upgrade: bo
         VerityConfigError: the URL or the file can't be used.
     """
     path = read_path(url)
+    notice_fork()
     with forks.held_off():
         if path is None or clock is not None:
             return OpenLedger(SqliteStore(path, clock=clock or now_ms, upgrade=upgrade))

@@ -24,6 +24,7 @@ from verity._ledger.effect import Effect, Event
 from verity._ledger.json_text import dump_object
 from verity._ledger.transitions import apply
 from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
+from verity._process import notice_fork
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
 from verity._store.connection import BUSY_TIMEOUT_MS, FileMoved, connect, files_of, identify
@@ -131,6 +132,7 @@ class SqliteStore(SqliteReads):
         Raises:
             VerityConfigError: the store was in memory, and this process is a fork of its owner.
         """
+        notice_fork()
         with self._lock:
             try:
                 return self._transaction(self._connected(), requests)
@@ -151,13 +153,13 @@ class SqliteStore(SqliteReads):
 
     def insert_key(self, key: ApiKey) -> None:
         """Add an API key, durably. Like the next two: raises apsw.Error where the storage fails."""
-        with self._lock:
-            api_keys.insert(self._connected(), key)
+        with self._writing() as connection:
+            api_keys.insert(connection, key)
 
     def revoke_key(self, key_id: str, now: int) -> bool:
         """Revoke an API key, durably; False where there is none with this id."""
-        with self._lock:
-            return api_keys.revoke(self._connected(), key_id, now)
+        with self._writing() as connection:
+            return api_keys.revoke(connection, key_id, now)
 
     def purge(self, purge: Purge) -> Purge:
         """Carry out one batch of a purge, durably; returns what is left to do. Raises apsw.Error as the above do."""
@@ -182,6 +184,7 @@ class SqliteStore(SqliteReads):
 
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""
+        notice_fork()
         for readers in (self._reads, self._own_reads):
             readers.close()
         with self._lock:
@@ -207,6 +210,9 @@ class SqliteStore(SqliteReads):
 
     def after_fork_in_child(self) -> None:
         """Go on with a lock of this process; what was in memory stays with the parent."""
+        if self._path is not None and self._connection is not None:  # no hook ran before this fork
+            forks.leave_to_parent(self._connection, in_use=self._lock.locked())
+            self._connection = None
         self._lock = threading.Lock()
         self._lost = self._path is None
         for readers in (self._reads, self._own_reads):
@@ -230,6 +236,7 @@ class SqliteStore(SqliteReads):
 
     @contextmanager
     def _writing(self) -> Iterator[apsw.Connection]:
+        notice_fork()
         with self._lock:
             yield self._connected()
 

@@ -16,6 +16,7 @@ from verity._concurrency import (
     SyncAct,
     SyncCancellation,
     SyncRuntime,
+    notice_fork,
     sync_check_callable,
 )
 from verity._core.bodies import check_duration_ms, to_wire
@@ -136,6 +137,7 @@ class SyncVerityClient:
 
     def close(self) -> None:
         """Close the client's connections. Idempotent; calls under way go on, parts that were handed in stay open."""
+        notice_fork()
         if not self._closed:
             self._closed = True
             self._runtime.close()
@@ -334,6 +336,7 @@ class SyncVerityClient:
         return check_namespace(namespace), to_wire(body, kind)
 
     def _check_open(self) -> None:
+        notice_fork()
         if self._closed:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import httpx
 
-from verity._concurrency import SyncHome, SyncPlaces, Turn, forget_in_child
+from verity._concurrency import SyncHome, SyncPlaces, Turn, forget_in_child, notice_fork
 from verity._sync.connection import SyncOneConnectionTransport, SyncProxyTransport
 
 MAX_CONNECTIONS = 100
@@ -59,6 +59,7 @@ class SyncTransportPool(httpx.BaseTransport):
         It may be interrupted between any two of its steps: what is shared changes by single calls into C, and a
         transport is in nobody else's hands before it is whole again.
         """
+        notice_fork()
         if self._home.moved():
             self._start_anew()
         idle = self._idle

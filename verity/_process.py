@@ -1,7 +1,7 @@
 """Which process this is: what must not be used in the child of a fork is replaced there, before anything uses it.
 
-Python's own forks run at-fork hooks. A fork in C runs none: uWSGI's without `--lazy-apps`, for one. So the process id is
-compared as well, wherever a client or a store is used. It costs a fraction of a microsecond.
+Python's own forks run at-fork hooks. A fork in C runs none: uWSGI's without `--lazy-apps`, for one. So the process id
+is compared as well, wherever a client or a store is used. It costs a fraction of a microsecond.
 """
 
 from __future__ import annotations

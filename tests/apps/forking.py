@@ -2,13 +2,14 @@
 
 With FORK=C it forks as code in C does, such as uWSGI: no at-fork hook of Python's runs.
 
-It appends what happens to the file RECORDS, as lines of JSON, for the test to judge. SIGALRM ends what hangs.
+It appends what happens to the file RECORDS, as lines of JSON, for the test to judge. SIGALRM ends what hangs, and says where.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import json
 import logging
 import multiprocessing
@@ -29,7 +30,7 @@ SHARED_EFFECTS = 5
 MANY_CHILDREN = 64
 BUSY_THREADS = 4
 BUSY_CHILDREN = 24
-_HANGS_AFTER_S = 100
+_HANGS_AFTER_S = 50
 _fork: Callable[[], int] = ctypes.PyDLL(None).fork if os.environ.get("FORK") == "C" else os.fork
 _RETRY = ConflictRetryConfig(max_attempts=10_000, initial_delay_s=0.01, max_delay_s=0.05)
 
@@ -390,6 +391,7 @@ SCENARIOS = {
 }
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGALRM, chain=True)
     signal.alarm(_HANGS_AFTER_S)
     # In development mode asyncio warns of slow steps, which a busy machine has; what is wrong, it logs as an error.
     logging.getLogger("asyncio").setLevel(logging.ERROR)

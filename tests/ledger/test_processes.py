@@ -226,17 +226,23 @@ def clock():
     return 1_000_000
 store = open_ledger(url, clock=clock).store
 call = Caller(store)
-if busy == "busy":
+thread = None
+if busy == "writing":
     thread = threading.Thread(target=call.commit, args=("of the parent",))
-    thread.start()
-    begun.wait()
-else:
+elif busy == "reading":
+    thread = threading.Thread(target=store._reads.run, args=(lambda connection: clock(),))
+if thread is None:
     forked.set()
     call.commit("of the parent")
+    call.ask("get_effect", effectKey="of the parent")
+else:
+    thread.start()
+    begun.wait()
 pid = ctypes.PyDLL(None).fork()
 if pid == 0:
     forked.set()
     try:
+        call.ask("get_effect", effectKey="of the child")
         answer = call.ask("lease_effect", {"effectKey": "of the child"})
     except VerityConfigError as error:
         os._exit(3 if "at-fork hooks" in str(error) else 4)
@@ -245,7 +251,7 @@ if pid == 0:
     os._exit(5 if answer.status == 200 and len(held) >= 2 else 6)
 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 forked.set()
-if busy == "busy":
+if thread is not None:
     thread.join()
 call.commit("after")
 store.close()
@@ -253,9 +259,9 @@ sys.exit(status)
 """
 
 
-@pytest.mark.parametrize(("busy", "status"), [("idle", 5), ("busy", 3)])
+@pytest.mark.parametrize(("busy", "status"), [("idle", 5), ("writing", 3), ("reading", 3)])
 def test_a_fork_that_runs_no_hooks(busy: str, status: int, tmp_path: Path) -> None:
-    """The child opens the file anew, with locks of its own; beside a transaction of the parent's it opens none."""
+    """The child opens the file anew, with locks of its own; beside what a thread of the parent's does it opens none."""
     command = [sys.executable, "-c", FORK_IN_C, f"sqlite:///{tmp_path}/v.db", busy]
     assert subprocess.run(command, check=False, timeout=120, cwd=ROOT).returncode == status
     assert [each.name for each in tmp_path.iterdir()] == ["v.db"], "the last one closed it well"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,19 +251,6 @@ def test_a_read_that_a_fork_stops_begins_anew(store: SqliteStore) -> None:
             began[0].execute("SELECT 1")
         store.after_fork_in_parent()
     assert background.outcomes == [0]
-
-
-def test_a_process_that_was_forked_in_silence_uses_no_connection_of_its_parent(store: SqliteStore) -> None:
-    """As uWSGI does, whose fork calls nobody. Seen from here, the parent is a process with another number."""
-    assert isinstance(store._reads, Readers)
-    store._reads.run(count_effects)
-    (parents,) = store._reads._idle
-    store._reads._pid += 1
-    store._reads.run(count_effects)
-    (own,) = store._reads._idle
-    assert own is not parents
-    assert parents.connection is not None
-    assert store._reads._pid == os.getpid()
 
 
 # --- event loops ---

@@ -16,7 +16,7 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from verity._concurrency.homes import forget_in_child
+from verity._process import forget_in_child
 
 _LOOK_AGAIN_S = 0.05
 """An interrupt can keep a call from being made: who waits looks for itself now and then."""

@@ -174,9 +174,10 @@ def main() -> None:
             ):
                 row = side.measure(reading_key, count)
                 found.append({"store": store, "held": arguments.held, "side": name, **row})
+                renewal = row.get("renew_worst_ms", "none")  # none was answered in time
                 print(
                     f"{name:34}{row['per_s']:10,.0f}{row['p50_ms']:8.1f}{row['p99_ms']:9.1f}{row['worst_ms']:9.1f}"
-                    f"{row['renew_worst_ms']:9}{row['ready_worst_ms']:8}{row['ready_refused']:5}  {dict(row['reads'])}",
+                    f"{renewal:>9}{row['ready_worst_ms']:8}{row['ready_refused']:5}  {dict(row['reads'])}",
                     flush=True,
                 )
     if arguments.json:

@@ -76,6 +76,17 @@ async def test_one_key_reads_one_after_another_and_two_at_the_same_time() -> Non
     assert await asyncio.gather(*tasks) == [DONE] * 6
 
 
+async def test_keys_take_turns_however_many_one_of_them_sends() -> None:
+    callers = Callers(ReadLimit(4))
+    tasks = [callers.begin(name) for name in ("a1", "b1", "a2", "a3", "a4", "b2", "b3", "c1")]
+    await callers.until_running("a1", "b1")
+    callers.ends["a1"].set()
+    await callers.until_running("b1", "c1")
+    for event in callers.ends.values():
+        event.set()
+    assert await asyncio.gather(*tasks) == [DONE] * 8
+
+
 async def test_what_is_too_much_is_refused_at_once() -> None:
     callers = Callers(ReadLimit(2))
     searches = [callers.begin("a1"), callers.begin("a2")]
@@ -95,7 +106,7 @@ async def test_what_is_too_much_is_refused_at_once() -> None:
 
 async def test_a_node_takes_only_so_many_searches_of_all_keys() -> None:
     callers = Callers(ReadLimit(1))
-    letters = [chr(1000 + number) for number in range(MAX_SEARCHES_OF_ALL)]
+    letters = [chr(0x4E00 + number) for number in range(MAX_SEARCHES_OF_ALL)]
     tasks = [callers.begin(letter) for letter in letters]
     await async_until(lambda: len(callers.running) == 2)
     with pytest.raises(Problem) as refused:
@@ -272,7 +283,7 @@ class Node:
 def test_a_node_whose_ledger_is_being_read_does_all_the_rest(
     stack: ExitStack, reads: SqliteReads | PostgresReads
 ) -> None:
-    node = Node(stack, reads.url, search_timeout_s=40)
+    node = Node(stack, reads.url, search_timeout_s=40, max_searches=4)
     reads.hold()
     searches = [node.begin(node.reader) for _ in range(4)]
     sync_until(lambda: node.served.app._reads._searches.total() == 4)

@@ -1,8 +1,8 @@
 """How many reads one API key may have under way, and in which order they are carried out.
 
 A search (a list or a count) may have to look at every effect that its caller can see, and keep a core busy meanwhile.
-So a node carries out few at a time, never two of one key, and who asked first comes first: however many one key sends,
-another's waits for one of them at the most. What is more than a few is refused at once, before it costs anything.
+So a node carries out few at a time, never two of one key, and keys take turns: however many one of them sends, those of
+another wait for one of them at the most. What is more than a few is refused at once, before it costs anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from verity.server.exchange import ClientGone
 
 MAX_LOOKUPS = 128
 """Reads of single effects that a key may have under way: more than a client has connections."""
-MAX_SEARCHES_OF_ALL = 64
+MAX_SEARCHES_OF_ALL = 1_000
 _TURN_WITHIN_S = 10.0
 """With the time that it may take itself, less than clients wait for an answer."""
 _RETRY_AFTER_S = 1
@@ -39,7 +39,8 @@ class ReadLimit:
         self._turn_within_s = turn_within_s
         self._searches: Counter[str] = Counter()
         self._lookups: Counter[str] = Counter()
-        self._waiting: deque[tuple[str, asyncio.Future[None]]] = deque()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        """By key, in the order in which keys get their turns."""
         self._running: set[str] = set()
 
     async def answer(
@@ -76,8 +77,7 @@ class ReadLimit:
 
     async def _search(self, key_id: str, read: Read) -> Answer:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = (key_id, turn)
-        self._waiting.append(place)
+        self._waiting.setdefault(key_id, deque()).append(turn)
         self._give_turns()
         try:
             await asyncio.wait((turn,), timeout=self._turn_within_s)
@@ -85,21 +85,24 @@ class ReadLimit:
                 raise problems.no_turn_to_read(_RETRY_AFTER_S)
             return await read()
         finally:
+            turns = self._waiting.pop(key_id, deque())
             if turn.done():
                 self._running.discard(key_id)
-                self._give_turns()
             else:
-                self._waiting.remove(place)
+                turns.remove(turn)
+            if turns:
+                self._waiting[key_id] = turns  # behind those of the other keys
+            self._give_turns()
 
     def _give_turns(self) -> None:
-        for place in list(self._waiting):
+        for key_id, turns in list(self._waiting.items()):
             if len(self._running) >= SEARCHES_AT_ONCE:
                 return
-            key_id, turn = place
             if key_id not in self._running:
-                self._waiting.remove(place)
                 self._running.add(key_id)
-                turn.set_result(None)
+                turns.popleft().set_result(None)
+                if not turns:
+                    del self._waiting[key_id]
 
 
 class _Place:

@@ -29,8 +29,8 @@ class ServerSettings:
         max_connections: how many connections may be open.
         max_waits: how many lease requests may be held until another holder's effect is decided; further ones are
             answered at once. Fewer than connections: a holder that wants to commit may need a new one.
-        max_searches: how many lists and counts of one API key may be under way on this node; one more is answered with
-            429.
+        max_searches: how many lists and counts of one API key may be under way on this node, of which one is carried
+            out and the others wait; one more is answered with 429.
         search_timeout_s: how long one may take, in seconds; then it is answered with 503.
         max_batch: how many calls go to storage together at the most; 1 switches group commit off.
         database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
@@ -49,7 +49,7 @@ class ServerSettings:
     read_timeout_s: float = 30.0
     max_connections: int = 10_000
     max_waits: int = 5_000
-    max_searches: int = 4
+    max_searches: int = 16
     search_timeout_s: float = READ_WITHIN_S
     max_batch: int = MAX_BATCH
     database_timeout_s: float = 10.0

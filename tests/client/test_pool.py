@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -46,6 +47,8 @@ class Server(ThreadingHTTPServer):
         self.opened = 0
         self.let_go = threading.Event()
         self.answers: list[dict[str, Any]] = []
+        self.numbers = itertools.count()
+        self.repeats = False
         self.address = f"127.0.0.1:{self.server_port}"
 
     def get_request(self) -> tuple[object, object]:  # type: ignore[override]  # only counted
@@ -55,6 +58,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    latest = b""
     server: Server
 
     def do_POST(self) -> None:
@@ -63,10 +67,10 @@ class Handler(BaseHTTPRequestHandler):
             assert self.server.let_go.wait(LONG_S)
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         answer = json.dumps(self.server.answers.pop(0) if self.server.answers else {}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        head = f"HTTP/1.1 200 OK\r\nX-Request-Id: {next(self.server.numbers)}\r\nContent-Length: {len(answer)}\r\n\r\n"
+        again = self.latest if self.server.repeats else b""
+        self.latest = head.encode() + answer
+        self.wfile.write(again + self.latest)
 
     def log_message(self, *_: object) -> None:
         """Nobody reads it."""
@@ -215,6 +219,29 @@ def test_so_it_does_in_a_thread(server: Server) -> None:
     with SyncVerityClient(f"http://{server.address}/v1", "vt_test_x", "payments", _runtime=SyncHasty()) as client:
         assert client.protect("mine", act=lambda: "acted") == "mine"
     assert server.opened == 2
+
+
+async def test_an_answer_that_comes_again_is_not_the_next_requests(server: Server) -> None:
+    """Though it is about the same effect: each request of a lease has a grant of its own."""
+    server.repeats = True
+    async with aclosing(_async_pool("direct", server)) as pool:
+        first = await pool.handle_async_request(_request(server, "lease"))
+        with pytest.raises(httpx.RemoteProtocolError, match="came again"):
+            await pool.handle_async_request(_request(server, "lease"))
+        later = await pool.handle_async_request(_request(server, "lease"))
+    assert [each.headers["x-request-id"] for each in (first, later)] == ["0", "2"]
+    assert server.opened == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_nor_a_threads_next_request(way: str, server: Server) -> None:
+    server.repeats = True
+    with closing(_sync_pool(way, server)) as pool:
+        first = pool.handle_request(_request(server, "lease"))
+        with pytest.raises(httpx.RemoteProtocolError, match="came again"):
+            pool.handle_request(_request(server, "lease"))
+        later = pool.handle_request(_request(server, "lease"))
+    assert [each.headers["x-request-id"] for each in (first, later)] == ["0", "2"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals here")

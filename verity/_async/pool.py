@@ -70,6 +70,8 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
             try:
                 response = await transport.handle_async_request(request)
                 await response.aread()
+                if transport.answers.have(response):
+                    raise httpx.RemoteProtocolError("an earlier answer came again", request=request)
             except BaseException:
                 # Whatever it was, an answer may be on its way, or a lock of httpcore's held: it is not used again.
                 await transport.aclose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections import deque
 from typing import Any
 
 import httpcore
@@ -13,7 +14,30 @@ import httpx
 from verity._concurrency import sync_addresses, sync_connect
 
 KEEPALIVE_S = 30.0
+_REMEMBERED = 8
+"""A connection's latest answers, of which one may come again."""
 _ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
+
+
+class Answers:
+    """What a connection has answered lately: the ledger gives each answer an id of its own, so none comes twice.
+
+    What a proxy sends again may be about the effect that is asked for next, too: the grant of an earlier holder, say,
+    or the renewal of a lease that is lost by now.
+    """
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)
+
+    def have(self, response: httpx.Response) -> bool:
+        """Whether this answer has come before; else it is remembered. One without an id never has."""
+        request_id = response.headers.get("x-request-id")
+        if request_id is None:
+            return False
+        answer = (request_id, hash(response.content))
+        came_before = answer in self._latest
+        self._latest.append(answer)
+        return came_before
 
 
 class SyncOneConnectionTransport(httpx.HTTPTransport):
@@ -25,6 +49,7 @@ class SyncOneConnectionTransport(httpx.HTTPTransport):
 
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
         super().__init__(verify=ssl_context, limits=_ONE_CONNECTION)
+        self.answers = Answers()
         self._one = _SyncOneConnection(ssl_context)
         self._pool = self._one  # type: ignore[assignment]  # it is used as a request interface
 
@@ -39,6 +64,7 @@ class SyncProxyTransport(httpx.HTTPTransport):
     def __init__(self, ssl_context: ssl.SSLContext | bool, proxy: str) -> None:
         super().__init__(verify=ssl_context, proxy=proxy, limits=_ONE_CONNECTION)
         self._pool._network_backend = _Network()  # noqa: SLF001 - httpx has no way to hand it in
+        self.answers = Answers()
         self._is_spoilt = False
 
     def spoil(self) -> None:

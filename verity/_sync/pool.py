@@ -71,6 +71,8 @@ class SyncTransportPool(httpx.BaseTransport):
             try:
                 response = transport.handle_request(request)
                 response.read()
+                if transport.answers.have(response):
+                    raise httpx.RemoteProtocolError("an earlier answer came again", request=request)
             except BaseException:
                 # Whatever it was, an answer may be on its way, or a lock of httpcore's held: it is not used again.
                 transport.close()

@@ -11,12 +11,25 @@ import pytest
 
 from tests.ledger.calls import Caller
 from tests.ledger.nodes import Node, node_on, trail
+from tests.postgres import PostgresServer
+from verity.server.postgres.database import SPARE, STATEMENT_TIMEOUT_S, Use, limits_for
 
 HOLDERS = 12
 _SLOW = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM {what}; RETURN NEW; END $$;
 CREATE TRIGGER slow BEFORE UPDATE ON effects FOR EACH ROW WHEN (OLD.effect_key = 'k0') EXECUTE FUNCTION slow();
 """
+
+
+_STUCK = """
+CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE NOT EXISTS (SELECT FROM released) LOOP PERFORM pg_sleep(0.02); END LOOP;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER stuck BEFORE UPDATE ON effects FOR EACH ROW WHEN (NEW.status = 'FAILED') EXECUTE FUNCTION stuck();
+"""
+_SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
 
 @pytest.fixture
@@ -143,6 +156,38 @@ async def test_a_slow_row_holds_up_nobody_else(node: Node, locker: Any, sql: Any
     assert (await held_too).status == 503
 
 
+async def test_renewals_stand_behind_no_other_calls(
+    postgres_server: PostgresServer, postgres_url: str, sql: Any
+) -> None:
+    """Not even when all the connections that other calls may have are taken."""
+    given_up = "canceling statement due to statement timeout"
+    before = postgres_server.log.count(given_up)
+    async with node_on(postgres_url) as node:
+        holders = await leases_of(node)
+        await sql.execute("CREATE TABLE released (); " + _STUCK)
+        held = []
+        for number in range(1 + SPARE):
+            held.append(asyncio.ensure_future(node.ask("fail", {**holders[number], "error": 1})))
+            while await sql.fetchval(_SLEEPERS) <= number:
+                assert not held[number].done()
+        assert await statuses(node, "renew", holders[-3:]) == [200] * 3
+        assert postgres_server.log.count(given_up) == before, "they are all under way still"
+        await sql.execute("INSERT INTO released DEFAULT VALUES")
+        assert [answer.status for answer in await asyncio.gather(*held)] == [200] * (1 + SPARE)
+
+
+def test_no_lock_is_waited_for_as_long_as_the_shortest_lease_lasts() -> None:
+    limits = limits_for(1, 4, STATEMENT_TIMEOUT_S)
+    assert all(0 < limits[use].lock_timeout_s <= 0.5 for use in (Use.CALLS, Use.RENEWALS, Use.SINGLES, Use.PATIENT))
+    assert limits[Use.RENEWALS].statement_timeout_s <= 1
+
+
+async def test_the_limits_hold_on_the_connections(node: Node) -> None:
+    async with node.storage._database.connection(Use.RENEWALS) as session:
+        assert await session.fetchval("SHOW lock_timeout") == "250ms"
+        assert await session.fetchval("SHOW statement_timeout") == "1s"
+
+
 async def test_what_is_refused_holds_up_nobody_else(node: Node, sql: Any) -> None:
     """Each is tried alone, beside the lane: a renewal that was in the batch does not stand behind the refusals."""
     holders = await leases_of(node)
@@ -155,13 +200,21 @@ async def test_what_is_refused_holds_up_nobody_else(node: Node, sql: Any) -> Non
     assert answers.count(200) == even.count(True)
 
 
-async def test_what_was_held_up_goes_the_usual_way_again(node: Node, postgres_url: str, sql: Any) -> None:
+async def test_a_lock_that_is_known_costs_no_batch_any_time_and_is_forgotten_afterwards(
+    node: Node, postgres_server: PostgresServer, postgres_url: str, sql: Any
+) -> None:
     (lease,) = await leases_of(node, 1)
+    given_up = "canceling statement due to lock timeout"
     other = await asyncpg.connect(postgres_url, ssl=False)
     async with other.transaction():
         await lock(other, "k0")
         assert await statuses(node, "commit", [{**lease, "result": 1}]) == [503]
+        known = postgres_server.log.count(given_up)
+        assert known
+        assert await statuses(node, "commit", [{**lease, "result": 1}]) == [503]
+        assert postgres_server.log.count(given_up) == known
     await other.close()
     assert (await node("commit", {**lease, "result": 1}))["status"] == "accepted"
+    assert not node.storage._calls._held
     assert (await node("lease", {"effectKey": "k0"}))["cachedResult"] == 1
     assert await trail(sql, "k0") == ["LEASE_GRANTED", "COMMITTED"]

@@ -7,6 +7,7 @@ connections (fixed in 3.51.3).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -105,6 +106,8 @@ def open_and_migrate(
                 )
         connection.execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536")
         before = migrate(connection, path, upgrade=upgrade)
+        if path is not None:
+            _write_down_what_was_recovered(connection)
     except apsw.BusyError as error:
         raise VerityConfigError(
             f"The ledger's file {path!r} was locked for {wait_ms / 1000:g} seconds by another process, which may "
@@ -117,3 +120,20 @@ def open_and_migrate(
             parameter="base_url",
         ) from error
     return connection, before
+
+
+def _write_down_what_was_recovered(connection: apsw.Connection) -> None:
+    """Copy what the log has into the database, and sync it, before anything of it is told.
+
+    The first one who opens a file reads its log through the system's cache. Where a sync had failed before, the cache
+    may show a commit that is not on disk: Linux takes such pages for written, and later syncs succeed without them.
+    What is written anew does get there. Where others work on the file nothing was recovered, and nobody is waited for.
+    """
+    try:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    except apsw.BusyError:  # another process is doing the same
+        return
+    except apsw.Error:
+        with suppress(apsw.Error):
+            connection.close()
+        raise

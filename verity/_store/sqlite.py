@@ -138,6 +138,9 @@ class SqliteStore(SqliteReads):
                 return self._transaction(self._connected(), requests)
             except apsw.Error as error:
                 self._roll_back()
+                if isinstance(error, apsw.IOError):
+                    with suppress(apsw.Error):
+                        self._disconnect()  # what the log has by now counts once it was written anew: see `connect`
                 ids = [request.request_id for request in requests]
                 _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
                 return [answer_problem(unavailable(), request.request_id) for request in requests]
@@ -253,7 +256,12 @@ class SqliteStore(SqliteReads):
         if self._connection is None:
             if found[:1] != self._opened[:1]:
                 raise FileMoved  # opened anew, it would be an empty ledger
-            self._connection = connect(self._path, upgrade=self._upgrade)
+            try:
+                self._connection = connect(self._path, upgrade=self._upgrade)
+            except VerityConfigError as error:
+                if isinstance(error.__cause__, apsw.Error):  # as at any other moment: the storage fails
+                    raise error.__cause__ from None
+                raise
             self._opened = identify(self._files)
         elif found != self._opened:
             raise FileMoved

@@ -61,6 +61,7 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
             await _prepare(connection)
             async with connection.transaction():
                 await connection.execute("SET LOCAL statement_timeout = 0")
+                # The lock makes it a transaction that standbys have to confirm, also where there is nothing to do.
                 before: int = await connection.fetchval(
                     "SELECT version FROM verity_schema FOR UPDATE", timeout=_TIMEOUT_S
                 )
@@ -69,7 +70,6 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
                     await connection.execute(migration.read_text(encoding="utf-8"), timeout=_TIMEOUT_S)
                 if before < to:
                     await connection.execute("UPDATE verity_schema SET version = $1", to)
-            await connection.confirm()  # whatever it did, or found done
         except asyncpg.DuplicateTableError as error:
             raise VerityConfigError(
                 f"The database has tables of something else ({error}); name an empty one.", parameter="database"

@@ -121,7 +121,7 @@ class ServedLedger:
         database: `sqlite:///file.db` or `postgresql://…`; SQLite in memory by default.
         clock: ms since 1970; decides when leases and API keys run out. The real clock by default. A PostgreSQL
             database's must be a `DatabaseClock`.
-        settings: by default those of `verity serve`, except that a looked-up API key is not trusted for a moment.
+        settings: by default those of `verity serve`, except that nothing is kept for a moment: API keys, metrics.
 
     Attributes:
         base_url: what a client is given, with `/v1`. From `start()` on.
@@ -140,7 +140,7 @@ class ServedLedger:
         self._database: _Database = (_Postgres if is_postgres(database) else _Sqlite)(database, clock)
         self.store: Any = self._database.store
         self._clock = clock or (lambda: time.time_ns() // 1_000_000)
-        self._settings = settings or ServerSettings(key_cache_s=0.0)
+        self._settings = settings or ServerSettings(key_cache_s=0.0, metrics_kept_s=0.0)
         self._listening = threading.Event()
         self._thread: threading.Thread | None = None
         self._server: LedgerServer | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from pathlib import Path
@@ -201,6 +202,49 @@ async def test_the_pool_and_open_waits() -> None:
     text = (await metrics.render()).decode()
     for line in ("verity_pool_connections 7.0", "verity_pool_idle_connections 4.0", "verity_open_waits 3.0"):
         assert f"\n{line}\n" in text
+
+
+async def test_a_scrape_is_made_once_for_all_who_ask() -> None:
+    now_s = 100.0
+    metrics = Metrics(PooledStorage(), kept_s=1.0, monotonic=lambda: now_s)
+    rendered: list[int] = []
+    metrics.watch_waits(lambda: rendered.append(1) or 0)
+    texts = {text for _ in range(3) for text in await asyncio.gather(*(metrics.render() for _ in range(100)))}
+    assert (len(texts), len(rendered)) == (1, 1)
+    now_s += 1.0
+    await metrics.render()
+    assert len(rendered) == 2
+
+
+async def test_a_scrape_that_is_given_up_is_there_for_the_others() -> None:
+    metrics = Metrics(PooledStorage(), kept_s=1.0)
+    impatient, patient = (asyncio.create_task(metrics.render()) for _ in range(2))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert b"verity_pool_connections 7.0" in await patient
+
+
+def test_metrics_on_an_address_of_their_own(tmp_path: Path) -> None:
+    with serving(tmp_path, "--metrics-listen", "127.0.0.1:0", "--max-connections", "1") as server:
+        assert server.process.stdout is not None
+        told = re.fullmatch(r"Its metrics are at (http://127\.0\.0\.1:\d+)/metrics\n", server.process.stdout.readline())
+        assert told
+        api = server.base_url.replace("/v1", "")
+        with httpx.Client(base_url=api) as client:  # which has all connections that there may be
+            assert client.get("/healthz").status_code == 200
+            answer = client.get("/metrics")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+            text = httpx.get(f"{told[1]}/metrics").text
+            assert 'verity_requests_total{operation="healthz",status="200"} 1.0' in text
+            assert "\nverity_open_connections 1.0\n" in text
+        assert httpx.get(f"{told[1]}/readyz").status_code == 200
+        assert httpx.get(f"{told[1]}/v1/effects").status_code == 404
+
+
+@pytest.mark.parametrize("address", ["9420", "host:", "::1:9420", "host:70000", "a b:1"])
+def test_an_address_that_is_none(address: str) -> None:
+    done = run_verity("serve", "--database", "sqlite:///x.db", "--metrics-listen", address)
+    assert (done.returncode, "[::1]:9420" in done.stderr) == (2, True)
 
 
 async def test_every_metric_is_documented() -> None:

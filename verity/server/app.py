@@ -54,10 +54,12 @@ class LedgerApp:
 
     Attributes:
         metrics: what `/metrics` tells.
+        tells_metrics: whether it tells it to its callers; if not, only `Operators` do.
     """
 
     def __init__(self, storage: Storage, settings: ServerSettings, now_ms: Callable[[], int]) -> None:
-        self.metrics = Metrics(storage)
+        self.metrics = Metrics(storage, kept_s=settings.metrics_kept_s)
+        self.tells_metrics = True
         self._storage = storage
         self._settings = settings
         self._rates = RateLimit(settings.rate_limit)
@@ -77,15 +79,17 @@ class LedgerApp:
     async def serve(self, call: Call, exchange: Exchange) -> None:
         """Answer one request."""
         if not call.path.startswith(_PREFIX):  # probes would fill a trace with noise
-            return await self._serve(call, exchange)
+            return await self._serve(call, exchange, self._answer)
         with call.span:
-            return await self._serve(call, exchange)
+            return await self._serve(call, exchange, self._answer)
 
-    async def _serve(self, call: Call, exchange: Exchange) -> None:
+    async def _serve(
+        self, call: Call, exchange: Exchange, answer_call: Callable[[Call, Exchange], Awaitable[Answer]]
+    ) -> None:
         request_id = call.request_id
         answer: Answer
         try:
-            answer = await self._answer(call, exchange)
+            answer = await answer_call(call, exchange)
         except ClientGone:
             self._record(call, metrics.GONE)
             return
@@ -131,7 +135,7 @@ class LedgerApp:
 
     async def _answer(self, call: Call, exchange: Exchange) -> Answer:
         if not call.path.startswith(_PREFIX):
-            return await self._answer_probe(call)
+            return await self._answer_probe(call, tells_metrics=self.tells_metrics)
         headers = call.headers
         route = self._router.find(call.method, call.path)
         operation = route.operation
@@ -186,9 +190,16 @@ class LedgerApp:
             self.metrics.count_rate_limited()
             raise problems.rate_limited(math.ceil(wait_s))
 
-    async def _answer_probe(self, call: Call) -> Answer:
+    async def serve_operator(self, call: Call, exchange: Exchange) -> None:
+        """Answer one request that came on the address for operators."""
+        await self._serve(call, exchange, self._answer_operator)
+
+    async def _answer_operator(self, call: Call, _exchange: Exchange) -> Answer:
+        return await self._answer_probe(call, tells_metrics=True)
+
+    async def _answer_probe(self, call: Call, *, tells_metrics: bool) -> Answer:
         """`/healthz`: the process answers. `/readyz`: its storage does, too. `/metrics`: for Prometheus."""
-        if call.path not in _PROBES:
+        if call.path not in _PROBES or (call.path == "/metrics" and not tells_metrics):
             raise problems.not_found()
         if call.method not in ("GET", "HEAD"):
             raise problems.method_not_allowed(["GET", "HEAD"])
@@ -199,6 +210,27 @@ class LedgerApp:
             # Looking up a key that nobody has is what every request needs of the storage.
             await asyncio.wait_for(self._storage.find_key(_NOBODY), _READY_WITHIN_S)
         return Answer(200, b'{"status":"ok"}')
+
+
+class Operators:
+    """What a node tells on an address for its operators alone: `/metrics` and the probes, and nothing of the API."""
+
+    def __init__(self, app: LedgerApp) -> None:
+        self.metrics = app.metrics
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as an ASGI application."""
+        exchange = AsgiExchange(scope, receive, send)
+        await self.serve(exchange.call, exchange)
+
+    async def serve(self, call: Call, exchange: Exchange) -> None:
+        """Answer one request."""
+        await self._app.serve_operator(call, exchange)
+
+    def give_up(self, call: Call) -> None:
+        """Take note of a request whose client left before it had sent all of it."""
+        self._app.give_up(call)
 
 
 def create_app(

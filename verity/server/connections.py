@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from verity.server import problems
-from verity.server.app import LedgerApp
+from verity.server.app import LedgerApp, Operators
 from verity.server.protocol import LedgerProtocol, write_refusal
 from verity.server.settings import ServerSettings
 
@@ -25,14 +25,13 @@ class Connections:
         settings: the timeouts of headers, bodies and readers, `max_body_bytes` and `max_connections` count here.
     """
 
-    def __init__(self, app: LedgerApp, settings: ServerSettings) -> None:
+    def __init__(self, app: LedgerApp | Operators, settings: ServerSettings) -> None:
         self.app = app
         self.settings = settings
         self.metrics = app.metrics
         self.open: set[LedgerProtocol] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._for_all: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
-        self.metrics.watch_connections(lambda: len(self.open))
 
     def watch(self) -> None:
         """Begin to cut off slow clients, in this event loop."""

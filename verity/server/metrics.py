@@ -37,10 +37,17 @@ class Metrics:
 
     Args:
         storage: what is asked, at a scrape, for what only it knows.
-        monotonic: seconds; it decides how long that is kept.
+        kept_s: how long a scrape's text is kept for whoever asks next, in seconds.
+        monotonic: seconds; it decides how long all that is kept.
     """
 
-    def __init__(self, storage: Storage, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, storage: Storage, *, kept_s: float = 0.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._kept_s = kept_s
+        self._monotonic = monotonic
+        self._rendered_at = -math.inf
+        self._rendering: asyncio.Task[bytes] | None = None
         self._registry = registry = CollectorRegistry()
         self._requests = _Requests()
         registry.register(self._requests)
@@ -91,7 +98,14 @@ class Metrics:
         self._gauge("verity_open_waits", "Lease requests that wait for another holder's effect to be decided.", count)
 
     async def render(self) -> bytes:
-        """The text of a scrape."""
+        """The text of a scrape. Making it takes some ms of the node's one thread, so those who ask share it."""
+        rendering = self._rendering
+        if rendering is None or (rendering.done() and self._monotonic() >= self._rendered_at + self._kept_s):
+            self._rendered_at = self._monotonic()
+            rendering = self._rendering = asyncio.create_task(self._render())
+        return await asyncio.shield(rendering)
+
+    async def _render(self) -> bytes:
         ages = await self._oldest.read()
         for environment in ENVIRONMENTS:
             age_s = math.nan if ages is None else ages.get(environment, 0.0)

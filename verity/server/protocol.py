@@ -52,6 +52,7 @@ class LedgerProtocol(HttpToolsProtocol):
     def __init__(self, connections: Connections, **parts: Any) -> None:
         super().__init__(**parts)
         self.connections_of_server = connections
+        self.app = connections.app
         settings = connections.settings
         self._header_timeout_s = settings.header_timeout_s
         self._body_timeout_s = settings.body_timeout_s

@@ -8,17 +8,21 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from verity.server.app import LedgerApp
+from verity.server.app import LedgerApp, Operators
 from verity.server.connections import Connections
 from verity.server.handshakes import Handshakes
 from verity.server.protocol import LedgerProtocol
 from verity.server.settings import ServerSettings
 
+_MOST_OPERATORS = 100
+"""Connections to the address for operators."""
 _LAST_ANSWERS_WITHIN_S = 1.0
 BACKLOG = 2048
 """Connections that wait to be accepted; more than the kernel's own limit does no harm."""
@@ -26,6 +30,14 @@ BACKLOG = 2048
 
 class LedgerServer(uvicorn.Server):
     """Uvicorn with our settings, that tells when it listens.
+
+    Args:
+        app: answers the requests.
+        settings: timeouts and limits.
+        on_listening: called once it accepts connections.
+        tls: serve HTTPS with this certificate.
+        metrics_listener: a socket that listens. There `/metrics` and the probes are told in plain HTTP, and `app` tells
+            no metrics any more.
 
     To stop it, set `should_exit`: it accepts nothing more, finishes the requests that it has begun, and `serve`
     returns.
@@ -38,6 +50,7 @@ class LedgerServer(uvicorn.Server):
         on_listening: Callable[[], None] = lambda: None,
         *,
         tls: ssl.SSLContext | None = None,
+        metrics_listener: socket.socket | None = None,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -56,6 +69,10 @@ class LedgerServer(uvicorn.Server):
         self._on_listening = on_listening
         self._waiting = app.waiting
         self.connections = Connections(app, settings)
+        app.metrics.watch_connections(lambda: len(self.connections.open))
+        self._metrics_listener = metrics_listener
+        self._operators = Connections(Operators(app), replace(settings, max_connections=_MOST_OPERATORS))
+        app.tells_metrics = metrics_listener is None
         self._tls = tls
         self._handshake_timeout_s = settings.header_timeout_s
 
@@ -64,15 +81,18 @@ class LedgerServer(uvicorn.Server):
         # Without sockets uvicorn does all but listen; that is done here, for the sake of our own protocol.
         await super().startup([])
         loop = asyncio.get_running_loop()
+        make_protocol = partial(self._make_protocol, self.connections)
         for each in sockets or []:
             if self._tls is None:
-                self.servers.append(await loop.create_server(self._make_protocol, sock=each, backlog=BACKLOG))
+                self.servers.append(await loop.create_server(make_protocol, sock=each, backlog=BACKLOG))
             else:
-                handshakes = Handshakes(
-                    self._tls, self._make_protocol, self._handshake_timeout_s, self.connections.has_room
-                )
+                handshakes = Handshakes(self._tls, make_protocol, self._handshake_timeout_s, self.connections.has_room)
                 handshakes.start(each)
                 self.servers.append(handshakes)  # type: ignore[arg-type]  # what uvicorn does with it, it can
+        if self._metrics_listener is not None:
+            make = partial(self._make_protocol, self._operators)
+            self.servers.append(await loop.create_server(make, sock=self._metrics_listener, backlog=BACKLOG))
+            self._operators.watch()
         self.connections.watch()
         self._on_listening()
 
@@ -83,10 +103,11 @@ class LedgerServer(uvicorn.Server):
         if self.server_state.tasks:  # cancelled by now: each says that it was given up
             await asyncio.wait(self.server_state.tasks, timeout=_LAST_ANSWERS_WITHIN_S)
         await self.connections.end()
+        await self._operators.end()
 
-    def _make_protocol(self) -> LedgerProtocol:
+    def _make_protocol(self, connections: Connections) -> LedgerProtocol:
         return LedgerProtocol(
-            self.connections, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            connections, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
 
     def stop_on_signals(self) -> None:

@@ -1,5 +1,5 @@
 """What can be set on a served ledger. All but `key_cache_s` and `keep_alive_s`, whose values the API's
-promises and the clients rest on, are options of `verity serve` and VERITY_… variables.
+promises and the clients rest on, and `metrics_kept_s` are options of `verity serve` and VERITY_… variables.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class ServerSettings:
         max_batch: how many calls go to storage together at the most; 1 switches group commit off.
         database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
         key_cache_s: how long a looked-up API key is trusted, in seconds; the longest that a revoked one lives on.
+        metrics_kept_s: how long the text of `/metrics` is kept for whoever asks next, in seconds.
         access_log: whether to log one line for each request.
         drain_timeout_s: how long a stopping server waits for requests that it has begun, in seconds.
         keep_alive_s: how long an idle connection stays open, in seconds; longer than clients keep theirs, so that
@@ -54,6 +55,7 @@ class ServerSettings:
     max_batch: int = MAX_BATCH
     database_timeout_s: float = 10.0
     key_cache_s: float = 0.5
+    metrics_kept_s: float = 1.0
     access_log: bool = False
     drain_timeout_s: int = 30
     keep_alive_s: int = 75

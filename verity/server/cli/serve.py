@@ -11,6 +11,7 @@ import click
 
 from verity.server.cli.database import DatabaseError, database_option
 from verity.server.cli.limits import limit_options, to_settings
+from verity.server.cli.options import read_address
 from verity.server.cli.texts import read_setting
 
 
@@ -80,6 +81,14 @@ class TlsFilesError(click.ClickException):
     show_envvar=True,
     help="The certificate's private key (PEM). VERITY_TLS_KEY_PASSWORD opens an encrypted one.",
 )
+@click.option(
+    "--metrics-listen",
+    metavar="HOST:PORT",
+    callback=read_address,
+    envvar="VERITY_METRICS_LISTEN",
+    show_envvar=True,
+    help="Serve /metrics there, and /healthz and /readyz too, and no more on the port of the API.",
+)
 @limit_options
 def serve(
     database: str,
@@ -90,11 +99,12 @@ def serve(
     drain_timeout: int,
     tls_cert: str | None,
     tls_key: str | None,
+    metrics_listen: tuple[str, int] | None,
     **limits: Any,
 ) -> None:
     """Serve a ledger over HTTP until SIGTERM or SIGINT.
 
-    One line on standard output tells when it listens; logs go to standard error. A stopping ledger accepts nothing
+    A line on standard output tells when it listens; logs go to standard error. A stopping ledger accepts nothing
     more, answers what it has begun, and exits with 0. Make API keys with `verity keys create`.
     """
     from verity.errors import VerityConfigError
@@ -107,7 +117,7 @@ def serve(
     tls = _load_tls(tls_cert, tls_key)
     raise_file_limit()
     try:
-        run(_serve(database, host, port, settings, tls))
+        run(_serve(database, (host, port), metrics_listen, settings, tls))
     except VerityConfigError as error:
         raise DatabaseError(str(error)) from None
 
@@ -128,7 +138,9 @@ def _load_tls(certificate: str | None, key: str | None) -> Any:
         raise TlsFilesError(str(error)) from None
 
 
-async def _serve(database: str, host: str, port: int, settings: Any, tls: Any) -> None:
+async def _serve(
+    database: str, address: tuple[str, int], metrics_address: tuple[str, int] | None, settings: Any, tls: Any
+) -> None:
     from verity.server.opening import open_storage
 
     async with open_storage(
@@ -137,27 +149,38 @@ async def _serve(database: str, host: str, port: int, settings: Any, tls: Any) -
         database_timeout_s=settings.database_timeout_s,
         search_timeout_s=settings.search_timeout_s,
     ) as storage:
-        await _serve_storage(storage, host, port, settings, tls)
+        await _serve_storage(storage, address, metrics_address, settings, tls)
 
 
-async def _serve_storage(storage: Any, host: str, port: int, settings: Any, tls: Any) -> None:
+async def _serve_storage(
+    storage: Any, address: tuple[str, int], metrics_address: tuple[str, int] | None, settings: Any, tls: Any
+) -> None:
     from verity.server.app import create_app
-    from verity.server.serving import LedgerServer, base_url, listen
+    from verity.server.serving import LedgerServer, base_url
 
-    try:
-        listener = listen(host, port)
-    except OSError as error:
-        # getaddrinfo's own codes are below zero
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise AddressError(f"Can't listen on {host} port {port}: {why}.") from None
+    listener = _listen(*address)
+    metrics_listener = None if metrics_address is None else _listen(*metrics_address)
 
     def announce() -> None:
         click.echo(f"Verity listens on {base_url(listener, 'http' if tls is None else 'https')}")
+        if metrics_listener is not None:
+            click.echo(f"Its metrics are at {base_url(metrics_listener).removesuffix('/v1')}/metrics")
         sys.stdout.flush()
 
-    server = LedgerServer(create_app(storage, settings), settings, announce, tls=tls)
+    server = LedgerServer(create_app(storage, settings), settings, announce, tls=tls, metrics_listener=metrics_listener)
     server.stop_on_signals()
     # What is loaded now stays for good. Looking through it again and again would cost tail latency.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     await server.serve(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> Any:
+    from verity.server.serving import listen
+
+    try:
+        return listen(host, port)
+    except OSError as error:
+        # getaddrinfo's own codes are below zero
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise AddressError(f"Can't listen on {host} port {port}: {why}.") from None

@@ -154,7 +154,10 @@ class Life(RuleBasedStateMachine):
             return
         if self.state == "RUNNING":
             assert decision.reply.word == "renewed"
-            self.expires_at = max(self.expires_at, self.now + (extension or self.duration))
+            asked = extension or self.duration
+            gain = self.now + asked - self.expires_at
+            if gain > 0:
+                self.expires_at = self.now + asked + (asked // 4 if gain < asked // 4 else 0)
         else:
             assert decision.reply.word == "effect_finished"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,26 @@ def test_every_answer_says_which_effect_it_is_about(call: Caller, clock: TestClo
     assert {name: page[name] for name in about} == about
     for operation, asked in (("get_effect", {"effectKey": "no"}), ("get_effect_by_id", {"effectId": "no"})):
         assert json.loads(call.ask(operation, **asked).body)["error"]["details"] == asked
+
+
+def test_a_holder_does_not_fill_the_trail(store: Store, call: Caller, clock: TestClock) -> None:
+    """One after the other, and many at once."""
+    lease = call("lease_effect", {"effectKey": "k"})
+    tokens = call.tokens(lease)
+    for _ in range(20):
+        clock.advance(10)
+        assert call("renew_effect", tokens)["status"] == "renewed"
+        assert call("report_observe", {**tokens, "hit": False})["status"] == "reported"
+    clock.advance(10)
+    requests = [call.request("report_observe", {**tokens, "hit": False}) for _ in range(50)]
+    requests += [call.request("renew_effect", tokens) for _ in range(50)]
+    assert {answer.status for answer in store.answer_batch(requests)} == {200}
+    clock.advance(60_000)
+    second = call.tokens(call("lease_effect", {"effectKey": "k"}))
+    answers = store.answer_batch([call.request("report_observe", {**second, "hit": True}) for _ in range(50)])
+    assert {answer.status for answer in answers} == {200}
+    kinds = Counter(event["type"] for event in call("list_effect_events", effectKey="k", limit="500")["items"])
+    assert kinds == {"LEASE_GRANTED": 2, "LEASE_EXPIRED": 1, "LEASE_RENEWED": 1, "OBSERVE_MISS": 8, "OBSERVE_HIT": 8}
 
 
 def test_failing_resetting_resolving(call: Caller, clock: TestClock) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from verity._ledger.commands import (
+    REPORTS_AMONG,
     Command,
     Commit,
     Context,
@@ -27,7 +30,7 @@ from verity._ledger.effect import (
     format_effect_id,
     parse_effect_id,
 )
-from verity._ledger.transitions import TABLE, apply
+from verity._ledger.transitions import MAX_REPORTS, TABLE, apply
 
 NOW = 1_000_000
 RESULT = Payload('{"id":1}', "sha-result")
@@ -46,13 +49,19 @@ class Story:
 
     def send(self, command: Command) -> Decision:
         self.tokens += 1
-        decision = apply(self.effect, command, Context("n", "k", self.now, lambda: 7, lambda: f"t{self.tokens}"))
+        context = Context("n", "k", self.now, lambda: 7, lambda: f"t{self.tokens}", self.count_reports)
+        decision = apply(self.effect, command, context)
         if decision.events:
             self.effect = decision.effect
             self.events += decision.events
             assert self.effect is not None
             assert agrees_with_its_events(self.effect, self.events)
         return decision
+
+    def count_reports(self) -> int:
+        assert self.effect is not None
+        kinds = (EventType.OBSERVE_HIT, EventType.OBSERVE_MISS)
+        return sum(event.type in kinds and event.fence == self.effect.fence for event in self.events[-REPORTS_AMONG:])
 
     def pair(self) -> tuple[int, str]:
         assert self.effect is not None
@@ -241,6 +250,62 @@ def test_a_renewal_never_shortens() -> None:
     before = story.effect.lease_expires_at
     story.send(Renew(*story.pair(), 5_000))
     assert story.effect.lease_expires_at == before
+
+
+def test_whoever_is_told_renewed_has_what_it_asked_for() -> None:
+    """However often it asks, and for whatever: its client counts on it, and nobody is granted before."""
+    story, rng = in_state(State.RUNNING), random.Random(1)
+    for _ in range(3_000):
+        story.now += rng.choice([0, 1, 100, 2_000])
+        extension = rng.choice([5_000, 5_001, 30_000, 60_000, 120_000])
+        assert story.send(Renew(*story.pair(), extension)).reply.word == "renewed"
+        assert story.effect is not None
+        assert story.now + extension <= story.effect.lease_expires_at <= story.now + 150_000
+
+
+def test_renewals_that_come_often_do_not_fill_the_trail() -> None:
+    story = in_state(State.RUNNING)
+    for _ in range(300):
+        story.now += 10
+        story.send(Renew(*story.pair()))
+    assert len(story.events) == 2, "3 seconds of a lease of 30"
+    story.now += 3_600_000
+    for _ in range(10_000):
+        story.now += 30
+        story.send(Renew(*story.pair(), 30_000))
+    assert len(story.events) < 3 + 300_000 / 7_500 + 2
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("duration_ms", [5_000, 120_000])
+def test_each_of_a_clients_renewals_is_in_the_trail(fraction: float, duration_ms: int) -> None:
+    story = Story()
+    story.send(Lease(duration_ms))
+    for number in range(50):
+        story.now += round(duration_ms * fraction)
+        story.send(Renew(*story.pair(), duration_ms))
+        assert len(story.events) == number + 2
+        assert story.effect is not None
+        assert story.effect.lease_expires_at == story.now + duration_ms
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.COMMITTED])
+def test_a_grants_reports_do_not_fill_the_trail(state: State) -> None:
+    story = in_state(state)
+    before = len(story.events)
+    for number in range(300):
+        assert story.send(ReportObserve(*story.pair(), number % 2 == 0)).reply.word == "reported"
+    assert len(story.events) == before + MAX_REPORTS
+
+
+def test_the_next_grants_reports_are_recorded() -> None:
+    story = in_state(State.RUNNING)
+    for _ in range(2):
+        for _ in range(MAX_REPORTS + 1):
+            story.send(ReportObserve(*story.pair(), False))
+        story.now += 30_000
+        story.send(Lease(30_000))
+    assert sum(event.type is EventType.OBSERVE_MISS for event in story.events) == 2 * MAX_REPORTS
 
 
 def test_resolving_once_more_with_another_result_is_refused() -> None:

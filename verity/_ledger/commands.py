@@ -8,6 +8,7 @@ from typing import NamedTuple
 from verity._ledger.effect import Effect, Event, Payload
 
 DEFAULT_LEASE_DURATION_MS = 30_000
+REPORTS_AMONG = 64
 
 
 class Lease(NamedTuple):
@@ -90,6 +91,8 @@ class Context(NamedTuple):
     now: int
     new_id: Callable[[], int]
     new_token: Callable[[], str]
+    count_reports: Callable[[], int] = lambda: 0
+    """How many of the effect's latest REPORTS_AMONG events are reports of its current grant."""
 
 
 class Reply(NamedTuple):

@@ -17,6 +17,11 @@ Why nothing acts twice:
 A repeated lease request (same Idempotency-Key) whose lease has run out meanwhile gets its grant again with a new
 expiry, as if it had renewed: nobody else was granted, and its sender can't have acted, since it never had the answer.
 
+A holder can't fill the trail. A client renews a lease when a quarter of it is gone or more. A renewal that comes
+earlier extends the lease by a quarter more than was asked for, and those that follow change nothing while it lasts as
+long as they ask for: whoever is told `renewed` has what it asked for, at least. Of a grant's reports of what was
+observed, of which a client sends one, no more than `MAX_REPORTS` are recorded.
+
 A purged effect has lost its payloads and its trail, and nothing else: whoever asks for it is told `effect_purged`, and
 never granted. The same commit or fail, sent again, is still answered.
 """
@@ -42,6 +47,11 @@ from verity._ledger.commands import (
 from verity._ledger.effect import Effect, Event, EventType, State, Status
 
 Rule = Callable[[Any, Any, Context], Decision]
+
+MAX_REPORTS = 8
+"""Reports of one grant that are recorded. A client's may be sent again, where answers are lost."""
+_DENSE = 4
+"""A renewal that gains less than this part of what it asks for comes more often than a client's."""
 
 
 def apply(effect: Effect | None, command: Command, context: Context) -> Decision:
@@ -185,7 +195,12 @@ def _renew(effect: Effect, command: Renew, context: Context) -> Decision:
 
 
 def _extend(effect: Effect, extension_ms: int, context: Context, word: str) -> Decision:
-    expires_at = max(effect.lease_expires_at, context.now + extension_ms)  # a renewal never shortens a lease
+    wanted = context.now + extension_ms
+    gain_ms = wanted - effect.lease_expires_at
+    if gain_ms <= 0:  # it lasts that long already: a renewal never shortens a lease
+        return Decision(effect, (), Reply(word))
+    ahead_ms = extension_ms // _DENSE
+    expires_at = wanted + ahead_ms if gain_ms < ahead_ms else wanted
     event = Event(
         EventType.LEASE_RENEWED,
         context.now,
@@ -199,6 +214,8 @@ def _extend(effect: Effect, extension_ms: int, context: Context, word: str) -> D
 
 
 def _report(effect: Effect, command: ReportObserve, context: Context) -> Decision:
+    if context.count_reports() >= MAX_REPORTS:
+        return Decision(effect, (), Reply("reported"))
     kind = EventType.OBSERVE_HIT if command.hit else EventType.OBSERVE_MISS
     detail = {} if command.duration_ms is None else {"durationMs": command.duration_ms}
     event = Event(kind, context.now, effect.fence, effect.agent_id, effect.run_id, detail)

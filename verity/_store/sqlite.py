@@ -19,7 +19,7 @@ from functools import partial
 import apsw
 
 from verity._ledger.calls import Answer, Request
-from verity._ledger.commands import Context
+from verity._ledger.commands import REPORTS_AMONG, Context
 from verity._ledger.effect import Effect, Event
 from verity._ledger.json_text import dump_object
 from verity._ledger.transitions import apply
@@ -44,6 +44,10 @@ _INSERT = (
 )
 _CHANGING = Effect._fields[3:]
 _UPDATE = f"UPDATE effects SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE id = ?"
+_REPORTS = (
+    "SELECT count(*) FROM events WHERE effect = ? AND sequence > ? AND fence = ?"
+    " AND type IN ('OBSERVE_HIT', 'OBSERVE_MISS')"
+)
 _INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _LOOK_FOR_PURGE = f"""
 SELECT '', effects.id, effects.key_hash, effects.event_count, effects.created_at,
@@ -319,7 +323,12 @@ class SqliteStore(SqliteReads):
         key_hash = hash_key(call.environment, call.namespace, call.key)
         row = connection.execute(_SELECT, (key_hash,)).fetchone()
         before = None if row is None else Effect._make(row)
-        context = Context(call.namespace, call.key, now, lambda: _new_id(connection, now), self._new_token)
+        context = Context(
+            *(call.namespace, call.key, now),
+            new_id=lambda: _new_id(connection, now),
+            new_token=self._new_token,
+            count_reports=lambda: 0 if before is None else _count_reports(connection, before),
+        )
         decision = apply(before, call.command, context)
         after = decision.effect
         if decision.events and after is not None:
@@ -336,6 +345,11 @@ class SqliteStore(SqliteReads):
 def _new_id(connection: apsw.Connection, now: int) -> int:
     """Above every other: made while the write lock is held, so no other process makes it, too."""
     return next_id(connection.execute("SELECT max(id) FROM effects").get or 0, now)
+
+
+def _count_reports(connection: apsw.Connection, effect: Effect) -> int:
+    count: int = connection.execute(_REPORTS, (effect.id, effect.event_count - REPORTS_AMONG, effect.fence)).get
+    return count
 
 
 def _event_row(effect: int, sequence: int, event: Event) -> tuple[object, ...]:

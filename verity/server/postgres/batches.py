@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from verity._ledger.calls import Answer
-from verity._ledger.commands import Commit, Context, Decision, Lease, Reset
-from verity._ledger.effect import Effect, Event
+from verity._ledger.commands import Commit, Context, Decision, Lease, ReportObserve, Reset
+from verity._ledger.effect import Effect, Event, EventType
 from verity._ledger.json_text import dump_object
 from verity._ledger.transitions import apply
 from verity._ledger.wire import Call, answer_decision, answer_grant, answer_settled
@@ -116,12 +116,17 @@ class Work:
         given: str | None = command.idempotency_key
         return f"once:{self.new_token}" if given is None else given
 
-    def decide(self, before: Effect | None, now: int) -> Decision:
-        """What the table says."""
+    def decide(self, before: Effect | None, now: int, reports: int = 0) -> Decision:
+        """What the table says; `reports` of the current grant are in the trail."""
         call, command = self.call, self.call.command
         if isinstance(command, Lease):
             command = command._replace(idempotency_key=self.idempotency_key)
-        context = Context(call.namespace, call.key, now, lambda: self.new_id, lambda: self.new_token)
+        context = Context(
+            *(call.namespace, call.key, now),
+            new_id=lambda: self.new_id,
+            new_token=lambda: self.new_token,
+            count_reports=lambda: reports,
+        )
         return apply(before, command, context)
 
     def settle(self, answer: Answer) -> None:
@@ -233,18 +238,23 @@ def _commit_row(number: int, work: Work) -> tuple[object, ...]:
     )
 
 
+_REPORTS = (EventType.OBSERVE_HIT, EventType.OBSERVE_MISS)
+
+
 class _Change:
     """What a batch makes of one effect: one write, however many of its calls change it."""
 
-    def __init__(self, before: Effect) -> None:
+    def __init__(self, before: Effect, reports: int) -> None:
         self.known_count = before.event_count
+        self._reports = reports
         self.after = before
         self.events: list[Event] = []
         self.decided: list[tuple[Work, Decision]] = []
 
     def decide(self, work: Work, now: int) -> None:
         """Decide on what the calls before have made of the effect."""
-        decision = work.decide(self.after, now)
+        reports = self._reports + sum(event.type in _REPORTS for event in self.events)
+        decision = work.decide(self.after, now, reports)
         self.decided.append((work, decision))
         if decision.events and decision.effect is not None:
             self.after = decision.effect
@@ -270,12 +280,13 @@ async def explain(session: Session, sql: Statements, batch: Sequence[Work]) -> L
     absent: list[Work] = []
     told: list[tuple[_Change, int]] = []
     changes: dict[int, tuple[_Change, int]] = {}
-    for number, now, has_standbys, *columns in await session.fetch(sql.look, *to_arrays(names)):
+    wanted = [(*name, any(isinstance(work.call.command, ReportObserve) for work in about[name])) for name in names]
+    for number, now, has_standbys, reports, *columns in await session.fetch(sql.look, *to_arrays(wanted)):
         works = about[names[number - 1]]
         if columns[0] is None:
             absent += _refuse_or_keep(works, now)
             continue
-        change = _Change(Effect._make(columns))
+        change = _Change(Effect._make(columns), reports)
         for work in works:
             change.decide(work, now)
         if change.events:

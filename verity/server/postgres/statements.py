@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from verity._ledger.commands import REPORTS_AMONG
 from verity._ledger.effect import Effect, Event
 from verity._store.names import COLUMNS
 from verity._store.purging import DUE, PURGED, Purge
@@ -91,8 +92,15 @@ SELECT n, id FROM committed
 """
 _LOOK = f"""
 SELECT wanted.n::integer, :clock, coalesce(current_setting('synchronous_standby_names', true), '') <> '',
+    CASE WHEN wanted.counts_reports THEN (
+        SELECT count(*) FROM events
+        WHERE events.environment = effects.environment AND events.namespace = effects.namespace
+            AND events.effect = effects.id AND events.sequence > effects.event_count - {REPORTS_AMONG}
+            AND events.fence = effects.fence AND events.type IN ('OBSERVE_HIT', 'OBSERVE_MISS')
+    ) ELSE 0 END::integer,
     {", ".join(f"effects.{name}" for name in COLUMNS.split(", "))}
-FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS wanted(environment, namespace, key_hash, n)
+FROM unnest($1::text[], $2::text[], $3::bytea[], $4::boolean[])
+    WITH ORDINALITY AS wanted(environment, namespace, key_hash, counts_reports, n)
 LEFT JOIN effects ON {_IS_NAMED}
 """
 _STATES = f"""
@@ -163,7 +171,8 @@ class Statements(NamedTuple):
     commit: str
     """Commits where the pair is current and nothing is decided; any other case is not in the answer: (n, id)."""
     look: str
-    """What is there: (number from 1, now, whether standbys are configured, the columns of an Effect or nulls)."""
+    """What is there: (number from 1, now, whether standbys are configured, how many reports the current grant
+    has, the columns of an Effect or nulls)."""
     change: str
     """Writes decisions, each where the effect is still as it was read: (number, whether it was). It waits for no row
     that somebody else has locked; the number of such a one is not in the answer."""

@@ -208,7 +208,12 @@ async def test_a_scrape_is_made_once_for_all_who_ask() -> None:
     now_s = 100.0
     metrics = Metrics(PooledStorage(), kept_s=1.0, monotonic=lambda: now_s)
     rendered: list[int] = []
-    metrics.watch_waits(lambda: rendered.append(1) or 0)
+
+    def count() -> int:
+        rendered.append(1)
+        return 0
+
+    metrics.watch_waits(count)
     texts = {text for _ in range(3) for text in await asyncio.gather(*(metrics.render() for _ in range(100)))}
     assert (len(texts), len(rendered)) == (1, 1)
     now_s += 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -332,3 +333,33 @@ async def test_a_thread_that_starts_late_does_not_act_on_a_lease_that_may_have_r
     assert acts == [1]
     assert network.operations() == ["lease", "renew", "commit"]
     await network.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_act_does_not_begin_once_its_caller_is_cancelled(
+    client: VerityClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until its thread has begun: it takes a moment to start."""
+    acts: list[int] = []
+    held: list[threading.Thread] = []
+    here = threading.current_thread()
+    start = threading.Thread.start
+
+    def hold(thread: threading.Thread) -> None:
+        if threading.current_thread() is here and "AnyIO" in thread.name:
+            held.append(thread)
+        else:
+            start(thread)
+
+    async with client:
+        monkeypatch.setattr(threading.Thread, "start", hold)
+        task = asyncio.ensure_future(client.protect("k", act=lambda: acts.append(1)))
+        await async_until(lambda: bool(held))
+        monkeypatch.undo()
+        task.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        held[0].start()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not acts

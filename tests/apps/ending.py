@@ -11,9 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import trio
@@ -121,18 +120,32 @@ async def exits(error: BaseException, where: str, in_a_task: str) -> None:
     async def raise_async() -> None:
         raise_it()
 
-    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+    three_acts = threading.Barrier(3)
+
+    def after_all_began(delay_s: float, then: Callable[[], object]) -> Callable[[], object]:
+        def act() -> object:
+            three_acts.wait(30)
+            time.sleep(delay_s)
+            return then()
+
+        return act
+
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "act": lambda: client.protect("k0", act=raise_it),
         "async-act": lambda: client.protect("k0", act=raise_async),
         "observe": lambda: client.protect("k0", observe=raise_it, act=lambda: 1),
         "on_lease": lambda: client.protect("k0", on_lease=lambda _: raise_it(), act=lambda: 1),
-        "twice": lambda: asyncio.wait(
-            [asyncio.ensure_future(client.protect(f"k{number}", act=raise_it)) for number in range(4)]
+        "twice": lambda: asyncio.wait(  # `gather` would tell the loop once more itself
+            [
+                asyncio.ensure_future(client.protect("k0", act=after_all_began(0, raise_it))),
+                asyncio.ensure_future(client.protect("k1", act=after_all_began(HELD_S, raise_it))),
+                asyncio.ensure_future(client.protect("k2", act=after_all_began(2 * HELD_S, lambda: "done"))),
+            ]
         ),
     }
     await client.protect("warm-up", act=lambda: 1)  # a worker thread that is idle must end, too
     call = calls[where]
-    await (asyncio.create_task(call()) if in_a_task == "task" else call())
+    await (asyncio.ensure_future(call()) if in_a_task == "task" else call())
 
 
 async def is_interrupted_in_the_commit() -> None:

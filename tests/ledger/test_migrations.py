@@ -316,12 +316,19 @@ def all_at_once(program: str, url: str) -> list[tuple[int, str, str]]:
     return [(process.returncode, *each) for process, each in zip(processes, said, strict=True)]
 
 
+def without_news(said: list[tuple[int, str, str]], *, expected: bool) -> list[tuple[int, str, str]]:
+    """What they said, but that a new file was made, which exactly one of them tells where it was."""
+    told = [each for each in said if "a new, empty one was made" in each[2]]
+    assert len(told) == expected
+    return [(code, out, "" if (code, out, error) in told else error) for code, out, error in said]
+
+
 @pytest.mark.parametrize("version", [0, 1])
 def test_several_may_migrate_at_once(place: Place, version: int, fresh_schema: list[Any]) -> None:
     latest = LATEST[place.kind]
     place.make(version)
     effects = place.execute("SELECT id FROM effects ORDER BY id") if version else []
-    done = all_at_once(MIGRATE, place.url)
+    done = without_news(all_at_once(MIGRATE, place.url), expected=place.kind == "sqlite" and not version)
     assert sorted(done) == sorted(
         [(0, f"{version} {latest}\n", "")] + [(0, f"{latest} {latest}\n", "")] * (AT_ONCE - 1)
     )
@@ -347,7 +354,8 @@ def test_connections_that_migrate_at_once_wait_for_each_other(version: int, tmp_
 
 
 def test_several_may_open_an_empty_database_at_once(place: Place, fresh_schema: list[Any]) -> None:
-    assert all_at_once(OPEN, place.url) == [(0, "0\n", "")] * AT_ONCE
+    said = without_news(all_at_once(OPEN, place.url), expected=place.kind == "sqlite")
+    assert said == [(0, "0\n", "")] * AT_ONCE
     assert place.schema() == fresh_schema
 
 

@@ -14,7 +14,8 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.served import TestClock
 from verity import VerityConfigError
-from verity._store.connection import connect, read_path
+from verity._store.connection import connect
+from verity._store.location import read_location
 from verity._store.migrations import SCHEMA_VERSION
 from verity._store.registry import open_ledger
 from verity._store.sqlite import SqliteStore
@@ -211,7 +212,7 @@ def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
 )
 def test_a_wrong_url_says_how_it_is_written(url: str) -> None:
     with pytest.raises(VerityConfigError, match=r"sqlite:///relative\.db"):
-        read_path(url)
+        read_location(url)
 
 
 def test_a_file_is_opened_once_in_a_process(tmp_path: Path) -> None:

@@ -128,7 +128,9 @@ def test_keys_are_made_listed_and_revoked_while_a_server_runs(tmp_path: Path) ->
 
 
 def test_a_key_that_is_not_there(tmp_path: Path) -> None:
-    done = run_verity("keys", "revoke", "--database", f"sqlite:///{tmp_path}/v.db", "key_0")
+    database = f"sqlite:///{tmp_path}/v.db"
+    assert run_verity("keys", "create", "--database", database, "--environment", "test").returncode == 0
+    done = run_verity("keys", "revoke", "--database", database, "key_0")
     assert done.returncode == 1
     assert "no key with this id" in done.stderr
 

@@ -216,3 +216,12 @@ def test_a_database_that_can_not_hold_every_text(postgres: PostgresServer, encod
 def test_dangers_are_told_at_the_start(tmp_path: Path) -> None:
     with PostgresServer(fsync="off") as careless, node_on(careless.create_database(), tmp_path) as (node, _):
         assert "acknowledged commits are in danger: fsync is off" in node.log
+
+
+def test_a_node_told_so_makes_no_ledger(postgres: PostgresServer) -> None:
+    url = postgres.create_database()
+    done = run_verity("serve", "--port", "0", "--existing", "--database", url)
+    assert done.returncode == 3
+    assert "no ledger in the database" in done.stderr
+    assert "not wanted" in done.stderr
+    assert not postgres.query("SELECT 1 FROM pg_tables WHERE tablename = 'effects'", url.rpartition("/")[2])

@@ -6,6 +6,7 @@ connections (fixed in 3.51.3).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,38 +19,17 @@ from verity.errors import VerityConfigError
 
 BUSY_TIMEOUT_MS = 10_000
 
+_logger = logging.getLogger("verity.ledger")
+
 
 class FileMoved(apsw.Error):
-    """A file of the ledger's was removed or replaced under the process that works on it."""
+    """A file of the ledger's was removed or replaced under a process that works on it, or a link leads elsewhere."""
 
     def __init__(self) -> None:
-        super().__init__("the ledger's file, its -wal or its -shm was removed or replaced under this process")
-
-
-def read_path(url: str) -> str | None:
-    """The file of `sqlite:///relative.db` or `sqlite:////absolute.db`, absolute; None for `sqlite://`, in memory.
-
-    Raises:
-        VerityConfigError: the URL has another form, or its directory does not exist.
-    """
-    if url in ("sqlite://", "sqlite:///:memory:"):
-        return None
-    path = url.removeprefix("sqlite:///")
-    if path == url or not path or "?" in path or "#" in path:
-        raise VerityConfigError(
-            f"{url!r} is not a ledger's URL: use sqlite:///relative.db, sqlite:////absolute.db, "
-            "or sqlite:// for a ledger in memory.",
-            parameter="base_url",
+        super().__init__(
+            "the ledger's file, its -wal or its -shm was removed or replaced under this process, or a symbolic link "
+            "leads to another file by now; put the files back, or restart the process"
         )
-    file = Path(path).expanduser().resolve()
-    if not file.parent.is_dir():
-        raise VerityConfigError(
-            f"The directory {str(file.parent)!r} of the ledger's file does not exist; create it first.",
-            parameter="base_url",
-        )
-    if file.is_dir():
-        raise VerityConfigError(f"{str(file)!r} is a directory; name a file in it.", parameter="base_url")
-    return str(file)
 
 
 def files_of(path: str | None) -> list[Path]:
@@ -119,6 +99,12 @@ def open_and_migrate(
             f"The ledger's file {path!r} cannot be opened as a database ({type(error).__name__}: {error}).",
             parameter="base_url",
         ) from error
+    if path is not None and not before:
+        _logger.warning(
+            "There was no ledger at %s: a new, empty one was made. If there should have been one, check the path and "
+            "whether its volume is mounted; ?mode=rw at the end of the URL refuses a file that is not there.",
+            path,
+        )
     return connection, before
 
 

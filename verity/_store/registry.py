@@ -9,8 +9,8 @@ from verity._ledger.calls import Answer, Request
 from verity._ledger.wire import EFFECT_OPERATIONS
 from verity._process import notice_fork
 from verity._store import forks
-from verity._store.connection import read_path
 from verity._store.group import LoopGroupCommit, ThreadGroupCommit
+from verity._store.location import read_location
 from verity._store.loops import LoopReads
 from verity._store.sqlite import SqliteStore, now_ms
 
@@ -53,25 +53,31 @@ class OpenLedger:
 _open: dict[str, OpenLedger] = {}
 
 
-def open_ledger(url: str, *, clock: Callable[[], int] | None = None, upgrade: bool = True) -> OpenLedger:
+def open_ledger(
+    url: str, *, clock: Callable[[], int] | None = None, upgrade: bool = True, must_exist: bool = False
+) -> OpenLedger:
     """Open `sqlite:///file.db` (shared within the process), or `sqlite://`, a new one in memory each time.
 
     Args:
         url: where the ledger is.
         clock: ms since 1970, for tests; a ledger with a clock of its own is not shared.
         upgrade: whether a file with an older schema is brought up to date; False refuses it.
+        must_exist: whether a file that is not there is refused, as with `?mode=rw`, and not made.
 
     Raises:
         VerityConfigError: the URL or the file can't be used.
     """
-    path = read_path(url)
+    place = read_location(url)
+    if must_exist:
+        place = place._replace(must_exist=True)
+    path = place.path
     notice_fork()
     with forks.held_off():
         if path is None or clock is not None:
-            return OpenLedger(SqliteStore(path, clock=clock or now_ms, upgrade=upgrade))
+            return OpenLedger(SqliteStore.at(place, clock=clock or now_ms, upgrade=upgrade))
         ledger = _open.get(path)
         if ledger is None:
-            ledger = _open[path] = OpenLedger(SqliteStore(path, upgrade=upgrade))
+            ledger = _open[path] = OpenLedger(SqliteStore.at(place, upgrade=upgrade))
             ledger.path = path
         else:
             ledger.users += 1

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import apsw
 
@@ -28,6 +29,7 @@ from verity._process import notice_fork
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
 from verity._store.connection import BUSY_TIMEOUT_MS, FileMoved, connect, files_of, identify
+from verity._store.location import Location, check_file
 from verity._store.names import COLUMNS, hash_key, next_id
 from verity._store.purging import DUE, PURGED, Candidate, Purge
 from verity._store.readers import OneConnection, Readers
@@ -96,9 +98,11 @@ class SqliteStore(SqliteReads):
         clock: ms since 1970; it decides when leases run out.
         new_token: makes lease tokens.
         upgrade: whether a file with an older schema is brought up to date; False refuses it.
+        named: another path that leads to the file, by way of a symbolic link, and has to go on doing so.
+        must_exist: whether a file that is not there is refused, and not made.
 
     Raises:
-        VerityConfigError: the file can't be used.
+        VerityConfigError: the file can't be used, or has another name.
     """
 
     def __init__(
@@ -108,14 +112,18 @@ class SqliteStore(SqliteReads):
         clock: Callable[[], int] = now_ms,
         new_token: Callable[[], str] = new_token,
         upgrade: bool = True,
+        named: str | None = None,
+        must_exist: bool = False,
     ) -> None:
+        if path is not None:
+            check_file(path, must_exist=must_exist)
         self._path = path
         self._upgrade = upgrade
         self._new_token = new_token
         self._lock = threading.Lock()
         self._lost = False
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
-        self._files = files_of(path)
+        self._files = files_of(path) + ([] if named in (None, path) else [Path(named)])
         self._opened = identify(self._files)
         if path is None:
             alone = OneConnection(self._writing)
@@ -124,6 +132,11 @@ class SqliteStore(SqliteReads):
             super().__init__(Readers(path, shorten_log=self._shorten_log), Readers(path), clock)
         self.transactions = 0
         forks.watch(self)
+
+    @classmethod
+    def at(cls, place: Location, *, clock: Callable[[], int] = now_ms, upgrade: bool = True) -> SqliteStore:
+        """The store at a place that `read_location` has read."""
+        return cls(place.path, clock=clock, upgrade=upgrade, named=place.named, must_exist=place.must_exist)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path or 'in memory'}>"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from verity._store.connection import read_path
+from verity._store.location import Location, read_location
 from verity._store.registry import open_ledger
 from verity.errors import VerityConfigError
 from verity.server.storage import SqliteStorage, Storage, StorageError
@@ -21,8 +21,8 @@ def is_postgres(url: str) -> bool:
     return url.startswith(POSTGRES_SCHEMES)
 
 
-def read_file(url: str) -> str:
-    """The SQLite file that it names, absolute.
+def read_file(url: str) -> Location:
+    """Where the SQLite file is that it names.
 
     Raises:
         VerityConfigError: it names none. What is no SQLite URL is not shown: it may have a password.
@@ -33,17 +33,17 @@ def read_file(url: str) -> str:
             "postgresql://user:password@host/database.",
             parameter="database",
         )
-    path = read_path(url)
-    if path is None:
+    place = read_location(url)
+    if place.path is None:
         raise VerityConfigError(
             "A ledger in memory ends with its process, and no key could reach it; name a file.", parameter="database"
         )
-    return path
+    return place
 
 
 @asynccontextmanager
 async def open_storage(
-    url: str, *, max_batch: int, database_timeout_s: float, search_timeout_s: float
+    url: str, *, max_batch: int, database_timeout_s: float, search_timeout_s: float, must_exist: bool = False
 ) -> AsyncIterator[Storage]:
     """Open a ledger's database for a server, and close it afterwards. An empty one gets its schema; an older one is
     refused, and waits for `verity migrate`.
@@ -53,16 +53,17 @@ async def open_storage(
         max_batch: the most calls that are carried out together; 1 switches group commit off.
         database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
         search_timeout_s: how long a caller's read may take, in seconds.
+        must_exist: whether a database without a ledger is refused.
 
     Raises:
         VerityConfigError: it can't be used.
     """
     if is_postgres(url):
-        async with _open_postgres(url, max_batch, database_timeout_s, search_timeout_s) as storage:
+        async with _open_postgres(url, max_batch, database_timeout_s, search_timeout_s, must_exist) as storage:
             yield storage
         return
     read_file(url)
-    ledger = open_ledger(url, upgrade=False)
+    ledger = open_ledger(url, upgrade=False, must_exist=must_exist)
     ledger.loops.max_batch = max_batch
     ledger.store.read_within_s = search_timeout_s
     try:
@@ -73,7 +74,7 @@ async def open_storage(
 
 @asynccontextmanager
 async def _open_postgres(
-    url: str, max_batch: int, database_timeout_s: float, search_timeout_s: float
+    url: str, max_batch: int, database_timeout_s: float, search_timeout_s: float, must_exist: bool
 ) -> AsyncIterator[Storage]:
     from verity.server.postgres.database import Refusal, connect, find_dangers, without_password
     from verity.server.postgres.migrations import check_version, migrate, read_version
@@ -84,6 +85,12 @@ async def _open_postgres(
     try:
         try:
             if not await read_version(database):
+                if must_exist:
+                    raise VerityConfigError(
+                        f"There is no ledger in the database at {without_password(url)}, and a new one is not wanted "
+                        "(--existing). Check the database's name.",
+                        parameter="database",
+                    )
                 await migrate(database)
             await check_version(database)
             dangers = await find_dangers(database)

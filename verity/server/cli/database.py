@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
@@ -102,13 +101,16 @@ def migrate(url: str) -> tuple[int, int]:
         DatabaseError: it can't be used.
     """
     from verity._store.connection import open_and_migrate
+    from verity._store.location import check_file
     from verity._store.migrations import SCHEMA_VERSION
     from verity.errors import VerityConfigError
     from verity.server.opening import is_postgres, read_file
 
     with _telling((VerityConfigError,), str):
         if not is_postgres(url):
-            connection, before = open_and_migrate(read_file(url))
+            place = read_file(url)
+            check_file(str(place.path), must_exist=place.must_exist)
+            connection, before = open_and_migrate(place.path)
             connection.close()
             return before, SCHEMA_VERSION
         from verity.server.postgres.blocking import PostgresStore
@@ -124,10 +126,8 @@ def _open_sqlite(url: str, create: bool) -> tuple[Store, Failures]:
     from verity._store.sqlite import SqliteStore
     from verity.server.opening import read_file
 
-    path = read_file(url)
-    if not create and not Path(path).exists():
-        raise DatabaseError(f"There is no ledger at {path!r}.")
-    store = SqliteStore(path, upgrade=False)
+    place = read_file(url)
+    store = SqliteStore.at(place if create else place._replace(must_exist=True), upgrade=False)
     store.read_within_s = COMMAND_READS_WITHIN_S
     return store, (apsw.Error,)
 

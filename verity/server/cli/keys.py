@@ -65,7 +65,7 @@ def list_(database: str, as_json: bool) -> None:
 
     Never the keys themselves, which nobody has any more.
     """
-    with open_store(database) as store:
+    with open_store(database, create=False) as store:
         records = store.list_keys()
     now = _now_ms()
     rows = [_describe(record, now) for record in records]
@@ -77,7 +77,7 @@ def list_(database: str, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 def revoke(database: str, key_id: str) -> None:
     """Revoke a key. Servers on this database refuse it within a second."""
-    with open_store(database) as store:
+    with open_store(database, create=False) as store:
         found = store.revoke_key(key_id, _now_ms())
     if not found:
         raise click.ClickException("There is no key with this id; `verity keys list` shows all.")

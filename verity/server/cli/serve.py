@@ -42,6 +42,13 @@ class TlsFilesError(click.ClickException):
     help="0 takes any free port; the line printed when the ledger listens tells which.",
 )
 @click.option(
+    "--existing",
+    is_flag=True,
+    envvar="VERITY_EXISTING",
+    show_envvar=True,
+    help="Refuse a database that has no ledger yet, instead of making one.",
+)
+@click.option(
     "--access-log/--no-access-log",
     envvar="VERITY_ACCESS_LOG",
     show_envvar=True,
@@ -94,6 +101,7 @@ def serve(
     database: str,
     host: str,
     port: int,
+    existing: bool,
     access_log: bool,
     log_format: Any,
     drain_timeout: int,
@@ -117,7 +125,7 @@ def serve(
     tls = _load_tls(tls_cert, tls_key)
     raise_file_limit()
     try:
-        run(_serve(database, (host, port), metrics_listen, settings, tls))
+        run(_serve(database, existing, (host, port), metrics_listen, settings, tls))
     except VerityConfigError as error:
         raise DatabaseError(str(error)) from None
 
@@ -139,7 +147,12 @@ def _load_tls(certificate: str | None, key: str | None) -> Any:
 
 
 async def _serve(
-    database: str, address: tuple[str, int], metrics_address: tuple[str, int] | None, settings: Any, tls: Any
+    database: str,
+    existing: bool,
+    address: tuple[str, int],
+    metrics_address: tuple[str, int] | None,
+    settings: Any,
+    tls: Any,
 ) -> None:
     from verity.server.opening import open_storage
 
@@ -148,6 +161,7 @@ async def _serve(
         max_batch=settings.max_batch,
         database_timeout_s=settings.database_timeout_s,
         search_timeout_s=settings.search_timeout_s,
+        must_exist=existing,
     ) as storage:
         await _serve_storage(storage, address, metrics_address, settings, tls)
 

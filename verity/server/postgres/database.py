@@ -93,8 +93,7 @@ SELECT set_config('synchronous_commit',
        set_config('client_min_messages', 'warning', false),
        set_config('statement_timeout', $1, false),
        set_config('lock_timeout', $2, false),
-       set_config('default_transaction_isolation', 'read committed', false),
-       set_config('default_transaction_read_only', $3, false)
+       set_config('default_transaction_isolation', 'read committed', false)
 """
 """What is acknowledged is on disk, whatever the server's default, and warnings about it arrive. Plans are made for the
 table as it is: a generic plan, made while it was empty, would read all of it for ever."""
@@ -336,8 +335,9 @@ async def _connect_to_primary(url: str, **options: Any) -> Any:
 
 
 async def _set_up(connection: Any, limits: Limits) -> None:
-    read_only = "on" if limits.only_reads else "off"
-    await connection.execute(_SET_UP, _in_ms(limits.statement_timeout_s), _in_ms(limits.lock_timeout_s), read_only)
+    await connection.execute(_SET_UP, _in_ms(limits.statement_timeout_s), _in_ms(limits.lock_timeout_s))
+    if limits.only_reads:  # else it is left as the server has it, who may be told to take no more writes
+        await connection.execute("SET default_transaction_read_only = on")
 
 
 def _in_ms(seconds: float) -> str:

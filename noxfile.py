@@ -97,6 +97,14 @@ def every_await(session: nox.Session) -> None:
 
 
 @nox.session(python=HERE)
+def steps(session: nox.Session) -> None:
+    """An exception at every step of the sync client, and storms of signals, on each ledger. Slow."""
+    _install(session, "requirements-test.txt")
+    for ledger in ("embedded", "served"):
+        session.run("python", "-m", "tests.steps", "--ledger", ledger, "--storms", "5000", *session.posargs)
+
+
+@nox.session(python=HERE)
 def benchmark(session: nox.Session) -> None:
     """What protect() costs, next to raw httpx."""
     session.install("-q", ".[server]")

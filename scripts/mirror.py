@@ -37,6 +37,8 @@ NAMES = {
     "async_check_callable": "sync_check_callable",
     "async_connect": "sync_connect",
     "async_gather": "sync_gather",
+    "async_here": "sync_here",
+    "async_interrupt_in": "sync_interrupt_in",
     "async_settled": "sync_settled",
     "async_until": "sync_until",
     "asyncio_response": "sync_response",

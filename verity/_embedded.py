@@ -83,6 +83,8 @@ def _to_response(answer: Answer, wait: _Wait) -> httpx.Response:
 class _EmbeddedSender:
     has_own_connections = True
     """As many as it likes: there are none."""
+    own_errors: tuple[type[Exception], ...] = (apsw.Error, OSError)
+    """What the storage raises."""
 
     def __init__(self, url: str, environment: Environment, *, ledger: OpenLedger | None = None) -> None:
         self._ledger = ledger or open_ledger(url)

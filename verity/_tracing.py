@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from verity._core.interruption import is_from_handler
 from verity._version import __version__
 from verity.errors import (
     CommitUncertainError,
@@ -36,6 +36,18 @@ _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
+class _Quietly:
+    """`suppress(Exception)`, but for what a signal's handler raises: that is the caller's."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        return isinstance(error, Exception) and not is_from_handler(error)
+
+
 class _Tracers:
     """The tracer of the provider that the host has set; asked for once."""
 
@@ -47,7 +59,7 @@ class _Tracers:
         """None where the host traces nothing."""
         if "opentelemetry.trace" not in sys.modules:
             return None
-        with suppress(Exception):
+        with _Quietly():
             from opentelemetry import trace
 
             provider = trace.get_tracer_provider()
@@ -74,7 +86,7 @@ class _CurrentSpan:
         tracer = _tracers.find()
         if tracer is None:
             return
-        with suppress(Exception):
+        with _Quietly():
             from opentelemetry import context, trace
 
             self._span = tracer.start_span(name, record_exception=False, set_status_on_exception=False, **options())
@@ -82,7 +94,7 @@ class _CurrentSpan:
 
     def _tell(self, attributes: Mapping[str, str | int]) -> None:
         if self._span is not None:
-            with suppress(Exception):
+            with _Quietly():
                 self._span.set_attributes(attributes)
 
     def _end(self, error: BaseException | None) -> None:
@@ -91,7 +103,7 @@ class _CurrentSpan:
         from opentelemetry import context
         from opentelemetry.trace import StatusCode
 
-        with suppress(Exception):
+        with _Quietly():
             context.detach(self._token)
             if isinstance(error, Exception):
                 self._span.set_attribute("error.type", type(error).__name__)
@@ -144,7 +156,7 @@ class RequestSpan(_CurrentSpan):
     def tell(self, operation: str, request_id: str, status: int | str) -> None:
         """What became known of the request."""
         if self._span is not None:
-            with suppress(Exception):
+            with _Quietly():
                 self._span.update_name(f"verity.{operation}")
             known: dict[str, str | int] = {"verity.operation": operation, "verity.request_id": request_id}
             if isinstance(status, int):
@@ -173,7 +185,7 @@ def trace_headers() -> dict[str, str]:
     """The headers that tell the ledger of the current span; none where the host traces nothing."""
     headers: dict[str, str] = {}
     if _tracers.find() is not None:
-        with suppress(Exception):
+        with _Quietly():
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
             TraceContextTextMapPropagator().inject(headers)

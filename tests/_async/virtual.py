@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.served import TestClock
-from verity._concurrency import AsyncRuntime, AsyncThunk
+from verity._concurrency import AsyncRuntime, AsyncThunk, async_here
 
 
 class VirtualTimer:
@@ -31,7 +31,9 @@ class AsyncVirtualRuntime(AsyncRuntime):
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 6))
+        was_inside, async_here.is_inside = async_here.is_inside, False  # what others do meanwhile, they do elsewhere
         await self.advance(seconds)
+        async_here.is_inside = was_inside
 
     def call_later(self, delay_s: float, fn: AsyncThunk[None]) -> VirtualTimer:
         timer = VirtualTimer(self.monotonic() + delay_s, fn)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.served import TestClock
-from verity._concurrency import SyncRuntime, SyncThunk
+from verity._concurrency import SyncRuntime, SyncThunk, sync_here
 
 
 class VirtualTimer:
@@ -32,7 +32,9 @@ class SyncVirtualRuntime(SyncRuntime):
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(round(seconds, 6))
+        was_inside, sync_here.is_inside = sync_here.is_inside, False  # what others do meanwhile, they do elsewhere
         self.advance(seconds)
+        sync_here.is_inside = was_inside
 
     def call_later(self, delay_s: float, fn: SyncThunk[None]) -> VirtualTimer:
         timer = VirtualTimer(self.monotonic() + delay_s, fn)

@@ -2,10 +2,291 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
 
 from tests.gather import sync_until
+from tests.served import ServedLedger
+from verity import (
+    ActNotStartedError,
+    CommitUncertainError,
+    LeaseConflictError,
+    SyncVerityClient,
+    VerityConnectionError,
+    VerityError,
+)
+from verity._concurrency import SyncRuntime
 from verity._concurrency.lines import SyncLines
+
+
+class Interrupt(Exception):
+    """As a worker's soft time limit raises it."""
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[ServedLedger]:
+    with ServedLedger() as served:
+        yield served
+
+
+@pytest.fixture
+def on_signal() -> Iterator[Callable[[Callable[[], Any]], None]]:
+    """Sets what a handler of SIGUSR1 does."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def handle(do: Callable[[], Any]) -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: do())
+
+    yield handle
+    signal.signal(signal.SIGUSR1, before)
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+class Signalling(httpx.HTTPTransport):
+    """Sends this process a signal inside the first requests of one kind, and lists all."""
+
+    def __init__(self, operation: str, times: int = 1, *, wraps: bool = False) -> None:
+        super().__init__()
+        self._operation = operation
+        self._times = times
+        self._wraps = wraps
+        self.sent: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request.url.path.rsplit("/", 1)[-1])
+        if self.sent[-1] == self._operation and self.sent.count(self._operation) <= self._times:
+            try:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+                signal.raise_signal(signal.SIGUSR1)
+            except OSError as error:
+                if not self._wraps:
+                    raise
+                raise httpx.ReadTimeout("as httpx does with a socket's") from error
+        return super().handle_request(request)
+
+
+def _client(ledger: ServedLedger, transport: httpx.BaseTransport | None = None, **settings: Any) -> SyncVerityClient:
+    return SyncVerityClient(ledger.base_url, ledger.create_key(), "payments", transport=transport, **settings)
+
+
+def _status(ledger: ServedLedger, key: str) -> str | None:
+    with _client(ledger) as other:
+        return other.effects.get(key).status
+
+
+# --- a signal's handler that raises ---
+
+
+@pytest.mark.parametrize("error", [Interrupt(), TimeoutError("as an alarm's handler raises it")])
+def test_what_a_handler_raises_in_a_request_is_no_lost_answer(
+    ledger: ServedLedger, on_signal: Callable[..., None], error: Exception
+) -> None:
+    on_signal(lambda: _raise(error))
+    with Signalling("lease", wraps=True) as transport, _client(ledger, transport) as client:
+        with pytest.raises(type(error)) as caught:
+            client.protect(f"request-{type(error).__name__}", act=lambda: 1)
+        assert caught.value is error
+        assert transport.sent == ["lease"]
+
+
+def test_what_a_handler_raised_before_is_no_interrupt(ledger: ServedLedger, on_signal: Callable[..., None]) -> None:
+    """A caller that tidies up after its time limit has a ledger that does not answer: that is what it is told."""
+    on_signal(lambda: _raise(Interrupt()))
+
+    class Lost(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("nobody is there", request=request)
+
+    client = _client(ledger, Lost())
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    except Interrupt:
+        with pytest.raises(VerityConnectionError):
+            client.request_lease("payments", {"effectKey": "before"})
+
+
+def test_a_commit_is_finished_between_two_tries_too(ledger: ServedLedger, on_signal: Callable[..., None]) -> None:
+    class Waiting(SyncRuntime):
+        def sleep(self, seconds: float) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+
+    class LosingOnce(Signalling):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            response = super().handle_request(request)
+            if self.sent[-1] == "commit" and self.sent.count("commit") == 1:
+                raise httpx.ReadError("lost", request=request)
+            return response
+
+    on_signal(lambda: _raise(Interrupt()))
+    with LosingOnce("nothing") as transport, _client(ledger, transport, _runtime=Waiting()) as client:
+        with pytest.raises(Interrupt):
+            client.protect("between", act=lambda: 1)
+        assert transport.sent == ["lease", "commit", "commit"]
+    assert _status(ledger, "between") == "COMMITTED"
+
+
+@pytest.mark.parametrize("source", ["acted", "observed"])
+def test_a_commit_is_finished_however_often_it_is_interrupted(
+    ledger: ServedLedger, on_signal: Callable[..., None], source: str
+) -> None:
+    """The second and third signals come while it is being finished."""
+    on_signal(lambda: _raise(Interrupt()))
+    observe = (lambda: 1) if source == "observed" else None
+    with Signalling("commit", 3) as transport, _client(ledger, transport) as client, pytest.raises(Interrupt):
+        client.protect(f"often-{source}", act=lambda: 1, observe=observe)
+    assert _status(ledger, f"often-{source}") == "COMMITTED"
+
+
+def test_a_commit_is_finished_here_where_no_thread_is_to_be_had(
+    ledger: ServedLedger, on_signal: Callable[..., None], no_threads: Callable[[], None]
+) -> None:
+    on_signal(lambda: _raise(Interrupt()))
+
+    def act() -> int:
+        no_threads()
+        return 1
+
+    with Signalling("commit") as transport, _client(ledger, transport) as client, pytest.raises(Interrupt):
+        client.protect("no-thread-commit", act=act)
+    assert _status(ledger, "no-thread-commit") == "COMMITTED"
+
+
+def test_a_commit_that_cannot_be_finished_is_uncertain(ledger: ServedLedger, on_signal: Callable[..., None]) -> None:
+    class Losing(Signalling):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            response = super().handle_request(request)
+            if self.sent[-1] == "commit":
+                raise httpx.ReadError("lost", request=request)
+            return response
+
+    on_signal(lambda: _raise(Interrupt()))
+    with Losing("commit") as transport, _client(ledger, transport) as client:
+        with pytest.raises(CommitUncertainError) as caught:
+            client.protect("uncertain", act=lambda: 7)
+        assert caught.value.result == 7
+
+
+def test_an_interrupt_at_the_entry_of_act_records_nothing(ledger: ServedLedger) -> None:
+    ran: list[int] = []
+
+    def act() -> None:
+        ran.append(1)
+
+    def interrupt(frame: Any, event: str, arg: object) -> None:
+        if frame.f_code is act.__code__:
+            sys.settrace(None)
+            raise Interrupt
+
+    with _client(ledger) as client:
+        sys.settrace(interrupt)
+        try:
+            with pytest.raises(Interrupt):
+                client.protect("entry", act=act)
+        finally:
+            sys.settrace(None)
+        assert not ran
+        assert _status(ledger, "entry") == "RUNNING"
+
+
+def test_an_act_that_takes_arguments_is_not_recorded_as_failed(ledger: ServedLedger) -> None:
+    with _client(ledger) as client, pytest.raises(TypeError):
+        client.protect("arguments", act=lambda order: order)  # type: ignore[misc, arg-type] # what is tested
+    assert _status(ledger, "arguments") == "RUNNING"
+
+
+# --- a call inside a signal's handler ---
+
+
+def test_a_call_in_a_handler_is_refused_inside_another_one_but_not_inside_act(
+    ledger: ServedLedger, on_signal: Callable[..., None]
+) -> None:
+    outcomes: list[Any] = []
+
+    def call() -> None:
+        try:
+            outcomes.append(client.protect(f"handler-{len(outcomes)}", act=lambda: 1))
+        except VerityError as error:
+            outcomes.append(str(error))
+
+    on_signal(call)
+    with Signalling("lease") as transport, _client(ledger, transport) as client:
+        assert client.protect("around", act=lambda: signal.raise_signal(signal.SIGUSR1)) is None
+        assert client.protect("after", act=lambda: 2) == 2
+    assert ["inside another call" in str(outcome) for outcome in outcomes] == [True] * (len(outcomes) - 1) + [False]
+    assert outcomes[-1] == 1
+
+
+# --- no thread to be had ---
+
+
+@pytest.fixture
+def no_threads() -> Iterator[Callable[[], None]]:
+    """No thread can be started from the call of this on: none gets a stack of this size."""
+    before = threading.stack_size()
+    yield lambda: (threading.stack_size(1 << 46), None)[1]
+    threading.stack_size(before)
+
+
+def test_without_a_thread_for_renewals_no_lease_is_requested(
+    ledger: ServedLedger, no_threads: Callable[[], None]
+) -> None:
+    with Signalling("nothing") as transport, _client(ledger, transport) as client:
+        no_threads()
+        with pytest.raises(ActNotStartedError, match="thread") as caught:
+            client.protect("no-thread", act=lambda: 1)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+        assert caught.value.effect_key == "no-thread"
+        assert not transport.sent
+
+
+def test_a_lease_without_a_thread_for_its_renewals_is_given_up(
+    ledger: ServedLedger, no_threads: Callable[[], None]
+) -> None:
+    runtime = SyncRuntime()
+
+    def lose_the_thread(_: object) -> None:
+        before = threading.active_count()
+        runtime.close()
+        sync_until(lambda: threading.active_count() < before)
+        no_threads()
+
+    with _client(ledger, _runtime=runtime) as client:
+        with pytest.raises(ActNotStartedError):
+            client.protect("given-up", act=lambda: 1, on_lease=lose_the_thread)
+        with pytest.raises(LeaseConflictError):
+            client.request_lease("payments", {"effectKey": "given-up"})
+    for _, _, timer in runtime._timers._planned:
+        keeper = getattr(timer.fn, "__self__", None)
+        assert keeper is None or keeper._is_stopped(), "what is still planned does nothing any more"
+
+
+# --- at every step ---
+
+
+@pytest.mark.parametrize(("ledger_kind", "every"), [("embedded", 60), ("served", 240)])
+def test_an_interrupt_at_any_step_leaves_everything_right(ledger_kind: str, every: int) -> None:
+    """All steps: `nox -s steps`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.steps", "--ledger", ledger_kind, "--every", str(every), "--storms", "40"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
 
 # --- a line of threads that wait for the same effect ---
 

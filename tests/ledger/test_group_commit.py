@@ -16,7 +16,7 @@ import anyio
 import pytest
 import trio
 
-from tests.gather import async_gather, sync_gather, sync_until
+from tests.gather import SyncBackground, async_gather, sync_gather, sync_until
 from tests.ledger.calls import Caller
 from verity._ledger.calls import Answer, Request
 from verity._store.group import MAX_BATCH, LoopGroupCommit, ThreadGroupCommit
@@ -184,10 +184,14 @@ def test_an_interrupt_is_raised_in_the_thread_that_it_met_alone() -> None:
             return interrupt
 
     opener = _start_opener(store, group, 10)
-    kinds = [type(outcome) for outcome in sync_gather([ask] * 10)]
+    with SyncBackground() as background:
+        for _ in range(10):
+            background.start(ask)
+    kinds = [type(outcome) for outcome in background.outcomes]
     opener.join()
     assert kinds.count(KeyboardInterrupt) == len(store.batches), "those that led"
     assert kinds.count(VerityConnectionError) == 10 - len(store.batches), "those that ask again"
+    assert sum(store.batches) == 10, "nothing is carried out twice"
 
 
 def test_a_storm_of_signals_leaves_nobody_waiting() -> None:

@@ -22,6 +22,7 @@ from verity._concurrency import (
     Inside,
     SyncThunk,
     async_check_callable,
+    async_here,
     notice_fork,
 )
 from verity._core.bodies import check_duration_ms, to_wire
@@ -385,6 +386,7 @@ class VerityClient:
         notice_fork()
         if self._closed:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
+        async_here.check()
 
 
 def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:

@@ -5,10 +5,30 @@ from __future__ import annotations
 import logging
 
 from verity._async.ledger import AsyncLedger, Wire
-from verity._concurrency import AsyncRuntime, Timer
+from verity._concurrency import AsyncRuntime, Inside, Timer
 from verity._core.renewal import next_renewal_at, renewal_timeout_s, retry_renewal_after
 from verity._core.replies import is_definite_loss, is_finished
-from verity.errors import VerityConnectionError, VerityError
+from verity.errors import ActNotStartedError, VerityConnectionError, VerityError
+
+
+def prepare_renewals(runtime: AsyncRuntime, effect_key: str) -> None:
+    """Make sure before a lease is requested that it can be renewed.
+
+    Raises:
+        ActNotStartedError: no thread can be had.
+    """
+    try:
+        runtime.prepare()
+    except RuntimeError as error:
+        raise _no_thread(effect_key, error) from error
+
+
+def _no_thread(effect_key: str, error: RuntimeError) -> ActNotStartedError:
+    return ActNotStartedError(
+        f"act of effect {effect_key!r} did not run, because there was no thread to renew its lease in ({error}). "
+        "Nothing was recorded; if a lease was granted, it runs out by itself. Allow the process more threads.",
+        effect_key=effect_key,
+    )
 
 
 class Lateness:
@@ -40,6 +60,8 @@ class AsyncLeaseKeeper:
         fraction: the part of the duration after which it is renewed.
         renews: whether it is renewed in the background at all.
         lateness: tells where a renewal begins too late.
+        inside: the call that the lease is for: once it is over, nothing is renewed, also where an interrupt kept this
+            object from being left.
     """
 
     def __init__(
@@ -56,6 +78,7 @@ class AsyncLeaseKeeper:
         renews: bool,
         request_timeout_s: float,
         lateness: Lateness,
+        inside: Inside,
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
@@ -70,6 +93,7 @@ class AsyncLeaseKeeper:
         self._lateness = lateness
         self._planned_at = requested_at
         self._timer: Timer | None = None
+        self._inside = inside
         self._stopped = False
         self._warned: set[str] = set()
 
@@ -114,12 +138,15 @@ class AsyncLeaseKeeper:
 
     def _is_stopped(self) -> bool:
         """Asked anew each time: it changes while a renewal is under way."""
-        return self._stopped
+        return self._stopped or self._inside.is_over
 
     def _plan(self, at: float) -> None:
         now = self._runtime.monotonic()
         self._planned_at = max(at, now)
-        self._timer = self._runtime.call_later(self._planned_at - now, self._renew)
+        try:
+            self._timer = self._runtime.call_later(self._planned_at - now, self._renew)
+        except RuntimeError as error:
+            raise _no_thread(self._tokens["effectKey"], error) from error
 
     async def _renew(self) -> None:
         if self._is_stopped():  # the timer's thread may have been on its way already

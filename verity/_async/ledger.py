@@ -5,6 +5,7 @@ Above this module nobody sees httpx or the generated client; below it nobody kno
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeVar
 
 import httpx
@@ -14,7 +15,7 @@ from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewReq
 from verity_api.types import UNSET
 
 from verity._async.pool import spoil
-from verity._concurrency import AsyncRuntime, AsyncThunk
+from verity._concurrency import AsyncRuntime, AsyncThunk, async_here, async_interrupt_in
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
@@ -127,19 +128,25 @@ class AsyncLedger:
 
     async def call(self, kind: type[R], operation: str, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
         """Send until the answer is definite, at most `attempts` times; one that is not about what was asked is none."""
-        for attempt in range(1, attempts + 1):
-            try:
-                return await self._send(kind, operation, asked, send)
-            except VerityError as error:
-                if attempt == attempts or not is_transient(error):
-                    raise
-                retry_after_s = error.retry_after_s if isinstance(error, VerityApiError) else None
-                delay_s = resend_delay(attempt, retry_after_s, self._max_delay_s, self._runtime.random())
-            await self._runtime.sleep(delay_s)
+        was_inside = async_here.is_inside
+        async_here.is_inside = True
+        try:
+            for attempt in range(1, attempts + 1):
+                try:
+                    return await self._send(kind, operation, asked, send)
+                except VerityError as error:
+                    if attempt == attempts or not is_transient(error):
+                        raise
+                    retry_after_s = error.retry_after_s if isinstance(error, VerityApiError) else None
+                    delay_s = resend_delay(attempt, retry_after_s, self._max_delay_s, self._runtime.random())
+                await self._runtime.sleep(delay_s)
+        finally:
+            async_here.is_inside = was_inside
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _send(self, kind: type[R], operation: str, asked: Asked, send: Send) -> R:
         effect_key: str | None = asked.get("effectKey")
+        outer = sys.exc_info()[1]
         try:
             response = await send()
         except VerityError:
@@ -147,12 +154,20 @@ class AsyncLedger:
         except Exception as error:
             # The one border for foreign errors: a transport, a proxy or a caller's own httpx client may raise
             # anything here, and whatever it is, nobody knows what became of the request.
-            about = f" of effect {effect_key!r}" if effect_key else ""
-            raise VerityConnectionError(
-                f"{operation}{about} got no answer from {self._base_url} ({why_no_answer(error)}): "
-                "whether the ledger carried it out is unknown.",
-                effect_key=effect_key,
-            ) from error
+            interrupt = async_interrupt_in(error, self._sender.own_errors, outer)
+            if interrupt is None:
+                about = f" of effect {effect_key!r}" if effect_key else ""
+                raise VerityConnectionError(
+                    f"{operation}{about} got no answer from {self._base_url} ({why_no_answer(error)}): "
+                    "whether the ledger carried it out is unknown.",
+                    effect_key=effect_key,
+                ) from error
+        else:
+            return self._read(kind, operation, asked, response)
+        raise interrupt  # a signal's handler raised it, or another thread: it is the caller's, and no lost answer
+
+    @staticmethod
+    def _read(kind: type[R], operation: str, asked: Asked, response: httpx.Response) -> R:
         try:
             fields = read_reply(operation, response.status_code, response.headers, response.content, asked)
         except VerityConnectionError:  # the answer to another request: the next one would come one too late, too

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from verity._async.acquisition import AsyncAcquisition
-from verity._async.lease_keeper import AsyncLeaseKeeper, Lateness
+from verity._async.lease_keeper import AsyncLeaseKeeper, Lateness, prepare_renewals
 from verity._async.ledger import AsyncLedger, Wire
-from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, Inside, async_settled
+from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, Inside, async_here, async_settled
 from verity._core.failure import add_note, describe_failure
 from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
@@ -75,8 +76,19 @@ class AsyncProtector:
 
     async def protect(self, effect: AsyncEffect) -> Any:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
+        async_here.is_inside = True
+        try:
+            return await self._protect(effect)
+        finally:
+            # Assignments: a signal's handler can end a call at its entry, before it has done anything.
+            effect.inside.is_over = True
+            async_here.is_inside = False
+
+    async def _protect(self, effect: AsyncEffect) -> Any:
         effect.inside.refuse_itself()
         await effect.cancellation.check(effect.act, effect.observe)
+        if self._settings.auto_renew:
+            prepare_renewals(self._runtime, effect.key)
         lease, requested_at = await self._acquisition.acquire(
             effect.namespace, effect.lease_body, effect.conflict_retry
         )
@@ -96,15 +108,23 @@ class AsyncProtector:
         with self._keep(effect, lease, requested_at) as keeper:
             found = await self._observe(effect, lease)
             if found is not None:
-                return await self._commit(effect, lease, found, "observed")
-            try:
-                result = await effect.cancellation.call(effect.act, keeper)
-            except Exception as error:
-                if effect.cancellation.has_begun:
-                    await self._record_failure(effect, lease, error)
-                effect.cancellation.release()
-                raise
-            return await self._commit(effect, lease, await async_settled("act", result), "acted")
+                commit = partial(self._commit, effect, lease, "observed", found)
+                result = await effect.cancellation.finish(commit)
+            else:
+                act = partial(self._act, effect, lease, keeper)
+                result = await effect.cancellation.then(act, partial(self._commit, effect, lease, "acted"))
+            effect.cancellation.release()
+            return result
+
+    async def _act(self, effect: AsyncEffect, lease: LeaseResponse, keeper: AsyncLeaseKeeper) -> Any:
+        try:
+            result = await effect.cancellation.call(effect.act, keeper)
+        except Exception as error:
+            if effect.cancellation.has_begun:
+                await self._record_failure(effect, lease, error)
+            effect.cancellation.release()
+            raise
+        return await async_settled("act", result)
 
     def _keep(self, effect: AsyncEffect, lease: LeaseResponse, requested_at: float) -> AsyncLeaseKeeper:
         return AsyncLeaseKeeper(
@@ -119,6 +139,7 @@ class AsyncProtector:
             renews=self._settings.auto_renew,
             request_timeout_s=self._settings.request_timeout_s,
             lateness=self._lateness,
+            inside=effect.inside,
         )
 
     async def _observe(self, effect: AsyncEffect, lease: LeaseResponse) -> Any:
@@ -164,12 +185,12 @@ class AsyncProtector:
             # It changes no state: an effect does not fail for the sake of a line in the audit trail.
             self._logger.debug("observe of effect %r could not be reported (%s).", effect.key, type(error).__name__)
 
-    async def _commit(self, effect: AsyncEffect, lease: LeaseResponse, result: Any, source: Source) -> Any:
+    async def _commit(self, effect: AsyncEffect, lease: LeaseResponse, source: Source, result: Any) -> Any:
         """Return the result as every later call will; anything short of a confirmed commit is uncertain."""
         try:
             result = round_trip(result_of(result), "result")
             body = {**_tokens(effect, lease), "result": result, "source": source, **_run_of(effect)}
-            await effect.cancellation.finish(lambda: self._ledger.commit(effect.namespace, body))
+            await self._ledger.commit(effect.namespace, body)
         except VerityError as error:
             done = "act succeeded" if source == "acted" else "observe found the effect done"
             raise CommitUncertainError(
@@ -181,7 +202,6 @@ class AsyncProtector:
                 commit_error=error,
             ) from error
         effect.span.outcome = source
-        effect.cancellation.release()
         return result
 
     async def _record_failure(self, effect: AsyncEffect, lease: LeaseResponse, error: Exception) -> None:

@@ -20,6 +20,7 @@ from verity._concurrency.calls import (
     sync_settled,
 )
 from verity._concurrency.homes import AsyncHome, SyncHome
+from verity._concurrency.interrupts import async_here, async_interrupt_in, sync_here, sync_interrupt_in
 from verity._concurrency.lines import AsyncLines, SyncLines
 from verity._concurrency.names import async_addresses, async_connect, sync_addresses, sync_connect
 from verity._concurrency.nesting import Inside
@@ -51,11 +52,15 @@ __all__ = [
     "async_addresses",
     "async_check_callable",
     "async_connect",
+    "async_here",
+    "async_interrupt_in",
     "async_settled",
     "forget_in_child",
     "notice_fork",
     "sync_addresses",
     "sync_check_callable",
     "sync_connect",
+    "sync_here",
+    "sync_interrupt_in",
     "sync_settled",
 ]

@@ -9,11 +9,13 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from verity._concurrency.interrupts import MAX_INTERRUPTS, Rescue
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.nesting import Inside
 from verity._concurrency.steps import Timed
 from verity._concurrency.threads import Job, Lease, LoopThreads, ThreadPlace, loop_threads
-from verity.errors import ActNotStartedError, VerityValidationError
+from verity._core.interruption import has_run
+from verity.errors import ActNotStartedError, VerityError, VerityValidationError
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,9 +28,6 @@ AsyncAct = Callable[[], Awaitable[T]] | Callable[[], T]
 SyncFunction = Callable[..., T]
 SyncThunk = Callable[[], T]
 SyncAct = Callable[[], T]
-
-MAX_INTERRUPTS = 10
-"""So often is what must be finished started anew; who cancels the new one each time does not mean it to end."""
 
 
 def is_async_callable(fn: object) -> bool:
@@ -240,6 +239,11 @@ class AsyncCancellation:
             effect_key=key,
         )
 
+    async def then(self, act: AsyncThunk[T], commit: Callable[[T], Awaitable[Any]]) -> Any:
+        """`commit(act())`, and the commit is finished, as by `finish`."""
+        result = await act()
+        return await self.finish(lambda: commit(result))
+
     async def finish(self, fn: AsyncThunk[T]) -> T:
         """Run `fn` to its end whatever is cancelled or interrupts it meanwhile; `release` passes that on.
 
@@ -299,11 +303,19 @@ class SyncLease(Protocol):
 
 
 class SyncCancellation:
-    """The twin for threads: KeyboardInterrupt and the like are what a cancellation is here."""
+    """The twin for threads: what a signal's handler or another thread raises is what a cancellation is here.
+
+    It may come up between any two steps. So what must be finished begins inside a `try`, and what follows an interrupt
+    there is one call of a function in C, which starts a thread that nothing interrupts.
+
+    Attributes:
+        has_begun: whether what `call` raised is its function's: not where the function was not called, or has returned.
+    """
 
     def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:  # noqa: ARG002 - the twin times steps
         self._inside = inside
         self._pending: BaseException | None = None
+        self._returned: list[Any] = []
         self.has_begun = False
 
     def check(self, *functions: SyncAct[Any] | None) -> None:
@@ -315,18 +327,45 @@ class SyncCancellation:
         with self._inside:
             if lease is not None:
                 lease.confirm()
-            self.has_begun = True
-            return fn()
+            try:
+                self._returned = [fn()]
+            except Exception as error:
+                self.has_begun = has_run(fn, error)
+                raise
+            return cast("T", self._returned[0])
+
+    def then(self, act: SyncThunk[T], commit: Callable[[T], Any]) -> Any:
+        """`commit(act())`; once what `act` calls with `call` has returned, the commit is finished, as by `finish`."""
+        self._returned = []
+        rescue = Rescue(lambda: commit(self._returned[0]))
+        try:
+            return commit(act())
+        except VerityError:
+            raise
+        except BaseException as interrupt:
+            if not self._returned:
+                raise
+            self._pending = interrupt
+            try:
+                rescue.start()  # C's: a further interrupt comes before it, as a part of this one, or after it
+            except RuntimeError:
+                rescue.run_here()
+        return rescue.outcome()
 
     def finish(self, fn: SyncThunk[T]) -> T:
-        """Run `fn` to its end; interrupted once, it is started again."""
+        """Run `fn` to its end whatever interrupts it; `release` passes that on. Interrupted, it is started anew."""
+        rescue = Rescue(fn)
         try:
             return fn()
-        except Exception:
+        except VerityError:
             raise
         except BaseException as interrupt:  # noqa: BLE001 - `release` raises it
             self._pending = interrupt
-            return fn()
+            try:
+                rescue.start()  # C's: a further interrupt comes before it, as a part of this one, or after it
+            except RuntimeError:
+                rescue.run_here()
+        return rescue.outcome()
 
     def release(self) -> None:
         """Let the interrupt that was held back go on."""

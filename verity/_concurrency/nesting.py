@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
+from verity._concurrency.interrupts import sync_here
 from verity.errors import VerityValidationError
 
 _innermost: ContextVar[Inside | None] = ContextVar("verity_inside", default=None)
@@ -17,18 +18,32 @@ class Inside:
     Tasks and threads that this code starts inherit its context, and may live on: it counts only while it is active.
 
     Attributes:
+        is_over: whether the call has ended. Set it with a plain assignment: a signal's handler may raise at the entry
+            of any method, also of `__exit__`, and nothing must go on for a call that is not there any more.
         effect_key: the key as it travels.
         label: what log lines call the effect.
         thread_loop: the event loop for which the code blocks a worker thread at the moment; None where it blocks none.
         lent_place: what limits the threads of calls that this code makes, where that thread stands for theirs.
     """
 
-    __slots__ = ("_identity", "_is_active", "_outer", "effect_key", "label", "lent_place", "thread_loop")
+    __slots__ = (
+        "_identity",
+        "_is_active",
+        "_outer",
+        "_was_inside",
+        "effect_key",
+        "is_over",
+        "label",
+        "lent_place",
+        "thread_loop",
+    )
 
     def __init__(self, caller: object, namespace: str, effect_key: str, name: str | None) -> None:
         self._identity = (caller, namespace, effect_key)
         self._is_active = False
         self._outer: Inside | None = None
+        self._was_inside = False
+        self.is_over = False
         self.effect_key = effect_key
         self.label = repr(effect_key) if name is None else f"{effect_key!r} ({name})"
         self.thread_loop: object = None
@@ -38,11 +53,14 @@ class Inside:
         self._outer = _active(_innermost.get())  # not one that has ended: the chain is as long as what goes on
         self._is_active = True
         _innermost.set(self)
+        self._was_inside = sync_here.is_inside
+        sync_here.is_inside = False
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        sync_here.is_inside = self._was_inside
         self._is_active = False
         _innermost.set(self._outer)
 
@@ -71,6 +89,6 @@ class Inside:
 
 def _active(inside: Inside | None) -> Inside | None:
     """The innermost one that has not ended."""
-    while inside is not None and not inside._is_active:  # noqa: SLF001 - of the same module
+    while inside is not None and (inside.is_over or not inside._is_active):  # noqa: SLF001 - of the same module
         inside = inside._outer  # noqa: SLF001
     return inside

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.clock import monotonic
+from verity._concurrency.interrupts import sync_here
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.steps import who_blocked
 from verity._process import forget_in_child, notice_fork
@@ -194,7 +195,8 @@ class _ThreadTimers:
             is_first = self._planned[0] is planned
         if is_first:
             self._bell.put(None)
-        self.ensure_waiter()
+        if not sync_here.is_ours:  # a thread of ours comes back and waits
+            self.ensure_waiter()
 
     def close(self) -> None:
         """See above."""
@@ -213,6 +215,7 @@ class _ThreadTimers:
             has_begun.get()
 
     def _run(self, has_begun: SimpleQueue[None]) -> None:
+        sync_here.is_ours = True
         with self._lock:
             self._threads += 1
         waits = self._begin_to_wait()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
+from verity._core.interruption import is_from_handler
+
 _MAX_NAME_CHARS = 200
 _MAX_MESSAGE_CHARS = 2_000
 _MAX_STACK_CHARS = 8_000
@@ -23,14 +25,18 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
 def _message_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001 - __str__ is the user's code and may raise anything
+    except Exception as broken:  # __str__ is the user's code and may raise anything
+        if is_from_handler(broken):
+            raise
         return f"<{type(error).__qualname__}.__str__ raised {type(broken).__qualname__}>"
 
 
 def _stack_of(error: BaseException) -> str:
     try:
         return "".join(traceback.format_tb(error.__traceback__))
-    except Exception:  # noqa: BLE001 - a source line may be gone or unreadable; the failure still counts
+    except Exception as broken:  # a source line may be gone or unreadable; the failure still counts
+        if is_from_handler(broken):
+            raise
         return ""
 
 
@@ -49,5 +55,6 @@ def add_note(error: BaseException, note: str) -> None:
     """`error.add_note(note)` (PEP 678), also on Python 3.10, where the note is kept but not printed."""
     try:
         error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]  # typed from 3.11 on
-    except Exception:  # noqa: BLE001 - an exception with slots or attributes of its own can't take a note
-        return
+    except Exception as broken:  # an exception with slots or attributes of its own can't take a note
+        if is_from_handler(broken):
+            raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from verity._core.interruption import is_from_handler
 from verity.errors import ObserveFailedError, VerityValidationError
 from verity.values import Found
 
@@ -35,5 +36,7 @@ def result_of(value: Any) -> Any:
 def _is_empty(found: object) -> bool:
     try:
         return not found
-    except Exception:  # noqa: BLE001 - the user's type; a table of numbers, for one, refuses to be true or false
+    except Exception as error:  # the user's type; a table of numbers, for one, refuses to be true or false
+        if is_from_handler(error):
+            raise
         return False

@@ -11,6 +11,7 @@ import math
 from contextlib import suppress
 from typing import Any
 
+from verity._core.interruption import is_from_handler
 from verity._core.text import read_text
 from verity.errors import VerityValidationError
 
@@ -60,6 +61,8 @@ def encode(value: Any, parameter: str) -> str:
     except RecursionError:
         raise _too_deep(parameter) from None
     except Exception as error:  # code of the user's own types runs here and may raise anything
+        if is_from_handler(error):
+            raise
         raise _unreadable(parameter, error) from error
     if size > MAX_PAYLOAD_BYTES:
         raise _refuse(
@@ -130,6 +133,8 @@ def _with_dicts(value: Any, parameter: str) -> Any:
     except RecursionError:
         raise _too_deep(parameter) from None
     except Exception as error:
+        if is_from_handler(error):
+            raise
         raise _unreadable(parameter, error) from error
 
 

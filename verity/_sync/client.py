@@ -18,6 +18,7 @@ from verity._concurrency import (
     SyncRuntime,
     notice_fork,
     sync_check_callable,
+    sync_here,
 )
 from verity._core.bodies import check_duration_ms, to_wire
 from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
@@ -339,6 +340,7 @@ class SyncVerityClient:
         notice_fork()
         if self._closed:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
+        sync_here.check()
 
 
 def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:

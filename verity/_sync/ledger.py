@@ -6,6 +6,7 @@ Above this module nobody sees httpx or the generated client; below it nobody kno
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeVar
 
 import httpx
@@ -14,7 +15,7 @@ from verity_api.api.effects import commit_effect, fail_effect, lease_effect, ren
 from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewRequest, ReportObserveRequest
 from verity_api.types import UNSET
 
-from verity._concurrency import SyncRuntime, SyncThunk
+from verity._concurrency import SyncRuntime, SyncThunk, sync_here, sync_interrupt_in
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
 from verity._sync.pool import spoil
@@ -128,19 +129,25 @@ class SyncLedger:
 
     def call(self, kind: type[R], operation: str, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
         """Send until the answer is definite, at most `attempts` times; one that is not about what was asked is none."""
-        for attempt in range(1, attempts + 1):
-            try:
-                return self._send(kind, operation, asked, send)
-            except VerityError as error:
-                if attempt == attempts or not is_transient(error):
-                    raise
-                retry_after_s = error.retry_after_s if isinstance(error, VerityApiError) else None
-                delay_s = resend_delay(attempt, retry_after_s, self._max_delay_s, self._runtime.random())
-            self._runtime.sleep(delay_s)
+        was_inside = sync_here.is_inside
+        sync_here.is_inside = True
+        try:
+            for attempt in range(1, attempts + 1):
+                try:
+                    return self._send(kind, operation, asked, send)
+                except VerityError as error:
+                    if attempt == attempts or not is_transient(error):
+                        raise
+                    retry_after_s = error.retry_after_s if isinstance(error, VerityApiError) else None
+                    delay_s = resend_delay(attempt, retry_after_s, self._max_delay_s, self._runtime.random())
+                self._runtime.sleep(delay_s)
+        finally:
+            sync_here.is_inside = was_inside
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _send(self, kind: type[R], operation: str, asked: Asked, send: Send) -> R:
         effect_key: str | None = asked.get("effectKey")
+        outer = sys.exc_info()[1]
         try:
             response = send()
         except VerityError:
@@ -148,12 +155,20 @@ class SyncLedger:
         except Exception as error:
             # The one border for foreign errors: a transport, a proxy or a caller's own httpx client may raise
             # anything here, and whatever it is, nobody knows what became of the request.
-            about = f" of effect {effect_key!r}" if effect_key else ""
-            raise VerityConnectionError(
-                f"{operation}{about} got no answer from {self._base_url} ({why_no_answer(error)}): "
-                "whether the ledger carried it out is unknown.",
-                effect_key=effect_key,
-            ) from error
+            interrupt = sync_interrupt_in(error, self._sender.own_errors, outer)
+            if interrupt is None:
+                about = f" of effect {effect_key!r}" if effect_key else ""
+                raise VerityConnectionError(
+                    f"{operation}{about} got no answer from {self._base_url} ({why_no_answer(error)}): "
+                    "whether the ledger carried it out is unknown.",
+                    effect_key=effect_key,
+                ) from error
+        else:
+            return self._read(kind, operation, asked, response)
+        raise interrupt  # a signal's handler raised it, or another thread: it is the caller's, and no lost answer
+
+    @staticmethod
+    def _read(kind: type[R], operation: str, asked: Asked, response: httpx.Response) -> R:
         try:
             fields = read_reply(operation, response.status_code, response.headers, response.content, asked)
         except VerityConnectionError:  # the answer to another request: the next one would come one too late, too

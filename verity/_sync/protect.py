@@ -11,15 +11,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from verity._concurrency import Inside, SyncAct, SyncCancellation, SyncRuntime, sync_settled
+from verity._concurrency import Inside, SyncAct, SyncCancellation, SyncRuntime, sync_here, sync_settled
 from verity._core.failure import add_note, describe_failure
 from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
 from verity._sync.acquisition import SyncAcquisition
-from verity._sync.lease_keeper import Lateness, SyncLeaseKeeper
+from verity._sync.lease_keeper import Lateness, SyncLeaseKeeper, prepare_renewals
 from verity._sync.ledger import SyncLedger, Wire
 from verity._tracing import EffectSpan
 from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
@@ -76,8 +77,19 @@ class SyncProtector:
 
     def protect(self, effect: SyncEffect) -> Any:
         """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
+        sync_here.is_inside = True
+        try:
+            return self._protect(effect)
+        finally:
+            # Assignments: a signal's handler can end a call at its entry, before it has done anything.
+            effect.inside.is_over = True
+            sync_here.is_inside = False
+
+    def _protect(self, effect: SyncEffect) -> Any:
         effect.inside.refuse_itself()
         effect.cancellation.check(effect.act, effect.observe)
+        if self._settings.auto_renew:
+            prepare_renewals(self._runtime, effect.key)
         lease, requested_at = self._acquisition.acquire(effect.namespace, effect.lease_body, effect.conflict_retry)
         if lease.status == CACHED_COMPLETED:
             effect.span.outcome = "cached"
@@ -95,15 +107,23 @@ class SyncProtector:
         with self._keep(effect, lease, requested_at) as keeper:
             found = self._observe(effect, lease)
             if found is not None:
-                return self._commit(effect, lease, found, "observed")
-            try:
-                result = effect.cancellation.call(effect.act, keeper)
-            except Exception as error:
-                if effect.cancellation.has_begun:
-                    self._record_failure(effect, lease, error)
-                effect.cancellation.release()
-                raise
-            return self._commit(effect, lease, sync_settled("act", result), "acted")
+                commit = partial(self._commit, effect, lease, "observed", found)
+                result = effect.cancellation.finish(commit)
+            else:
+                act = partial(self._act, effect, lease, keeper)
+                result = effect.cancellation.then(act, partial(self._commit, effect, lease, "acted"))
+            effect.cancellation.release()
+            return result
+
+    def _act(self, effect: SyncEffect, lease: LeaseResponse, keeper: SyncLeaseKeeper) -> Any:
+        try:
+            result = effect.cancellation.call(effect.act, keeper)
+        except Exception as error:
+            if effect.cancellation.has_begun:
+                self._record_failure(effect, lease, error)
+            effect.cancellation.release()
+            raise
+        return sync_settled("act", result)
 
     def _keep(self, effect: SyncEffect, lease: LeaseResponse, requested_at: float) -> SyncLeaseKeeper:
         return SyncLeaseKeeper(
@@ -118,6 +138,7 @@ class SyncProtector:
             renews=self._settings.auto_renew,
             request_timeout_s=self._settings.request_timeout_s,
             lateness=self._lateness,
+            inside=effect.inside,
         )
 
     def _observe(self, effect: SyncEffect, lease: LeaseResponse) -> Any:
@@ -163,12 +184,12 @@ class SyncProtector:
             # It changes no state: an effect does not fail for the sake of a line in the audit trail.
             self._logger.debug("observe of effect %r could not be reported (%s).", effect.key, type(error).__name__)
 
-    def _commit(self, effect: SyncEffect, lease: LeaseResponse, result: Any, source: Source) -> Any:
+    def _commit(self, effect: SyncEffect, lease: LeaseResponse, source: Source, result: Any) -> Any:
         """Return the result as every later call will; anything short of a confirmed commit is uncertain."""
         try:
             result = round_trip(result_of(result), "result")
             body = {**_tokens(effect, lease), "result": result, "source": source, **_run_of(effect)}
-            effect.cancellation.finish(lambda: self._ledger.commit(effect.namespace, body))
+            self._ledger.commit(effect.namespace, body)
         except VerityError as error:
             done = "act succeeded" if source == "acted" else "observe found the effect done"
             raise CommitUncertainError(
@@ -180,7 +201,6 @@ class SyncProtector:
                 commit_error=error,
             ) from error
         effect.span.outcome = source
-        effect.cancellation.release()
         return result
 
     def _record_failure(self, effect: SyncEffect, lease: LeaseResponse, error: Exception) -> None:

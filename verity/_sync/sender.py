@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
+import httpcore
 import httpx
 
 from verity._core.payload import encode_json
@@ -24,6 +25,16 @@ from verity._tracing import trace_headers
 from verity._version import __version__
 from verity.config import ClientSettings
 from verity.errors import VerityConfigError
+
+_OWN_ERRORS = (
+    httpx.HTTPError,
+    httpx.StreamError,
+    httpx.InvalidURL,
+    httpcore.ConnectionNotAvailable,
+    OSError,
+    UnicodeError,
+)
+"""What our own transport raises: httpx's and httpcore's, the system's and TLS's, and a host's name that is none."""
 
 
 class SyncSender:
@@ -42,6 +53,8 @@ class SyncSender:
         self._http_client = http_client
         self._owns_transport = transport is None
         self.has_own_connections = transport is None and http_client is None
+        # A caller's own part may raise anything.
+        self.own_errors: tuple[type[Exception], ...] = _OWN_ERRORS if self.has_own_connections else (Exception,)
         # A caller's own part may lead anywhere, whatever the URL says. The key itself is kept in one place only.
         key_hash = hashlib.sha256(api_key.encode()).digest()
         self.caller: object = (base_url, key_hash) if self.has_own_connections else object()

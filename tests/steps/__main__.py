@@ -1,0 +1,253 @@
+"""Raises an exception at every point of one `protect()` where CPython could deliver one to the thread.
+
+    python -m tests.steps [--ledger embedded|served] [--every N] [--storms N]
+
+CPython looks for signals, and for exceptions from other threads, at a function's entry, after a call, and where a loop
+begins anew. A trace function raises there, as a signal's handler would: at one such point in each run, in the next run
+at the next one, until a run meets no more. After each: act ran at most once, what it returned is committed, nothing is
+recorded as failed if it did not run, the exception came out, and the client goes on. Nothing hangs; at the end, nothing
+is renewed. `--storms` then raises from a real signal's handler, several times in each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dis
+import faulthandler
+import inspect
+import opcode
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from functools import lru_cache
+from types import CodeType, FrameType
+from typing import Any
+
+from tests.served import ServedLedger
+from verity import EffectPreviouslyFailedError, LeaseConflictError, SyncVerityClient, VerityApiError
+
+HUNG_AFTER_S = 60
+RENEWED_AFTER_S = 1.5
+"""A lease of 5 s, renewed after 0.3 of it."""
+_TRACED = tuple(f"{os.sep}{name}{os.sep}" for name in ("verity", "verity_api", "httpx", "httpcore", "h11"))
+_OPCODES = opcode.opmap.items()
+_CHECKED = {code for name, code in _OPCODES if name.startswith("CALL") and "INTRINSIC" not in name}
+_CHECKED |= {code for name, code in _OPCODES if "JUMP_BACKWARD" in name or name == "JUMP_ABSOLUTE"}
+
+
+class Interrupt(Exception):
+    """As a worker's soft time limit raises it."""
+
+
+class Injector:
+    """Raises at one point. As a trace function it gets the frame that it interrupts, as a signal's handler does."""
+
+    def __init__(self, at: int) -> None:
+        self.points = 0
+        self.where = "nowhere"
+        self._at = at
+        self._last: dict[FrameType, int] = {}
+        self._code: dict[CodeType, bytes] = {}
+
+    def trace(self, frame: FrameType, event: str, arg: object) -> Any:
+        """Follow the frames of Verity and of what carries its requests, opcode by opcode."""
+        code = frame.f_code
+        if not any(part in code.co_filename for part in _TRACED):
+            return None
+        if event == "call":
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            if not code.co_flags & inspect.CO_GENERATOR:  # one that is closed is entered, too, without that look
+                self._meet(frame)
+        elif event == "opcode":
+            if code not in self._code:
+                self._code[code] = code.co_code
+            last, self._last[frame] = self._last.get(frame), frame.f_lasti
+            # An interrupt comes as a part of the call; a trace function can only raise after it.
+            if last is not None and self._code[code][last] in _CHECKED and _caught(code, last, frame.f_lasti):
+                self._meet(frame)
+        elif event == "return":
+            self._last.pop(frame, None)
+        return self.trace
+
+    def _meet(self, frame: FrameType) -> None:
+        self.points += 1
+        if self.points == self._at:
+            sys.settrace(None)
+            self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+            raise Interrupt
+
+
+@lru_cache(maxsize=4096)
+def _caught(code: CodeType, called_at: int, raised_at: int) -> bool:
+    """Whether both places have the same handlers."""
+    read_table: Any = getattr(dis, "_parse_exception_table", None)  # not before Python 3.11
+    table = [] if read_table is None else read_table(code)
+    return all((each.start <= called_at < each.end) == (each.start <= raised_at < each.end) for each in table)
+
+
+class World:
+    """A ledger, the client that is interrupted, and what was acted."""
+
+    def __init__(self, client: SyncVerityClient, other: SyncVerityClient) -> None:
+        self.client = client
+        self.other = other
+        self.acts: dict[str, int] = {}
+        self.abandoned: dict[str, datetime] = {}
+        self.problems: list[str] = []
+
+    def act(self, key: str, *, fails: bool) -> str:
+        """The effect itself."""
+        self.acts[key] = self.acts.get(key, 0) + 1
+        if fails:
+            raise LookupError(key)
+        return key
+
+    def protect(self, key: str, *, fails: bool) -> object:
+        """What is interrupted."""
+        return self.client.protect(
+            key, act=lambda: self.act(key, fails=fails), observe=lambda: None, lease_duration_ms=5000
+        )
+
+    def status(self, key: str) -> str:
+        """What the ledger has of it."""
+        try:
+            return str(self.other.effects.get(key).status)
+        except VerityApiError as error:
+            if error.status_code != 404:
+                raise
+            return "NONE"
+
+    def check(self, key: str, where: str, outcome: object, *, fails: bool, is_result_lost: bool) -> None:
+        """See the module's docstring."""
+        acted, status = self.acts.get(key, 0), self.status(key)
+        expected = {0: ("NONE", "RUNNING"), 1: ("FAILED", "RUNNING") if fails else ("COMMITTED",)}.get(acted, ())
+        if is_result_lost:
+            expected = (*expected, "RUNNING")
+        if status not in expected:
+            self.problems.append(f"{key}: acted {acted} times, and the ledger has {status}, after {where}")
+        if not isinstance(outcome, Interrupt):
+            self.problems.append(f"{key}: the interrupt was lost, and {outcome!r} came out, after {where}")
+        if status == "RUNNING":
+            self.abandoned[key] = datetime.now(timezone.utc)
+        self.goes_on(key, where, fails=fails)
+
+    def goes_on(self, key: str, where: str, *, fails: bool) -> None:
+        """The same client goes on: with another key, and with this one."""
+        assert self.client.protect(f"{key}-after", act=lambda: 7) == 7
+        with suppress(LeaseConflictError, EffectPreviouslyFailedError, LookupError):
+            self.client.protect(key, act=lambda: self.act(key, fails=fails), on_conflict="throw")
+        if self.acts.get(key, 0) > 1:
+            self.problems.append(f"{key}: acted twice, after {where}")
+
+    def check_that_nothing_is_renewed(self) -> None:
+        """Of the calls that an interrupt ended."""
+        time.sleep(RENEWED_AFTER_S + 1)
+        for key, ended_at in self.abandoned.items():
+            for event in self.other.effects.events(key):
+                if event.type == "LEASE_RENEWED" and (_moment(event.at) - ended_at).total_seconds() > 0.2:
+                    self.problems.append(f"{key}: renewed at {event.at}, after its call had ended at {ended_at}")
+
+
+def _moment(text: str | None) -> datetime:
+    return datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+
+
+@contextmanager
+def world(kind: str) -> Iterator[World]:
+    """A world on an embedded or a served ledger."""
+    with tempfile.TemporaryDirectory() as scratch, ServedLedger() as served:
+        url, key = (served.base_url, served.create_key()) if kind == "served" else (f"sqlite:///{scratch}/v.db", None)
+        with (
+            SyncVerityClient(url, key, "n", renew_at_fraction=0.3) as client,
+            SyncVerityClient(url, key, "n") as other,
+        ):
+            client.protect("first", act=lambda: 1)  # what is made once is made
+            yield World(client, other)
+
+
+def at_every_step(each: World, every: int, first: int, *, fails: bool) -> int:
+    """The number of runs."""
+    runs = 0
+    while True:
+        faulthandler.dump_traceback_later(HUNG_AFTER_S, exit=True)
+        injector = Injector(first + runs * every)
+        key = f"step-{fails}-{first + runs * every}"
+        outcome: object
+        sys.settrace(injector.trace)
+        try:
+            outcome = each.protect(key, fails=fails)
+        except BaseException as error:  # noqa: BLE001 - it is the outcome
+            outcome = error
+        finally:
+            sys.settrace(None)
+        if injector.where == "nowhere":
+            return runs
+        runs += 1
+        # Python 3.10 alone looks between a function's return and the use of what it returned.
+        is_result_lost = injector.where.endswith("calls.py") or injector.where.endswith(" call")
+        each.check(key, injector.where, outcome, fails=fails, is_result_lost=is_result_lost)
+
+
+def in_storms(each: World, count: int) -> None:
+    """Signals at random moments, several in each run."""
+    is_armed, raised = False, 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal raised
+        if is_armed and raised < 4:
+            raised += 1
+            signal.setitimer(signal.ITIMER_REAL, random.choice((10e-6, 50e-6, 1e-3)))
+            raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    for number in range(count):
+        faulthandler.dump_traceback_later(HUNG_AFTER_S, exit=True)
+        fails, key, raised = number % 4 == 3, f"storm-{number}", 0
+        outcome: object = None
+        try:
+            try:
+                is_armed = True
+                signal.setitimer(signal.ITIMER_REAL, random.random() * 5e-3 + 1e-5)
+                outcome = each.protect(key, fails=fails)
+            finally:
+                is_armed = False
+        except BaseException as error:  # noqa: BLE001 - it is the outcome
+            outcome = error
+        if raised:
+            each.check(key, f"{raised} signals", outcome, fails=fails, is_result_lost=True)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """1 if anything went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ledger", choices=("embedded", "served"), default="embedded")
+    parser.add_argument("--every", type=int, default=1, help="take every so many points only")
+    parser.add_argument("--storms", type=int, default=200, help="runs with real signals")
+    arguments = parser.parse_args()
+    with world(arguments.ledger) as each:
+        for fails in (False, True):
+            runs = at_every_step(each, arguments.every, 1 + random.randrange(arguments.every), fails=fails)
+            _say(f"{arguments.ledger}, act {'fails' if fails else 'works'}: {runs} points")
+        in_storms(each, arguments.storms)
+        _say(f"{arguments.storms} storms, {len(each.abandoned)} leases abandoned")
+        each.check_that_nothing_is_renewed()
+        faulthandler.cancel_dump_traceback_later()
+        _say("\n".join(each.problems[:50]))
+        return 1 if each.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ exception went through. Prints how many requests were interrupted.
 
 from __future__ import annotations
 
+import faulthandler
 import random
 import signal
 import sys
@@ -101,6 +102,7 @@ def _all_places_are_free(pool: SyncTransportPool) -> None:
 
 def main() -> None:
     """Print how many requests were interrupted; an AssertionError says what was not given back."""
+    faulthandler.dump_traceback_later(WITHIN_S, exit=True)  # a place that was not given back is waited for
     signal.signal(signal.SIGALRM, _raise)
     pool, quota = SyncTransportPool(Connection, PLACES), Quota(1)
     interrupted = _storm(pool, quota)

@@ -90,8 +90,7 @@ def get_effect_by_id(view: View, query: Mapping[str, str], now: int) -> Reading:
     where.add("id = ?", parse_effect_id(query.get("effectId", "")))
     rows = yield view.effects(COLUMNS, where)
     if not rows:
-        details = {"effectId": query.get("effectId", "")}
-        raise Refused(404, "effect_not_found", "There is no effect with this id.", details=details)
+        raise Refused(404, "effect_not_found", "There is no effect with this id.")
     return Answer(200, dump_fields(effect_fields(Effect._make(rows[0]), now)))
 
 

@@ -20,7 +20,7 @@ class ProblemError:
         message (str):
         details (Any | Unset): For `invalid_request` a list of `{path, message}`. Where an effect is what the call was
             refused for, an object
-            with the `namespace`, `effectKey`, `effectId` and `fenceToken` that were sent, as far as they were; for
+            with the `namespace`, `effectKey` and `fenceToken` that were sent, as far as they were; for
             `lease_conflict` also with `leaseExpiresAt`, for `effect_purged` with `status` and `purgedAt`. As in every
             answer about an effect, what differs from what was asked shows that this is the answer to another request.
     """

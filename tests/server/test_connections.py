@@ -122,14 +122,20 @@ def test_fifty_slow_senders_and_a_healthy_one() -> None:
 
 
 def test_too_many_connections() -> None:
+    """Those who have shown an API key stay."""
     with ServedLedger(settings=ServerSettings(max_connections=2)) as served:
-        with connect(served) as first, connect(served) as second, connect(served) as third:
-            answer = until_closed(third)
-            assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"retry-after: 1\r\n" in answer
-            for each in (first, second):
-                each.sendall(DONE)
-                assert each.recv(10_000).startswith(b"HTTP/1.1 200 ")
+        keys = [served.create_key() for _ in range(2)]
+        read = b"GET /v1/namespaces HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
+        reads = [read % key.encode() for key in keys]
+        with connect(served) as first, connect(served) as second:
+            for _ in range(2):
+                for connection, request in zip((first, second), reads, strict=True):
+                    connection.sendall(request)
+                    assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
+                with connect(served) as third:
+                    answer = until_closed(third)
+                    assert answer.startswith(b"HTTP/1.1 503 ")
+                    assert b"retry-after: 1\r\n" in answer
         served_again(served).close()  # the places are free once the ledger has seen that they are left
 
 

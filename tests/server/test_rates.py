@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from tests.served import ServedLedger
-from verity.server.rates import RateLimit
+from verity._ledger.calls import Answer
+from verity.server.rates import BYTES_FOR_ONE, COST_OF_A_SEARCH, Buckets, RateLimit
 from verity.server.settings import ServerSettings
 
 
@@ -15,41 +17,102 @@ class Ticker:
         return self.now_s
 
 
+LEASE, COMMIT, RENEW, SEARCH, LOOKUP = "lease_effect", "commit_effect", "renew_effect", "get_stats", "get_effect"
+ACCEPTED = Answer(200, b"", outcome=("accepted", "acted"))
+REPEATED = Answer(200, b"", outcome=("already_committed", ""))
+NOT_THERE, STALE = Answer(404, b"", outcome=("effect_not_found", "")), Answer(409, b"", outcome=("stale_fence", ""))
+BROKEN = Answer(503, b"", outcome=("unavailable", ""))
+
+
 def test_a_seconds_worth_at_once_and_then_as_they_come() -> None:
     ticker = Ticker()
     rates = RateLimit(4, monotonic=ticker)
-    assert [rates.take("a") for _ in range(4)] == [0.0] * 4
-    assert rates.take("a") == 0.25
-    assert rates.take("b") == 0.0
+    assert [rates.begin("a", LEASE) for _ in range(4)] == [0.0] * 4
+    assert rates.begin("a", LEASE) == 0.25
+    assert rates.begin("b", LEASE) == 0.0
     ticker.now_s += 0.25
-    assert rates.take("a") == 0.0
-    assert rates.take("a") == 0.25
+    assert rates.begin("a", LOOKUP) == 0.0
+    assert rates.begin("a", LEASE) == 0.25
     ticker.now_s += 3600
-    assert [rates.take("a") for _ in range(5)] == [0.0] * 4 + [0.25]
+    assert [rates.begin("a", LEASE) for _ in range(5)] == [0.0] * 4 + [0.25]
 
 
-def test_what_must_go_through_does_and_the_others_pay() -> None:
+def test_what_finishes_something_goes_through_and_the_others_pay() -> None:
     ticker = Ticker()
     rates = RateLimit(2, monotonic=ticker)
-    assert [rates.take("a", must=True) for _ in range(1000)] == [0.0] * 1000
-    assert rates.take("a") == 9.5
+    for _ in range(1000):
+        assert rates.begin("a", COMMIT) == 0.0
+        rates.end("a", COMMIT, ACCEPTED)
+    assert rates.begin("a", LEASE) == 9.5
     ticker.now_s += 9.5
-    assert rates.take("a") == 0.0
+    assert rates.begin("a", LEASE) == 0.0
 
 
-def test_without_a_limit_nothing_is_remembered() -> None:
+@pytest.mark.parametrize("answer", [NOT_THERE, STALE, REPEATED, Answer(400, b"")])
+def test_what_finishes_nothing_is_refused_once_it_was_too_much(answer: Answer) -> None:
+    ticker = Ticker()
+    rates = RateLimit(20, monotonic=ticker)
+    passed = 0
+    for number in range(400):
+        if not rates.begin("a", (COMMIT, RENEW)[number % 2]):
+            rates.end("a", COMMIT, answer)
+            passed += 1
+    assert passed == 20
+    assert rates.begin("b", COMMIT) == 0.0
+    ticker.now_s += 0.05
+    assert rates.begin("a", COMMIT) == 0.0, "a holder of the same key gets its turn"
+
+
+def test_a_holder_waits_for_no_more_than_the_largest_debt() -> None:
+    """Of many at once nobody knows what they come to."""
+    rates = RateLimit(20, monotonic=Ticker())
+    assert [rates.begin("a", COMMIT) for _ in range(10_000)] == [0.0] * 10_000
+    for _ in range(10_000):
+        rates.end("a", COMMIT, STALE)
+    assert rates.begin("a", COMMIT) == pytest.approx(1.05)
+
+
+def test_what_the_ledger_could_not_do_is_not_charged() -> None:
+    rates = RateLimit(2, monotonic=Ticker())
+    for _ in range(100):
+        rates.end("a", COMMIT, BROKEN)
+    assert rates.begin("a", COMMIT) == 0.0
+
+
+def test_lists_and_counts_cost_more_and_so_do_large_bodies() -> None:
+    ticker = Ticker()
+    rates = RateLimit(2 * COST_OF_A_SEARCH, monotonic=ticker)
+    assert [rates.begin("a", SEARCH) for _ in range(3)] == [0.0, 0.0, 0.5]
+    rates.charge_body("b", BYTES_FOR_ONE - 1)
+    assert [rates.begin("b", LEASE) for _ in range(2 * COST_OF_A_SEARCH)] == [0.0] * 2 * COST_OF_A_SEARCH
+    rates.charge_body("c", 4 * BYTES_FOR_ONE)
+    assert rates.begin("c", SEARCH) == 0.0
+    assert rates.begin("c", SEARCH) == pytest.approx(0.2)
+
+
+def test_what_costs_more_than_a_second_goes_through_where_nothing_was_asked_for() -> None:
+    ticker = Ticker()
+    rates = RateLimit(2, monotonic=ticker)
+    assert rates.begin("a", SEARCH) == 0.0
+    assert rates.begin("a", SEARCH) == COST_OF_A_SEARCH / 2
+    ticker.now_s += COST_OF_A_SEARCH / 2
+    assert rates.begin("a", SEARCH) == 0.0
+
+
+def test_without_a_limit_nothing_is_refused() -> None:
     rates = RateLimit(0)
-    assert [rates.take("a") for _ in range(10)] == [0.0] * 10
-    assert not rates._full_at
+    assert [rates.begin("a", LEASE) for _ in range(10)] == [0.0] * 10
+    rates.charge_body("a", 10**6)
+    rates.end("a", COMMIT, STALE)
 
 
 def test_keys_whose_buckets_are_full_are_forgotten() -> None:
     ticker = Ticker()
-    rates = RateLimit(1, monotonic=ticker)
+    buckets = Buckets(1, 10.0, ticker)
     for number in range(30_000):
-        rates.take(str(number))
+        buckets.charge(str(number))
         ticker.now_s += 0.001
-    assert len(rates._full_at) <= 10_001
+    assert len(buckets._full_at) <= 10_001
 
 
 def test_a_key_over_its_limit_can_still_finish_what_it_began() -> None:
@@ -58,8 +121,7 @@ def test_a_key_over_its_limit_can_still_finish_what_it_began() -> None:
         other = {"Authorization": f"Bearer {served.create_key()}"}
         with httpx.Client(base_url=served.base_url, headers=headers) as client:
             granted = client.post("/effects/payments/lease", json={"effectKey": "a"}).json()
-            answers = [client.get("/namespaces") for _ in range(20)]
-            refused = next(answer for answer in answers if answer.status_code != 200)
+            refused = client.get("/namespaces")  # which costs more than what is left
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
             assert int(refused.headers["retry-after"]) >= 1
             grant = {"effectKey": "a", "fenceToken": granted["fenceToken"], "leaseToken": granted["leaseToken"]}
@@ -69,3 +131,17 @@ def test_a_key_over_its_limit_can_still_finish_what_it_began() -> None:
             assert client.get("/namespaces", headers=other).status_code == 200
         text = httpx.get(served.base_url.replace("/v1", "/metrics")).text
         assert "\nverity_rate_limited_total 1" in text
+
+
+def test_who_commits_what_is_not_there_is_refused_and_others_are_not() -> None:
+    with ServedLedger(settings=ServerSettings(rate_limit=5, key_cache_s=60)) as served:
+        greedy = {"Authorization": f"Bearer {served.create_key()}"}
+        other = {"Authorization": f"Bearer {served.create_key()}"}
+        body = {"effectKey": "nowhere", "fenceToken": 1, "leaseToken": "x", "result": 1}
+        with httpx.Client(base_url=served.base_url, headers=greedy) as client:
+            statuses = []
+            while 429 not in statuses:
+                statuses.append(client.post("/effects/payments/commit", json=body).status_code)
+                assert len(statuses) < 1_000
+            assert set(statuses) == {404, 429}
+            assert client.post("/effects/payments/commit", json=body, headers=other).status_code == 404

@@ -30,7 +30,7 @@ COMMAND_READS_WITHIN_S = 60.0
 """For a command, which somebody waits for, and which keeps nobody else waiting."""
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
-MAX_PAGE_CHARS = 4 * 1024 * 1024
+MAX_PAGE_CHARS = 512 * 1024
 """Of payloads on a page of effects: a node has all of it in memory until its client has read it."""
 _RETRY_AFTER_S = 1
 _LAST_SEQUENCE = 2**31 - 1

@@ -16,7 +16,6 @@ from contextlib import suppress
 from functools import partial
 from urllib.parse import parse_qsl
 
-from verity._ledger import calls
 from verity._ledger.calls import Answer, Request
 from verity._ledger.prefer import read_wait_s
 from verity._store.reads import READS
@@ -39,8 +38,6 @@ _logger = logging.getLogger("verity.server")
 _strangers = logging.getLogger(STRANGERS)
 
 _MAX_QUERY_PARAMETERS = 50
-# What a holder says of an effect that it was granted. Refused, it would leave behind what nobody knows of.
-_FINISHING = frozenset({"commit_effect", "fail_effect", "renew_effect"})
 _PREFIX = "/v1/"
 _LEASE = "lease_effect"
 _PROBES = ("/healthz", "/readyz", "/metrics")
@@ -108,6 +105,8 @@ class LedgerApp:
             _logger.error("a request failed: %s", describe(error), extra={"requestId": request_id})
             answer = problems.to_answer(problems.internal(), request_id)
         self._record(call, answer.status, answer.outcome)
+        if call.key_id is not None:
+            self._rates.end(call.key_id, call.operation, answer)
         await exchange.send(answer, request_id)
 
     def _record(self, call: Call, status: int | str, outcome: Outcome | None = None) -> None:
@@ -144,9 +143,18 @@ class LedgerApp:
         caller = self._callers.recall(authorization, admin_only=operation.admin_only)
         if caller is None:
             caller = await self._callers.authenticate(authorization, admin_only=operation.admin_only)
+        key_id = caller.actor or ""
+        connection = exchange.connection
+        if connection is not None:
+            connection.belong_to(key_id)
+            if operation.name in READS and connection.is_behind():
+                self.metrics.count_rate_limited()
+                raise problems.too_much_unread()
         if self._rates.is_on:
-            self._check_rate(caller, operation.name)
+            self._check_rate(key_id, operation.name)
+            call.key_id = key_id
         body = await exchange.read_body(self._settings.max_body_bytes)
+        self._rates.charge_body(key_id, len(body))
         query = operation.check_parameters(route.details, _read_query(call.query), headers)
         members = operation.check_body(body, self._settings.max_body_depth)
         idempotency_key = headers.get(b"idempotency-key")
@@ -184,8 +192,8 @@ class LedgerApp:
                 self.metrics.count_rate_limited()
             raise
 
-    def _check_rate(self, caller: calls.Scope, operation: str) -> None:
-        wait_s = self._rates.take(caller.actor or "", must=operation in _FINISHING)
+    def _check_rate(self, key_id: str, operation: str) -> None:
+        wait_s = self._rates.begin(key_id, operation)
         if wait_s:
             self.metrics.count_rate_limited()
             raise problems.rate_limited(math.ceil(wait_s))

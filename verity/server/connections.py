@@ -12,6 +12,7 @@ from verity.server import problems
 from verity.server.app import LedgerApp, Operators
 from verity.server.protocol import LedgerProtocol, write_refusal
 from verity.server.settings import ServerSettings
+from verity.server.shares import Shares
 
 _LOOK_EVERY_S = 0.5
 _LAST_WORDS_S = 0.1
@@ -22,7 +23,8 @@ class Connections:
 
     Args:
         app: answers the requests; its metrics are told how many connections are open, and of each that is cut off.
-        settings: the timeouts of headers, bodies and readers, `max_body_bytes` and `max_connections` count here.
+        settings: the timeouts of headers, bodies and readers, `max_body_bytes`,
+            `max_connections` and `max_unread_bytes` count here.
     """
 
     def __init__(self, app: LedgerApp | Operators, settings: ServerSettings) -> None:
@@ -30,6 +32,7 @@ class Connections:
         self.settings = settings
         self.metrics = app.metrics
         self.open: set[LedgerProtocol] = set()
+        self.shares = Shares(settings.max_connections, settings.max_unread_bytes)
         self._timer: asyncio.TimerHandle | None = None
         self._for_all: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
 
@@ -42,6 +45,9 @@ class Connections:
         def look() -> None:
             for connection in list(self.open):
                 connection.cut_off(loop.time())
+            for connection in self.shares.most_unread():
+                self.metrics.count_unread()
+                connection.transport.abort()
             self._timer = loop.call_later(look_every_s, look)
 
         look()
@@ -63,12 +69,24 @@ class Connections:
             self._timer.cancel()
 
     def add(self, connection: LedgerProtocol, transport: asyncio.Transport) -> None:
-        """One more; it is refused where there are too many."""
+        """One more. Where there are too many, the oldest of those who have shown no API key goes, or it is refused."""
         self.open.add(connection)
-        if len(self.open) > self.settings.max_connections:
-            self.metrics.count_connection_too_many()
+        self.shares.strangers.connections[connection] = None
+        if len(self.open) <= self.settings.max_connections:
+            return
+        self.metrics.count_connection_too_many()
+        if self.shares.has_too_many_strangers():  # those who show a key do so at once
+            oldest = next(iter(self.shares.strangers.connections))
+            self.remove(oldest)
+            oldest.transport.abort()
+        else:
             transport.write(write_refusal(problems.too_many_connections()))
             transport.close()
+
+    def remove(self, connection: LedgerProtocol) -> None:
+        """It is lost."""
+        self.open.discard(connection)
+        self.shares.leave(connection)
 
     def lines_for_all(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The header lines that uvicorn puts into all answers: the date. It makes a new list each second."""

@@ -26,6 +26,26 @@ _LINGER_BYTES = 8 * 1024 * 1024
 _LINGER_S = 2.0
 
 
+class Connection(Protocol):
+    """What requests of one client come on."""
+
+    def belong_to(self, key_id: str) -> None:
+        """A request of this API key came.
+
+        Raises:
+            Problem: 429, the key has too many connections.
+        """
+        ...
+
+    def is_behind(self) -> bool:
+        """Whether the clients of its API key have as much left unread as they may."""
+        ...
+
+    async def drain(self, size: int) -> None:
+        """Wait, with an answer of so many bytes, until its client has read those before."""
+        ...
+
+
 class ClientGone(Exception):
     """The client closed the connection before it had sent its request."""
 
@@ -40,7 +60,7 @@ class Call:
         headers: by their names in small letters; of several with one name, the last.
     """
 
-    __slots__ = ("headers", "method", "operation", "path", "query", "request_id", "span", "started_at")
+    __slots__ = ("headers", "key_id", "method", "operation", "path", "query", "request_id", "span", "started_at")
 
     def __init__(self, method: str, path: str, query: bytes, headers: Headers) -> None:
         self.started_at = time.perf_counter()
@@ -50,11 +70,18 @@ class Call:
         self.headers = headers
         self.request_id = _read_request_id(headers)
         self.operation = "unknown"
+        self.key_id: str | None = None
+        """The id of its sender's API key, once it has been let through."""
         self.span = RequestSpan(headers)
 
 
 class Exchange(Protocol):
     """The way to the client of one request."""
+
+    @property
+    def connection(self) -> Connection | None:
+        """What it came on; None with a server that is not ours."""
+        ...
 
     async def read_body(self, max_bytes: int) -> bytes:
         """All of the request's body.
@@ -81,6 +108,7 @@ class AsgiExchange:
         self.call = Call(
             scope["method"], scope["raw_path"].decode("latin-1"), scope["query_string"], dict(scope["headers"])
         )
+        self.connection: Connection | None = scope.get("state", {}).get("connection")
         self._receive = receive
         self._send = send
 
@@ -111,6 +139,8 @@ class AsgiExchange:
         """Answer, if there is still somebody."""
         headers = [(name.encode(), value.encode()) for name, value in head_of(answer, request_id).items()]
         is_refused = answer.status == 413
+        if self.connection is not None:
+            await self.connection.drain(len(answer.body))
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": is_refused})
         if is_refused:

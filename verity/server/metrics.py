@@ -59,12 +59,13 @@ class Metrics:
         )
         self._cut = Counter(
             "verity_connections_cut",
-            "Connections that the ledger ended: their sender or reader was too slow, or there were too many.",
+            "Connections that the ledger ended: a slow sender or reader, too many of them, or too much left unread.",
             ["reason"],
             registry=registry,
         )
         self.count_slow_sender: Callable[[], None] = self._cut.labels("slow_sender").inc
         self.count_slow_reader: Callable[[], None] = self._cut.labels("slow_reader").inc
+        self.count_unread: Callable[[], None] = self._cut.labels("unread").inc
         self.count_connection_too_many: Callable[[], None] = self._cut.labels("too_many").inc
         self.count_rate_limited: Callable[[], None] = self._rate_limited.inc
         batches = Histogram(

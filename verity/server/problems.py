@@ -81,6 +81,18 @@ def too_many_connections() -> Problem:
     return Problem(503, "unavailable", message, headers={"retry-after": "1", "connection": "close"})
 
 
+def too_many_connections_of_key() -> Problem:
+    """429: this API key has as many connections to this node as it may have."""
+    message = "This API key has too many connections to this node of the ledger. Send the request again later."
+    return Problem(429, "rate_limited", message, headers={"retry-after": "1", "connection": "close"})
+
+
+def too_much_unread() -> Problem:
+    """429: clients of this API key ask for more than they read."""
+    message = "Clients of this API key have left too many answers unread. Read them, and send the request again later."
+    return Problem(429, "rate_limited", message, headers={"retry-after": "1"})
+
+
 def rate_limited(retry_after_s: int) -> Problem:
     """429: this API key sends too many requests."""
     message = "This API key sends more requests than it may. Send the request again later."

@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from verity._ledger.calls import Answer
@@ -22,6 +20,7 @@ from verity.server import problems
 from verity.server.exchange import Call, Headers, head_of, new_request_id
 from verity.server.logs import describe
 from verity.server.problems import Problem
+from verity.server.transport import Flow, LastingTransport
 
 if TYPE_CHECKING:
     from verity.server.connections import Connections
@@ -35,6 +34,8 @@ MOST_HEADER_BYTES = 65_536
 GOODBYE_S = 0.25
 """How long the client of an idle connection may take to say that it has seen the end of it, as TLS asks for."""
 
+_MOST_LINES_AT_ONCE = 64
+_PARSED_AT_ONCE = 512
 _PLAIN_METHODS = frozenset({b"GET", b"POST"})
 _PLAIN_URL = re.compile(rb"/v1/[A-Za-z0-9%._~!$&'()*+,;=:@/-]*")
 _NOT_PLAIN = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
@@ -47,7 +48,7 @@ class LedgerProtocol(HttpToolsProtocol):
 
     cycle: Any  # uvicorn's own, or a `PlainExchange`
     parser: Any
-    transport: Any  # a `_Lasting`
+    transport: Any  # a `LastingTransport`
 
     def __init__(self, connections: Connections, **parts: Any) -> None:
         super().__init__(**parts)
@@ -65,17 +66,22 @@ class LedgerProtocol(HttpToolsProtocol):
         self._unread_until: float | None = None
         self._idle_until: float | None = None
         self._abort_at: float | None = None
+        self._rest = b""
+        self.share = connections.shares.strangers
+        self.unread_bytes = 0
+        """What is kept of its answers, and of requests that wait for their turn, until its client reads."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for a request, or say that there are too many."""
-        super().connection_made(_Lasting(transport, self.loop))  # type: ignore[arg-type]
-        self.flow = _Flow(self.transport, self.pipeline)
+        super().connection_made(LastingTransport(transport, self.loop, self.keep))  # type: ignore[arg-type]
+        self.flow = Flow(self.transport, lambda: bool(self.pipeline or self._rest))
         self._allow(self._header_timeout_s)
         self.connections_of_server.add(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        self.connections_of_server.open.discard(self)
+        self.transport.forget()
+        self.connections_of_server.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -83,12 +89,41 @@ class LedgerProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         self._idle_until = None
+        if self._rest:
+            self._rest += data
+            self.keep(len(data))
+            return
         if self._due is None:
             self._allow(self._header_timeout_s)
         self._unspent_bytes += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self._unspent_bytes > MOST_HEADER_BYTES and self._due is not None:
             self._refuse_header()
+
+    def _feed(self, data: bytes) -> None:
+        """Have it parsed. A request that waits for its turn takes a hundred times the room of its bytes: of many in one
+        go the most are left as they came.
+        """
+        if data.count(b"\n") <= _MOST_LINES_AT_ONCE:
+            super().data_received(data)
+            return
+        for start in range(0, len(data), _PARSED_AT_ONCE):
+            if self._is_refused or self.transport.is_closing():
+                return
+            if self.pipeline:
+                self._rest = data[start:]
+                self.keep(len(self._rest))
+                return
+            super().data_received(data[start : start + _PARSED_AT_ONCE])
+
+    def _feed_rest(self) -> None:
+        """Go on with what was left, where it is its turn."""
+        if self._rest and not self.pipeline and not self.transport.is_closing():
+            rest, self._rest = self._rest, b""
+            self._idle_until = None
+            self.keep(-len(rest))
+            self._feed(rest)
+            self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -110,6 +145,7 @@ class LedgerProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers += sent  # by now the list that is in uvicorn's scope
+        self.scope["state"]["connection"] = self
         super().on_headers_complete()
         self.headers = []  # for the trailers, which say nothing here: none may pass for a header
 
@@ -127,6 +163,8 @@ class LedgerProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The next request, if it is here already; else the connection is idle."""
+        if self._rest:
+            self.loop.call_soon(self._feed_rest)
         if self.pipeline:
             super().on_response_complete()
             return
@@ -136,13 +174,43 @@ class LedgerProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """The client does not take in what is written."""
-        self._unread_until = self.loop.time() + self._read_timeout_s
+        if self._unread_until is None:
+            self._unread_until = self.loop.time() + self._read_timeout_s
+        self.transport.pause()
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._unread_until = None
-        super().resume_writing()
+        if self.transport.resume():
+            self._unread_until = None
+            super().resume_writing()
+
+    def belong_to(self, key_id: str) -> None:
+        """A request of this API key came.
+
+        Raises:
+            Problem: 429, the key has too many connections.
+        """
+        if self.share.key_id != key_id and not self.connections_of_server.shares.move(self, key_id):
+            self.connections_of_server.metrics.count_connection_too_many()
+            raise problems.too_many_connections_of_key()
+
+    def keep(self, size: int) -> None:
+        """So much more is kept until its client reads, or less."""
+        self.connections_of_server.shares.keep(self, size)
+
+    def is_behind(self) -> bool:
+        """Whether the clients of its API key have as much left unread as they may."""
+        return self.connections_of_server.shares.is_full(self.share)
+
+    async def drain(self, size: int) -> None:
+        """Wait, with an answer of so many bytes, until its client has read those before."""
+        if self.flow.write_paused:
+            self.keep(size)
+            try:
+                await self.flow.drain()
+            finally:
+                self.keep(-size)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, unless it follows a request that is being carried out: to that one the refusal would
@@ -292,6 +360,11 @@ class PlainExchange:
         """All of the request's body."""
         return self.body
 
+    @property
+    def connection(self) -> LedgerProtocol:
+        """What it came on."""
+        return self._protocol
+
     async def until_gone(self) -> None:
         """Return when the client has left."""
         if not self.disconnected:
@@ -302,13 +375,15 @@ class PlainExchange:
         """Answer, if there is still somebody."""
         protocol = self._protocol
         if protocol.flow.write_paused:
-            await protocol.flow.drain()
+            await protocol.drain(len(answer.body))
         if self.disconnected:
             return
         self.response_started = self.response_complete = True
         head = head_of(answer, request_id)
         if not self.keep_alive:
             head["connection"] = "close"
+        elif "connection" in head:
+            self.keep_alive = False
         lines = _write_lines(head)
         date = protocol.connections_of_server.lines_for_all(protocol.server_state.default_headers)
         protocol.transport.write_at_once(b"%b%b%b\r\n%b" % (STATUS_LINE[answer.status], date, lines, answer.body))
@@ -322,69 +397,3 @@ class PlainExchange:
         if error is not None:
             _logger.error("a request failed: %s", describe(error), extra={"requestId": self.call.request_id})
             self._protocol.transport.close()
-
-
-class _Flow(FlowControl):
-    """Takes nothing in while requests wait for their turn. Uvicorn does with each answer: whoever sends faster than is
-    answered fills the memory.
-    """
-
-    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
-        super().__init__(transport)
-        self._pipeline = pipeline
-
-    def resume_reading(self) -> None:
-        if not self._pipeline:
-            super().resume_reading()
-
-
-class _Lasting:
-    """A transport that can be used beyond its end, and then does nothing; and that sends in one go what is written in
-    one turn of the event loop.
-
-    Of several requests that came in one go, uvicorn tells only the last that the connection is lost. To the others'
-    answers uvloop's own transport would raise. And uvicorn writes an answer's head and body apart, which uvloop sends
-    with a system call each: a fifth of a node's time.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._written: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Send, if there is still somebody."""
-        if not self._written:
-            self._loop.call_soon(self._send)
-        self._written.append(data)
-
-    def write_at_once(self, data: bytes) -> None:
-        """Send a whole answer, after what was written before."""
-        if self._written or self._transport.is_closing():
-            self.write(data)
-        else:
-            self._transport.write(data)
-
-    def close(self) -> None:
-        """End, once all is sent."""
-        self._send()
-        self._transport.close()
-
-    def _send(self) -> None:
-        data = b"".join(self._written)
-        self._written.clear()
-        if data and not self._transport.is_closing():
-            self._transport.write(data)
-
-    def pause_reading(self) -> None:
-        """Take nothing in for a while."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Go on."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

@@ -26,7 +26,9 @@ class ServerSettings:
         body_timeout_s: how long its body may take after that, in seconds.
         read_timeout_s: how long a client may leave an answer unread that is too large for the buffers on the way, in
             seconds.
-        max_connections: how many connections may be open.
+        max_connections: how many connections may be open; half of them for one API key.
+        max_unread_bytes: how many bytes of answers may be kept for clients that do not read them; a quarter for one API
+            key, whose reads are refused beyond that, and whose worst connections are cut off.
         max_waits: how many lease requests may be held until another holder's effect is decided; further ones are
             answered at once. Fewer than connections: a holder that wants to commit may need a new one.
         max_searches: how many lists and counts of one API key may be under way on this node, of which one is carried
@@ -49,6 +51,7 @@ class ServerSettings:
     body_timeout_s: float = 9.0
     read_timeout_s: float = 30.0
     max_connections: int = 10_000
+    max_unread_bytes: int = 67_108_864
     max_waits: int = 5_000
     max_searches: int = 16
     search_timeout_s: float = READ_WITHIN_S

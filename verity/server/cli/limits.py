@@ -29,7 +29,14 @@ _LIMITS: dict[str, tuple[click.IntRange | click.FloatRange, str]] = {
     "search_timeout": (_SECONDS, "How many seconds a list or a count may take (503)."),
     "max_batch": (click.IntRange(1, 1000), "How many calls go to storage together; 1 switches group commit off."),
     "database_timeout": (_SECONDS, "How many seconds PostgreSQL may take for a statement (503)."),
-    "max_connections": (click.IntRange(min=1), "How many connections may be open (503)."),
+    "max_connections": (
+        click.IntRange(min=1),
+        "How many connections may be open (503); half of them for one API key (429).",
+    ),
+    "max_unread_bytes": (
+        click.IntRange(min=4_194_304),
+        "How many bytes of answers may wait for clients that do not read; a quarter for one API key.",
+    ),
 }
 
 

@@ -55,11 +55,7 @@ def _check_namespace(namespace: str, check: Callable[[str], str]) -> str:
         raise click.BadParameter(str(error)) from None
 
 
-def read_address(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    """`HOST:PORT`, with an IPv6 host in brackets: an option's callback."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", value)
-    if match is None or int(match[3]) > 65_535:
-        raise click.BadParameter("write a host and a port, such as 127.0.0.1:9420 or [::1]:9420.")
-    return match[1] or match[2], int(match[3])
+def parse_address(text: str) -> tuple[str, int] | None:
+    """`HOST:PORT`, with an IPv6 host in brackets; None where it is none."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", text)
+    return None if match is None or int(match[3]) > 65_535 else (match[1] or match[2], int(match[3]))

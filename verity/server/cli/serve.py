@@ -11,7 +11,7 @@ import click
 
 from verity.server.cli.database import DatabaseError, database_option
 from verity.server.cli.limits import limit_options, to_settings
-from verity.server.cli.options import read_address
+from verity.server.cli.options import parse_address
 from verity.server.cli.texts import read_setting
 
 
@@ -91,7 +91,7 @@ class TlsFilesError(click.ClickException):
 @click.option(
     "--metrics-listen",
     metavar="HOST:PORT",
-    callback=read_address,
+    callback=read_setting,
     envvar="VERITY_METRICS_LISTEN",
     show_envvar=True,
     help="Serve /metrics there, and /healthz and /readyz too, and no more on the port of the API.",
@@ -107,7 +107,7 @@ def serve(
     drain_timeout: int,
     tls_cert: str | None,
     tls_key: str | None,
-    metrics_listen: tuple[str, int] | None,
+    metrics_listen: str | None,
     **limits: Any,
 ) -> None:
     """Serve a ledger over HTTP until SIGTERM or SIGINT.
@@ -123,9 +123,12 @@ def serve(
     configure_logging(log_format)
     settings = ServerSettings(access_log=access_log, drain_timeout_s=drain_timeout, **to_settings(limits))
     tls = _load_tls(tls_cert, tls_key)
+    metrics_address = None if metrics_listen is None else parse_address(metrics_listen)
+    if metrics_listen is not None and metrics_address is None:
+        raise click.BadParameter("write a host and a port, such as 127.0.0.1:9420.", param_hint="--metrics-listen")
     raise_file_limit()
     try:
-        run(_serve(database, existing, (host, port), metrics_listen, settings, tls))
+        run(_serve(database, existing, (host, port), metrics_address, settings, tls))
     except VerityConfigError as error:
         raise DatabaseError(str(error)) from None
 

@@ -145,7 +145,7 @@ class LedgerProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers += sent  # by now the list that is in uvicorn's scope
-        self.scope["state"]["connection"] = self
+        self.scope.setdefault("state", {})["connection"] = self
         super().on_headers_complete()
         self.headers = []  # for the trailers, which say nothing here: none may pass for a header
 

@@ -18,6 +18,7 @@ import httpx
 from tests.contract_hook import SPEC
 from tests.served import ServedLedger
 from verity._ledger.calls import ENVIRONMENTS, Environment
+from verity._ledger.transitions import MAX_REPORTS
 from verity._store.api_keys import Role
 
 OPERATIONS: dict[str, tuple[str, str]] = {
@@ -68,6 +69,16 @@ class Kept:
     effect_id: str
     status: str = "RUNNING"
     tokens: dict[str, Any] = field(default_factory=dict)
+    lease_expires_at: str = ""
+    reports: int = 0
+    """Of the current grant."""
+
+    def is_new(self, word: str, said: dict[str, Any]) -> bool:
+        """Whether an answer tells of an event: what a holder does again and again leaves no more than some."""
+        if word == "reported":
+            self.reports += 1
+            return self.reports <= MAX_REPORTS
+        return word != "renewed" or said["leaseExpiresAt"] != self.lease_expires_at
 
 
 def send(
@@ -128,10 +139,12 @@ class Sight:
         word = said["status"]
         if word == "granted":
             kept.tokens = {name: said[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+            kept.reports = 0
         if word in _CHANGES:
             status, event = _CHANGES[word]
             kept.status = status or kept.status
-            self.events[tenant][event] += 1
+            self.events[tenant][event] += kept.is_new(word, said)
+        kept.lease_expires_at = said.get("leaseExpiresAt", kept.lease_expires_at)
 
     def leaks(self, caller: Caller, answer: httpx.Response, asked_for: str = "") -> list[str]:
         """What the answer shows that this caller may not see. `asked_for` is an effect id that it sent."""

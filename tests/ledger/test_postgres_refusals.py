@@ -18,6 +18,7 @@ from verity.errors import VerityConfigError
 from verity.server.postgres.batches import Ids
 from verity.server.postgres.database import Use, connect, find_dangers
 from verity.server.postgres.dispatch import MAX_COLLISIONS
+from verity.server.postgres.statements import CLOCK
 from verity.server.storage import StorageError
 
 _REFUSE = """
@@ -229,10 +230,10 @@ async def test_a_nodes_clock_decides_nothing(postgres_url: str, sql: Any) -> Non
         for first, second in ((behind, ahead), (ahead, behind)):
             key = f"k{first is ahead}"
             lease = await first("lease", {"effectKey": key})
-            left_s = await sql.fetchval(
-                "SELECT extract(epoch FROM $1::text::timestamptz - clock_timestamp())::float", lease["leaseExpiresAt"]
+            left_ms = await sql.fetchval(  # in the ledger's whole ms: the time between them may be rounded up
+                f"SELECT (extract(epoch FROM $1::text::timestamptz) * 1000)::bigint - {CLOCK}", lease["leaseExpiresAt"]
             )
-            assert 0 < left_s <= 30
+            assert 0 < left_ms <= 30_000
             assert await second.code("lease", {"effectKey": key}) == (409, "lease_conflict")
             await sql.execute("UPDATE effects SET lease_expires_at = 0 WHERE status = 'RUNNING'")
             taken_over = await second("lease", {"effectKey": key})

@@ -17,7 +17,7 @@ from typing import TypeVar
 import apsw
 
 from verity._process import notice_fork
-from verity._store import forks
+from verity._store import file_locks, forks
 from verity._store.connection import FileMoved, files_of, identify
 from verity._store.reads import READ_WITHIN_S
 
@@ -51,10 +51,11 @@ def _never() -> bool:
 class _Reader:
     """One connection, while it is used and in between, and why to stop what it does."""
 
-    __slots__ = ("__weakref__", "connection", "is_stopped", "is_wanted", "opened", "until")
+    __slots__ = ("__weakref__", "connection", "file", "is_stopped", "is_wanted", "opened", "until")
 
     def __init__(self) -> None:
         self.connection: apsw.Connection | None = None
+        self.file: tuple[int, int] | None = None
         self.opened: list[tuple[int, int] | None] = []
         self.is_stopped = False
         self.is_wanted: Callable[[], bool] = _always
@@ -187,7 +188,8 @@ class Readers:
         if reader.connection is None:
             if found[:1] != self._file:
                 raise FileMoved
-            reader.connection = _open(str(self._files[0]))
+            reader.file = self._file[0]
+            reader.connection = _open(str(self._files[0]), reader.file)
             reader.connection.set_progress_handler(reader.is_over, _STEPS)
             reader.opened = identify(self._files)
         elif found != reader.opened:
@@ -260,7 +262,18 @@ class OneConnection:
         self._turn = threading.Lock()
 
 
-def _open(path: str) -> apsw.Connection:
+def _open(path: str, file: tuple[int, int] | None) -> apsw.Connection:
+    if file is not None:
+        file_locks.use(file)
+    try:
+        return _connect(path)
+    except BaseException:
+        if file is not None:
+            file_locks.stop_using(file)
+        raise
+
+
+def _connect(path: str) -> apsw.Connection:
     # Not SQLITE_OPEN_READONLY: the first connection after a crash has to recover the log, whoever it belongs to.
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
@@ -285,3 +298,5 @@ def _close(reader: _Reader) -> None:
     if connection is not None:
         with suppress(apsw.Error):  # nothing was written, so nothing can be lost
             connection.close(force=True)
+        if reader.file is not None:
+            file_locks.stop_using(reader.file)

@@ -29,6 +29,7 @@ from verity._process import notice_fork
 from verity._store import api_keys, forks
 from verity._store.api_keys import ApiKey
 from verity._store.connection import BUSY_TIMEOUT_MS, FileMoved, connect, files_of, identify
+from verity._store.file_locks import Locked, LocksDropped, NoLocks, open_locks
 from verity._store.location import Location, check_file
 from verity._store.names import COLUMNS, hash_key, next_id
 from verity._store.purging import DUE, PURGED, Candidate, Purge
@@ -60,6 +61,7 @@ ORDER BY events.effect LIMIT ?
 """
 _PURGE = f"UPDATE effects SET {PURGED} WHERE id = ? AND event_count = ? AND purged_at IS NULL"
 _PURGE_LOOKS_WITHIN_S = 60.0
+_TRIES = 3
 _SHORTEN_WITHIN_S = 0.5
 
 
@@ -125,6 +127,8 @@ class SqliteStore(SqliteReads):
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
         self._files = files_of(path) + ([] if named in (None, path) else [Path(named)])
         self._opened = identify(self._files)
+        self._locks: NoLocks | None = self._open_locks()
+        self._is_told = False
         if path is None:
             alone = OneConnection(self._writing)
             super().__init__(alone, alone, clock)
@@ -157,15 +161,19 @@ class SqliteStore(SqliteReads):
                 self._roll_back()
                 if isinstance(error, apsw.IOError):
                     with suppress(apsw.Error):
-                        self._disconnect()  # what the log has by now counts once it was written anew: see `connect`
+                        self._close_file()  # what the log has by now counts once it was written anew: see `connect`
                 ids = [request.request_id for request in requests]
                 _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
-                return [answer_problem(unavailable(), request.request_id) for request in requests]
+                return [_refuse(request, error) for request in requests]
             finally:
                 # What a signal's handler raises comes by here. A method of ours could be interrupted once more at its
-                # entry, and other processes would wait for a transaction that nobody ends. A call of apsw's can't.
-                if self._connection is not None and self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                # entry, and other processes would wait for a transaction that nobody ends. A call into C can't.
+                try:
+                    if self._connection is not None and self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                finally:
+                    if self._locks is not None:
+                        self._locks.give_back()
 
     def answer(self, request: Request) -> Answer:
         """Carry one request out: a read, or an effect call as a transaction of its own."""
@@ -193,9 +201,11 @@ class SqliteStore(SqliteReads):
         if purge.dry_run or not due:
             return purge.after(looked_at, len(due))
         with self._writing() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
             try:
                 purged = self._purge(connection, due)
+                if not self._are_locks_whole():
+                    raise LocksDropped(str(self._path))
                 connection.execute("COMMIT")
             except BaseException:
                 self._roll_back()
@@ -209,7 +219,7 @@ class SqliteStore(SqliteReads):
             readers.close()
         with self._lock:
             if self._path is not None and not self._lost:
-                self._disconnect()
+                self._close_file()
 
     # -- forks: see forks.py --
 
@@ -220,7 +230,7 @@ class SqliteStore(SqliteReads):
             readers.before_fork()
         self._lock.acquire()
         if self._path is not None:
-            self._disconnect()
+            self._close_file()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
@@ -232,7 +242,9 @@ class SqliteStore(SqliteReads):
         """Go on with a lock of this process; what was in memory stays with the parent."""
         if self._path is not None and self._connection is not None:  # no hook ran before this fork
             forks.leave_to_parent(self._connection, in_use=self._lock.locked())
-            self._connection = None
+            if self._locks is not None and not self._lock.locked():
+                self._locks.leave_to_parent()
+            self._connection = self._locks = None
         self._lock = threading.Lock()
         self._lost = self._path is None
         for readers in (self._reads, self._own_reads):
@@ -245,11 +257,14 @@ class SqliteStore(SqliteReads):
         try:
             connection = self._connected()
             connection.set_busy_timeout(0)
+            locks = self._take_locks()
             try:
+                locks.take(within_s=0.0)
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except apsw.BusyError:
                 _logger.debug("another process works with the log, which stays as it is for now")
             finally:
+                locks.give_back()
                 connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         finally:
             self._lock.release()
@@ -258,7 +273,13 @@ class SqliteStore(SqliteReads):
     def _writing(self) -> Iterator[apsw.Connection]:
         notice_fork()
         with self._lock:
-            yield self._connected()
+            connection = self._connected()
+            try:
+                self._take_locks().take()
+                yield connection
+            finally:
+                if self._locks is not None:
+                    self._locks.give_back()
 
     # -- inside the lock --
 
@@ -280,17 +301,51 @@ class SqliteStore(SqliteReads):
                     raise error.__cause__ from None
                 raise
             self._opened = identify(self._files)
+            self._take_locks()
         elif found != self._opened:
             raise FileMoved
         return self._connection
 
     def _transaction(self, connection: apsw.Connection, requests: Sequence[Request]) -> list[Answer]:
-        connection.execute("BEGIN IMMEDIATE")
-        now = self._now()  # after the lock: what is decided here is in the order of the transactions
-        answers = [self._answer(connection, request, now) for request in requests]
-        connection.execute("COMMIT")
-        self.transactions += 1
-        return answers
+        self._take_locks().take()
+        for _ in range(_TRIES):
+            self._begin(connection)
+            now = self._now()  # after the lock: what is decided here is in the order of the transactions
+            answers = [self._answer(connection, request, now) for request in requests]
+            if self._are_locks_whole():
+                connection.execute("COMMIT")
+                self.transactions += 1
+                return answers
+            connection.execute("ROLLBACK")
+        raise LocksDropped(str(self._path))
+
+    def _begin(self, connection: apsw.Connection) -> None:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError as error:
+            raise Locked(self._take_locks().tell_holder()) from error
+
+    def _are_locks_whole(self) -> bool:
+        """Whether no lock was dropped since the last time: while a transaction was under way, another may have been."""
+        if self._take_locks().are_whole():
+            return True
+        if not self._is_told:
+            self._is_told = True
+            _logger.error("%s", LocksDropped(str(self._path)))
+        return False
+
+    def _take_locks(self) -> NoLocks:
+        if self._locks is None:
+            self._locks = self._open_locks()
+        return self._locks
+
+    def _open_locks(self) -> NoLocks:
+        if self._path is None:
+            return NoLocks()
+        try:
+            return open_locks(self._path, wait_s=BUSY_TIMEOUT_MS / 1000)
+        except FileNotFoundError:
+            raise FileMoved from None
 
     def _purge(self, connection: apsw.Connection, due: Sequence[Candidate]) -> int:
         """Purge what is still as it was read; returns how many."""
@@ -311,6 +366,16 @@ class SqliteStore(SqliteReads):
                 connection.execute("ROLLBACK")
         except apsw.Error:
             self._disconnect()
+
+    def _close_file(self) -> None:
+        locks, self._locks = self._locks, None
+        try:
+            if locks is not None:
+                locks.let_go()
+            self._disconnect()
+        finally:
+            if locks is not None:
+                locks.close()
 
     def _disconnect(self) -> None:
         """Close the connection. The last one on a file writes its log into it, and deletes what has the log's name.
@@ -353,6 +418,12 @@ class SqliteStore(SqliteReads):
             for sequence, event in enumerate(decision.events, first):
                 connection.execute(_INSERT_EVENT, _event_row(after.id, sequence, event))
         return answer_decision(call, decision, now)
+
+
+def _refuse(request: Request, error: apsw.Error) -> Answer:
+    """Who is told why: a program with the ledger in it, which can do something about it."""
+    why = str(error) if isinstance(error, Locked) and request.scope.actor == "embedded" else None
+    return answer_problem(unavailable(why), request.request_id)
 
 
 def _new_id(connection: apsw.Connection, now: int) -> int:

@@ -138,11 +138,12 @@ class SqliteReads:
             rows = connection.execute(query.sql, tuple(query.values)).fetchall()
 
 
-def unavailable() -> Refused:
+def unavailable(why: str | None = None) -> Refused:
     """503: the storage failed."""
+    said = f" ({why})" if why else ""
     return Refused(
         503,
         "unavailable",
-        "The ledger's storage did not answer; whether the call was carried out is unknown. Send it again.",
+        f"The ledger's storage did not answer{said}; whether the call was carried out is unknown. Send it again.",
         retry_after_s=_RETRY_AFTER_S,
     )

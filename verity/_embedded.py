@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import apsw
 import httpx
 
-from verity._concurrency.clock import monotonic
+from verity._clock import monotonic
 from verity._core.payload import encode_json
 from verity._ledger.calls import Answer, Environment, Request, Scope
 from verity._ledger.json_text import read_members

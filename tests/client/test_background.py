@@ -14,8 +14,8 @@ import pytest
 
 from tests.gather import sync_until
 from verity import SyncVerityClient, VerityClient
+from verity._clock import clock_that_never_sleeps
 from verity._concurrency import AsyncRuntime, SyncRuntime
-from verity._concurrency.clock import clock_that_never_sleeps
 from verity._concurrency.runtime import MAX_TIMER_THREADS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
+import verity
 from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient
 from verity._concurrency import SyncRuntime
 from verity._concurrency.lines import SyncLines
 from verity._store.sqlite import now_ms
 
+VERITY = Path(verity.__file__).parent
 ONE_SECOND = ConflictRetryConfig(max_attempts=2, initial_delay_s=1.0, max_delay_s=1.0, jitter=False)
 
 
@@ -76,3 +79,18 @@ def test_a_lease_runs_out_by_the_machines_clock(tmp_path: Path) -> None:
             assert before <= now_ms() < before + 60_000
             with pytest.raises(LeaseConflictError):
                 client.protect("k", act=lambda: 1, on_conflict="throw")
+
+
+def test_nothing_in_the_clients_and_stores_waits_by_a_clock_that_tests_replace() -> None:
+    """`verity._clock` has the one that they don't; tests may replace what is looked up in `time` at each call."""
+    replaced = re.compile(r"\btime\.(monotonic|time|time_ns|perf_counter)\(|from time import")
+    sources = [
+        *(
+            path
+            for part in ("_async", "_concurrency", "_core", "_ledger", "_store")
+            for path in (VERITY / part).rglob("*.py")
+        ),
+        VERITY / "_embedded.py",
+    ]
+    assert len(sources) > 40
+    assert [str(path) for path in sources if replaced.search(path.read_text(encoding="utf-8"))] == []

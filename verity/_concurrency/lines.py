@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from verity._concurrency.clock import monotonic
+from verity._clock import monotonic
 from verity._concurrency.loops import current_loop
 from verity._process import forget_in_child
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
 
+from verity._clock import monotonic
 from verity._concurrency.loops import asyncio_loop
 
 ASK_AGAIN_AFTER_S = 5.0
@@ -78,7 +78,7 @@ def _join(host: str, wake: Callable[[], object]) -> _LookUp:
     name = (os.getpid(), host)
     look_up = _under_way.setdefault(name, _LookUp(name))
     look_up.waiting.append(wake)
-    now = time.monotonic()
+    now = monotonic()
     if look_up.began_at is None or now - look_up.began_at > ASK_AGAIN_AFTER_S:
         look_up.began_at = now
         try:
@@ -240,4 +240,4 @@ def sync_connect(
 
 
 def _left(ends_at: float | None) -> float | None:
-    return None if ends_at is None else max(ends_at - time.monotonic(), _LEAST_S)
+    return None if ends_at is None else max(ends_at - monotonic(), _LEAST_S)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
+from verity._clock import monotonic
 from verity._concurrency.calls import AsyncThunk, SyncThunk
-from verity._concurrency.clock import monotonic
 from verity._concurrency.interrupts import sync_here
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.steps import who_blocked

@@ -8,7 +8,6 @@ somebody reads what is in it.
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -16,6 +15,7 @@ from typing import TypeVar
 
 import apsw
 
+from verity._clock import monotonic
 from verity._process import notice_fork
 from verity._store import file_locks, forks
 from verity._store.connection import FileMoved, files_of, identify
@@ -63,7 +63,7 @@ class _Reader:
 
     def is_over(self) -> bool:
         """Whether to stop; SQLite asks now and then."""
-        return self.is_stopped or not self.is_wanted() or time.monotonic() >= self.until
+        return self.is_stopped or not self.is_wanted() or monotonic() >= self.until
 
 
 class Readers:
@@ -117,7 +117,7 @@ class Readers:
             apsw.Error: the storage failed.
         """
         notice_fork()
-        until = time.monotonic() + within_s
+        until = monotonic() + within_s
         while True:
             reader = _Reader()
             try:
@@ -125,7 +125,7 @@ class Readers:
                 reader.until, reader.is_wanted = until, is_wanted
                 return work(self._begin(reader))
             except apsw.InterruptError:
-                if not reader.is_stopped or not reader.is_wanted() or time.monotonic() >= until:
+                if not reader.is_stopped or not reader.is_wanted() or monotonic() >= until:
                     raise ReadTooLong from None
             finally:
                 self._give_back(reader)
@@ -170,7 +170,7 @@ class Readers:
     def _take(self, reader: _Reader, until: float) -> _Reader:
         with self._changed:
             while self._is_held_off or len(self._busy) >= self._most or (self._busy and self._has_long_log()):
-                left_s = until - time.monotonic()
+                left_s = until - monotonic()
                 if left_s <= 0:
                     raise ReadTooLong
                 self._changed.wait(min(left_s, _LOOK_AGAIN_S))
@@ -239,8 +239,8 @@ class OneConnection:
     ) -> T:
         """As `Readers.run` does, in a fifth of the time."""
         with self._turn, self._hold() as connection:
-            until = time.monotonic() + within_s / _SHORTER_IN_MEMORY
-            connection.set_progress_handler(lambda: time.monotonic() >= until or not is_wanted(), _STEPS)
+            until = monotonic() + within_s / _SHORTER_IN_MEMORY
+            connection.set_progress_handler(lambda: monotonic() >= until or not is_wanted(), _STEPS)
             try:
                 return work(connection)
             except apsw.InterruptError:

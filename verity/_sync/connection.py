@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import ssl
-import time
 from collections import deque
 from typing import Any
 
 import httpcore
 import httpx
 
+from verity._clock import monotonic
 from verity._concurrency import sync_addresses, sync_connect
 
 KEEPALIVE_S = 30.0
@@ -145,7 +145,7 @@ class _Network(httpcore.NetworkBackend):
         self, host: str, port: int, timeout: float | None = None, *args: Any, **options: Any
     ) -> httpcore.NetworkStream:
         """Open one; looking the host up and connecting to one of its addresses take `timeout` seconds at most."""
-        ends_at = None if timeout is None else time.monotonic() + timeout
+        ends_at = None if timeout is None else monotonic() + timeout
         try:
             addresses = sync_addresses(host, timeout)
         except TimeoutError as error:
@@ -169,7 +169,7 @@ class _Stream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if timeout is not None:
-            now = time.monotonic()
+            now = monotonic()
             self._answered_by = self._answered_by or now + timeout
             timeout = self._answered_by - now
             if timeout <= 0:

@@ -6,6 +6,7 @@ import argparse
 import time
 from contextlib import ExitStack
 
+from tests.greedy import Greedy, in_background
 from tests.isolation import Intruders
 from tests.postgres import PostgresServer
 from tests.served import ServedLedger, make_clock
@@ -33,9 +34,13 @@ def _run(store: str, requests: int, seed: int) -> None:
         url = "sqlite://"
         if store == "postgres":
             url = stack.enter_context(PostgresServer()).create_database()
-        intruders = Intruders(stack.enter_context(ServedLedger(url, clock=make_clock(url))), seed)
+        served = stack.enter_context(ServedLedger(url, clock=make_clock(url)))
+        intruders = Intruders(served, seed)
         stack.callback(intruders.close)
-        intruders.run(requests, tell)
+        greedy = Greedy([served.base_url], served.create_key(), leaves_traces=False)
+        with in_background(greedy):
+            intruders.run(requests, tell)
+        print(f"{store}: a greedy neighbour was answered {dict(sorted(greedy.answered.items()))}")
         print(f"{store}: by status {dict(sorted(intruders.statuses.items()))}")
 
 

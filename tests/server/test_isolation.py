@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import both_stores
+from tests.greedy import APPETITES, Greedy, in_background
 from tests.isolation import Intruders, Leak
 from tests.served import ServedLedger
 
@@ -12,9 +13,14 @@ from tests.served import ServedLedger
 @both_stores
 def test_nobody_learns_of_another_tenant(served: ServedLedger) -> None:
     intruders = Intruders(served, seed=20260131)
-    intruders.run(1_000)
+    greedy = Greedy([served.base_url], served.create_key(), leaves_traces=False)
+    with in_background(greedy):
+        intruders.run(100)
+    intruders.run(900)
     assert set(intruders.statuses) == {200, 403, 404, 409}
     assert min(intruders.statuses.values()) > 50
+    assert set(greedy.answered) <= set(APPETITES)
+    assert {"counts", "metrics", "useless commits"} <= set(greedy.answered)
     intruders.close()
 
 

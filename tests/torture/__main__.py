@@ -69,6 +69,9 @@ def print_report(torture: Torture, verdict: Verdict, wall_s: float) -> None:
     for error, count in sorted(torture.errors.items()):
         table.add_row(f"{error}, and asked again", f"{count:,}")
     table.add_section()
+    for appetite, count in sorted(torture.greed.items()):
+        table.add_row(f"answered to the greedy neighbour: {appetite}", f"{count:,}")
+    table.add_section()
     table.add_row("seconds", f"{wall_s:,.0f}")
     table.add_row("problems", f"{len(verdict.problems):,}")
     _console.print(table)

@@ -25,6 +25,7 @@ from tests.server.process import VERITY
 from tests.torture.history import Beginnings, Blow, History, count_cells, unmet
 from tests.torture.verdict import Verdict, judge
 from tests.torture.worker import Plan
+from verity._ledger.calls import Environment
 from verity.server.api_keys import issue
 from verity.server.postgres.blocking import PostgresStore
 
@@ -114,6 +115,7 @@ class Torture:
         self.struck: Counter[str] = Counter()
         self._fallen: list[Blow] = []
         self.errors: Counter[str] = Counter()
+        self.greed: Counter[str] = Counter()
         ports = [free_port() for _ in range(NODES)]
         self._nodes = [self._make_node(number, port) for number, port in enumerate(ports)]
         self._urls = [f"http://127.0.0.1:{port}/v1" for port in ports]
@@ -130,15 +132,17 @@ class Torture:
             TortureError: a worker ended by itself, or it took too long.
         """
         with self._world() as port:
-            self._plan(port, self._create_key())
+            self._plan(port, self._create_key("test"))
+            greedy = self._make_greedy(self._create_key("live"))
             try:
-                for child in (*self._nodes, *self._workers):
+                for child in (*self._nodes, *self._workers, greedy):
                     child.start()
                 while not self._step():
                     time.sleep(_LOOK_AGAIN_S)
             finally:
-                for child in (*self._workers, *self._nodes):
+                for child in (greedy, *self._workers, *self._nodes):
                     child.kill()
+            self.greed = read_greed(greedy)
         history = History()
         for plan in self._plans:
             history.read(plan.name, plan.history)
@@ -164,8 +168,12 @@ class Torture:
         ]  # fmt: skip
         return Child(f"node-{number}", command, self._directory)
 
-    def _create_key(self) -> str:
-        key, record = issue("test", "agent", now=0)
+    def _make_greedy(self, key: str) -> Child:
+        """A neighbour in the other environment, whom nothing is promised."""
+        return Child("greedy", [sys.executable, "-m", "tests.greedy", key, *self._urls], self._directory)
+
+    def _create_key(self, environment: Environment) -> str:
+        key, record = issue(environment, "agent", now=0)
         store = PostgresStore(self._database)
         store.insert_key(record)
         store.close()
@@ -268,6 +276,18 @@ def _send_all(processes: list[int], number: signal.Signals) -> None:
             os.kill(process, number)
         except ProcessLookupError:
             continue
+
+
+def read_greed(greedy: Child) -> Counter[str]:
+    """How often each appetite of a greedy neighbour was answered.
+
+    Raises:
+        TortureError: it ended by itself.
+    """
+    whole = [line for line in greedy.log.splitlines() if line.startswith("{") and line.endswith("}")]
+    if "Traceback" in greedy.log or not whole:
+        raise TortureError(f"the greedy neighbour ended by itself:\n{greedy.log[-3000:]}")
+    return Counter(json.loads(whole[-1]))
 
 
 def _count_lines(path: Path) -> int:

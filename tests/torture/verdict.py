@@ -81,9 +81,11 @@ def judge(effects: int, world_log: Path, told: Iterable[Path], database: str, be
 async def _read(database: str) -> tuple[dict[str, Any], dict[int, list[Any]]]:
     connection = await asyncpg.connect(database, ssl=False)
     try:
-        rows = await connection.fetch("SELECT * FROM effects")
+        rows = await connection.fetch("SELECT * FROM effects WHERE environment = 'test'")
         events: dict[int, list[Any]] = defaultdict(list)
-        for event in await connection.fetch("SELECT * FROM events ORDER BY effect, sequence"):
+        for event in await connection.fetch(
+            "SELECT * FROM events WHERE environment = 'test' ORDER BY effect, sequence"
+        ):
             events[event["effect"]].append(event)
         return {row["effect_key"]: row for row in rows}, events
     finally:

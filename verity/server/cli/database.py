@@ -13,6 +13,7 @@ from verity.server.cli.texts import read_setting
 if TYPE_CHECKING:
     from verity._ledger.calls import Answer, Request
     from verity._store.api_keys import ApiKey
+    from verity._store.backup import Backup
     from verity._store.purging import Purge
 
 Failures = tuple[type[Exception], ...]
@@ -117,6 +118,27 @@ def migrate(url: str) -> tuple[int, int]:
 
         with _telling(_postgres_failures()), closing(PostgresStore(url, migrated=False)) as store:
             return store.migrate()
+
+
+def back_up(url: str, target: str) -> Backup:
+    """Copy a SQLite ledger to a new file.
+
+    Raises:
+        DatabaseError: it can't be copied.
+        click.UsageError: the ledger is in PostgreSQL.
+    """
+    import apsw
+
+    from verity._store.backup import back_up as back_up_file
+    from verity.errors import VerityConfigError
+    from verity.server.opening import is_postgres, read_file
+
+    if is_postgres(url):
+        raise click.UsageError("A ledger in PostgreSQL is backed up with pg_dump or pg_basebackup.")
+    with _telling((VerityConfigError,), str):
+        path = str(read_file(url).path)
+        with _telling((apsw.Error, OSError), lambda error: f"There is no copy ({type(error).__name__}: {error})."):
+            return back_up_file(path, target)
 
 
 def _open_sqlite(url: str, create: bool) -> tuple[Store, Failures]:

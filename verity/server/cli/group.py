@@ -10,6 +10,7 @@ import click
 from verity._version import __version__
 
 _COMMANDS = {
+    "backup": "verity.server.cli.backup:backup",
     "completion": "verity.server.cli.completion:completion",
     "demo": "verity.server.cli.demo:demo",
     "effects": "verity.server.cli.effects:effects",

@@ -61,13 +61,13 @@ async def test_two_nodes_batches_lock_in_the_same_order() -> None:
     assert [row[1:4] for row in session.sent["commit"]] == names
 
     expired = [work.decide(None, now=0).effect for work in sorted(leases, key=lambda work: work.name)]
-    looked_up = [(number, 10**12, False, *effect) for number, effect in enumerate(expired, 1) if effect is not None]
+    looked_up = [(number, 10**12, False, 0, *effect) for number, effect in enumerate(expired, 1) if effect is not None]
     session = Recorder(looked_up)
     await batches.explain(session, sql, leases)
-    assert session.sent["look"] == names
+    assert [row[:3] for row in session.sent["look"]] == names
     assert [row[1:4] for row in session.sent["change"]] == names
 
-    absent = [(number, 10**12, False, None) for number in range(1, 11)]
+    absent = [(number, 10**12, False, 0, None) for number in range(1, 11)]
     session = Recorder(absent)
     await batches.explain(session, sql, leases)
     assert [row[:3] for row in session.sent["grant"]] == names

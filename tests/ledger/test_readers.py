@@ -257,6 +257,7 @@ def test_a_read_that_a_fork_stops_begins_anew(store: SqliteStore) -> None:
 
 
 async def test_a_cancelled_read_stops_and_closing_gives_reads_up(tmp_path: Path, anyio_backend: str) -> None:
+    before = threading.enumerate()
     ledger = OpenLedger(SqliteStore(str(tmp_path / "v.db")))
     call = Caller(ledger.store)
     call.commit("k")
@@ -279,7 +280,8 @@ async def test_a_cancelled_read_stops_and_closing_gives_reads_up(tmp_path: Path,
             await async_until(lambda: len(threads._working) + len(threads._waiting) == 5)
             ledger.close()
     assert answers == [503] * 5
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("verity-ledger-")]
+    began = [thread for thread in threading.enumerate() if thread not in before]
+    assert not [thread for thread in began if thread.name.startswith("verity-ledger-")]
 
 
 async def test_what_looks_at_one_effect_or_for_the_node_does_not_queue_behind_searches(

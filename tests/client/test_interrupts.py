@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
+import trio
 
 from tests.gather import sync_until
 from tests.served import ServedLedger
@@ -20,6 +22,7 @@ from verity import (
     CommitUncertainError,
     LeaseConflictError,
     SyncVerityClient,
+    VerityClient,
     VerityConnectionError,
     VerityError,
 )
@@ -98,6 +101,25 @@ def test_what_a_handler_raises_in_a_request_is_no_lost_answer(
             client.protect(f"request-{type(error).__name__}", act=lambda: 1)
         assert caught.value is error
         assert transport.sent == ["lease"]
+
+
+@pytest.mark.parametrize("run", [anyio.run, trio.run])
+def test_what_a_handler_raises_in_a_request_of_a_task_is_no_lost_answer(
+    ledger: ServedLedger, on_signal: Callable[..., None], run: Callable[..., None]
+) -> None:
+    on_signal(lambda: _raise(Interrupt()))
+
+    class Signals(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            signal.raise_signal(signal.SIGUSR1)
+            raise AssertionError("unreachable: the handler raises")
+
+    async def protect() -> None:
+        client = VerityClient(ledger.base_url, ledger.create_key(), "payments", transport=Signals())
+        with pytest.raises(Interrupt):
+            await client.protect("task", act=lambda: 1)
+
+    run(protect)
 
 
 def test_what_a_handler_raised_before_is_no_interrupt(ledger: ServedLedger, on_signal: Callable[..., None]) -> None:

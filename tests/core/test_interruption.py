@@ -11,7 +11,7 @@ import pytest
 from verity._core.failure import describe_failure
 from verity._core.interruption import has_run, is_from_handler
 from verity._core.observation import check_found
-from verity._core.payload import round_trip
+from verity._core.payload import encode, round_trip
 
 
 class Interrupt(Exception):
@@ -45,9 +45,17 @@ class Interrupted(Exception):
         return _signal()
 
 
+class InterruptedItems(dict[str, int]):
+    """As above."""
+
+    def items(self) -> Any:
+        return _signal()
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: encode(InterruptedItems(a=1), "result"),
         lambda: round_trip(Interrupted(), "result"),
         lambda: describe_failure(Interrupted()),
         lambda: check_found(Interrupted(), "k", None),

@@ -135,6 +135,9 @@ async def exits(error: BaseException, where: str, in_a_task: str) -> None:
         "async-act": lambda: client.protect("k0", act=raise_async),
         "observe": lambda: client.protect("k0", observe=raise_it, act=lambda: 1),
         "on_lease": lambda: client.protect("k0", on_lease=lambda _: raise_it(), act=lambda: 1),
+        "gathered": lambda: asyncio.gather(
+            client.protect("k0", act=raise_it), asyncio.get_running_loop().create_future()
+        ),
         "twice": lambda: asyncio.wait(  # `gather` would tell the loop once more itself
             [
                 asyncio.ensure_future(client.protect("k0", act=after_all_began(0, raise_it))),

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
+from queue import Full
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from verity._concurrency.loops import current_loop
+from verity._concurrency.loops import asyncio_loop, current_loop
 from verity._concurrency.nesting import Inside
 
 if TYPE_CHECKING:
+    import asyncio
+
     import anyio
     from anyio.lowlevel import RunVar
 
@@ -51,11 +55,50 @@ class LoopThreads:
         """Run it in a thread, with the context variables; the limit is not asked."""
         import anyio.to_thread
 
-        await anyio.to_thread.run_sync(fn, limiter=self.unlimited)
+        _end_idle_threads_at_exit()
+        await anyio.to_thread.run_sync(partial(_run, fn, asyncio_loop()), limiter=self.unlimited)
+
+
+def _run(fn: Callable[[], None], loop: asyncio.AbstractEventLoop | None) -> None:
+    """In the thread."""
+    thread = threading.current_thread()
+    if loop is not None and thread not in _threads:
+        for each in list(_threads):
+            if not each.is_alive():
+                _threads.pop(each, None)
+        _threads[thread] = loop
+    fn()
 
 
 def _nothing() -> None:
     """For a look at whether there is a thread."""
+
+
+_threads: dict[threading.Thread, asyncio.AbstractEventLoop] = {}
+"""anyio's threads that have run something for us, and their event loops. trio's are daemons, and not here."""
+
+
+@cache
+def _end_idle_threads_at_exit() -> None:
+    """Have no idle thread keep the process from ending.
+
+    anyio ends its threads with a callback of the loop's first task. A loop that SystemExit or KeyboardInterrupt leaves a
+    second time, while it cancels what is left, never calls it: `asyncio.gather` raises what an act raised once more.
+    Python's own pools have the same call for their threads. Neither it nor how anyio's threads end is public; were
+    either renamed, only this would be lost.
+    """
+    at_exit: Callable[[Callable[[], None]], None] | None = getattr(threading, "_register_atexit", None)
+    if at_exit is not None:
+        with suppress(RuntimeError):  # Python is ending already
+            at_exit(_end_idle_threads)
+
+
+def _end_idle_threads() -> None:
+    for thread, loop in list(_threads.items()):
+        stop: Callable[[], None] | None = getattr(thread, "stop", None)
+        if stop is not None and thread.is_alive() and not loop.is_running():
+            with suppress(Full):  # it has been told
+                stop()
 
 
 @cache

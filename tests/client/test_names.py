@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -335,3 +337,43 @@ def test_in_a_thread_each_address_has_its_share_of_the_time() -> None:
     assert 0 < first <= 5.0 < second <= 10.0
     assert endless == [None, None]
     assert all(share is not None and share > 0 for share in shares[4:]), "a socket takes 0 for not waiting at all"
+
+
+class Interrupted(Exception):
+    """What a signal's handler raises."""
+
+
+def _look_up_interrupted(at: int) -> bool:
+    """Look the name up, and raise at that line of it or of Python's threads; whether there is such a line."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in {names.__file__, threading.__file__}:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == at:
+                raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        names.sync_addresses(NAME, LONG_S)
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_interrupted_look_up_keeps_nobody_else_waiting(name_service: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one may be that of a commit, which is finished in another thread whatever interrupted it."""
+    monkeypatch.setattr(names, "ASK_AGAIN_AFTER_S", 1e6)
+    at = 1
+    while _look_up_interrupted(at):
+        assert names.sync_addresses(NAME, LONG_S) == name_service.addresses[NAME], f"interrupted at line {at}"
+        at += 1
+    assert at > 10

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from verity._clock import monotonic
 from verity._concurrency.loops import asyncio_loop
 
 ASK_AGAIN_AFTER_S = 5.0
-"""A look-up that takes longer hangs, or an interrupt kept its thread from starting. The next caller starts another."""
+"""A look-up that takes longer hangs. The next caller starts another."""
 STAGGER_S = 0.25
 """How long an address has to itself before the next one is tried beside it (RFC 8305 says 250 ms)."""
 _LEAST_S = 0.001
@@ -80,11 +81,13 @@ def _join(host: str, wake: Callable[[], object]) -> _LookUp:
     look_up.waiting.append(wake)
     now = monotonic()
     if look_up.began_at is None or now - look_up.began_at > ASK_AGAIN_AFTER_S:
-        look_up.began_at = now
         try:
-            threading.Thread(target=look_up.run, name="verity-names", daemon=True).start()
+            # One call of C: a signal's handler can raise before it or after it. Out of `Thread.start` it could leave a
+            # thread that never runs, for which others, such as a commit that must be finished, would wait in vain.
+            start_new_thread(look_up.run, ())
         except RuntimeError:  # no thread is to be had: a lease that is not renewed is worse than a short wait here
             look_up.run()
+        look_up.began_at = now
     return look_up
 
 

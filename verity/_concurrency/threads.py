@@ -82,8 +82,8 @@ _threads: dict[threading.Thread, asyncio.AbstractEventLoop] = {}
 def _end_idle_threads_at_exit() -> None:
     """Have no idle thread keep the process from ending.
 
-    anyio ends its threads with a callback of the loop's first task. A loop that SystemExit or KeyboardInterrupt leaves a
-    second time, while it cancels what is left, never calls it: `asyncio.gather` raises what an act raised once more.
+    anyio ends its threads with a callback of the loop's first task. A loop that SystemExit or KeyboardInterrupt leaves
+    again, while it cancels what is left, never calls it: `asyncio.gather` raises what an act raised once more.
     Python's own pools have the same call for their threads. Neither it nor how anyio's threads end is public; were
     either renamed, only this would be lost.
     """

@@ -77,6 +77,7 @@ def test_a_server_that_stops_waits_for_no_idle_client(
     how: str, authority: trustme.CA, files: dict[str, str], tmp_path: Path
 ) -> None:
     """Who says nothing does not say goodbye either, as TLS asks for. (A drain that is used up is logged.)"""
+    new_key(tmp_path)  # makes the ledger, of which a new one is told in the log
     options = [
         "--tls-cert",
         files["cert"],

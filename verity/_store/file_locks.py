@@ -36,6 +36,7 @@ from pathlib import Path
 
 import apsw
 
+from verity._clock import machines_time_ns, monotonic
 from verity._process import forget_in_child
 
 if sys.platform == "linux":
@@ -186,15 +187,20 @@ class FileLocks(NoLocks):
         Raises:
             Locked: that took too long.
         """
-        until, delays = time.monotonic() + (self._wait_s if within_s is None else within_s), iter(_DELAYS_S)
+        until, delays = monotonic() + (self._wait_s if within_s is None else within_s), iter(_DELAYS_S)
         while not self._try():
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 raise Locked(self.tell_holder())
             time.sleep(next(delays, _DELAYS_S[-1]))
 
     def _try(self) -> bool:
         try:
-            _set(self._database, fcntl.F_WRLCK, _OURS_AT, 1 + (int(time.time()) << _PID_BITS | os.getpid()))
+            _set(
+                self._database,
+                fcntl.F_WRLCK,
+                _OURS_AT,
+                1 + (machines_time_ns() // 1_000_000_000 << _PID_BITS | os.getpid()),
+            )
         except BlockingIOError:
             return False
         except OSError as error:

@@ -9,16 +9,14 @@ What only reads is in `sqlite_reads.py`, and no writer waits for it.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import apsw
 
+from verity._clock import machines_time_ns
 from verity._ledger.calls import Answer, Request
 from verity._ledger.commands import REPORTS_AMONG, Context
 from verity._ledger.effect import Effect, Event
@@ -65,23 +63,6 @@ _TRIES = 3
 _SHORTEN_WITHIN_S = 0.5
 
 
-def _machines_clock() -> Callable[[], int]:
-    """The machine's clock in ns since 1970, as no test tool can replace it.
-
-    freezegun replaces what a module calls by name, so not what a partial holds; time-machine replaces the clock below
-    that, too, but not Linux's coarse one, which is at most some ms behind.
-    """
-    if sys.platform == "linux":
-        read = partial(time.clock_gettime_ns, 5)  # CLOCK_REALTIME_COARSE, which Python has no name for
-        with suppress(OSError):  # not every kernel that says it is Linux has it
-            read()
-            return read
-    return partial(time.time_ns)
-
-
-_now_ns = _machines_clock()
-
-
 def now_ms() -> int:
     """The machine's clock: ms since 1970.
 
@@ -89,7 +70,7 @@ def now_ms() -> int:
     that went on by a time of its own would take the others' leases for run out, and grant their effects to another. So
     it is the real one also where a test has made time stand still, or travel.
     """
-    return _now_ns() // 1_000_000
+    return machines_time_ns() // 1_000_000
 
 
 class SqliteStore(SqliteReads):

@@ -144,7 +144,7 @@ def test_a_fork_while_another_thread_acts(ledger: Ledger, tmp_path: Path) -> Non
     (conflict,) = records.of("conflict")
     (child,) = records.of("process")
     assert conflict["pid"] == child["pid"]
-    assert child["timer_threads"] == 0  # the parent's lease is not the child's to renew
+    assert child["timers"] == 0  # the parent's lease is not the child's to renew
 
 
 @pytest.mark.usefixtures("fork")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import httpx
 
+from tests.news import NEW_LEDGER
 from tests.postgres import PostgresServer
 from tests.server.process import ServeProcess, run_verity, serving
 
-_NO_FAULTS = ("Invalid HTTP request received", "a new, empty one was made")
+_NO_FAULTS = ("Invalid HTTP request received", NEW_LEDGER)
 
 
 class Target:

@@ -16,6 +16,7 @@ import pytest
 from tests.ledger import earlier
 from tests.ledger.calls import Caller
 from tests.ledger.stores import Bench, DatabaseRefused
+from tests.news import NEW_LEDGER
 from tests.server.process import VERITY, run_verity
 from verity import SyncVerityClient, VerityConfigError
 from verity._store import migrations as sqlite
@@ -318,7 +319,7 @@ def all_at_once(program: str, url: str) -> list[tuple[int, str, str]]:
 
 def without_news(said: list[tuple[int, str, str]], *, expected: bool) -> list[tuple[int, str, str]]:
     """What they said, but that a new file was made, which exactly one of them tells where it was."""
-    told = [each for each in said if "a new, empty one was made" in each[2]]
+    told = [each for each in said if NEW_LEDGER in each[2]]
     assert len(told) == expected
     return [(code, out, "" if (code, out, error) in told else error) for code, out, error in said]
 

@@ -41,6 +41,10 @@ _CHECKED = {code for name, code in _OPCODES if name.startswith("CALL") and "INTR
 _CHECKED |= {code for name, code in _OPCODES if "JUMP_BACKWARD" in name or name == "JUMP_ABSOLUTE"}
 
 
+_AT_MOST = 4 if sys.version_info >= (3, 11) else 1
+"""Signals in one run. Before 3.11 Python may raise a second one between an exception and its `finally`."""
+
+
 class Interrupt(Exception):
     """As a worker's soft time limit raises it."""
 
@@ -123,7 +127,9 @@ class World:
                 raise
             return "NONE"
 
-    def check(self, key: str, where: str, outcome: object, *, fails: bool, is_result_lost: bool) -> None:
+    def check(
+        self, key: str, where: str, outcome: object, *, fails: bool, is_result_lost: bool, is_storm: bool = False
+    ) -> None:
         """See the module's docstring."""
         acted, status = self.acts.get(key, 0), self.status(key)
         expected = {0: ("NONE", "RUNNING"), 1: ("FAILED", "RUNNING") if fails else ("COMMITTED",)}.get(acted, ())
@@ -131,7 +137,8 @@ class World:
             expected = (*expected, "RUNNING")
         if status not in expected:
             self.problems.append(f"{key}: acted {acted} times, and the ledger has {status}, after {where}")
-        if not isinstance(outcome, Interrupt):
+        # In storms, signals meet Python's own traceback module, too, which swallows whatever comes up in parts of it.
+        if not isinstance(outcome, Interrupt) and not (is_storm and isinstance(outcome, LookupError)):
             self.problems.append(f"{key}: the interrupt was lost, and {outcome!r} came out, after {where}")
         if status == "RUNNING":
             self.abandoned[key] = datetime.now(timezone.utc)
@@ -200,7 +207,7 @@ def in_storms(each: World, count: int) -> None:
 
     def interrupt(*_: object) -> None:
         nonlocal raised
-        if is_armed and raised < 4:
+        if is_armed and raised < _AT_MOST:
             raised += 1
             signal.setitimer(signal.ITIMER_REAL, random.choice((10e-6, 50e-6, 1e-3)))
             raise Interrupt
@@ -220,7 +227,7 @@ def in_storms(each: World, count: int) -> None:
         except BaseException as error:  # noqa: BLE001 - it is the outcome
             outcome = error
         if raised:
-            each.check(key, f"{raised} signals", outcome, fails=fails, is_result_lost=True)
+            each.check(key, f"{raised} signals", outcome, fails=fails, is_result_lost=True, is_storm=True)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 

@@ -17,6 +17,8 @@ from verity import SyncVerityClient, VerityClient
 from verity._clock import clock_that_never_sleeps
 from verity._concurrency import AsyncRuntime, SyncRuntime
 from verity._concurrency.runtime import MAX_TIMER_THREADS
+from verity._store.group import LoopGroupCommit
+from verity._store.sqlite import SqliteStore
 
 
 def _timer_threads() -> list[threading.Thread]:
@@ -169,6 +171,19 @@ def test_clients_that_nobody_closed_leave_no_threads() -> None:
         asyncio.run(protect_once())
     gc.collect()
     sync_until(lambda: (named("verity-timers"), named("verity-ledger-writer")) <= before)
+
+
+def test_what_a_child_drops_wakes_no_thread_of_the_parent() -> None:
+    """It waits in a queue that is not to be used in the child: Python 3.13 crashes there."""
+    runtime, group = SyncRuntime(), LoopGroupCommit(SqliteStore(None))
+    bell, inbox = runtime._timers._bell, group._inbox
+    kept = (runtime._timers, group._owner)  # as the parent's threads do
+    runtime.reset_after_fork()
+    group.after_fork_in_child()
+    assert runtime._timers is not kept[0]
+    del runtime, group
+    gc.collect()
+    assert (bell.qsize(), inbox.qsize()) == (0, 0)
 
 
 def test_a_closed_runtime_still_calls_what_is_planned() -> None:

@@ -122,11 +122,12 @@ class SyncRuntime:
     random: Callable[[], float] = staticmethod(random.random)
 
     def __init__(self) -> None:
-        self.reset_after_fork()
+        self._timers = _ThreadTimers(self)
         forget_in_child(self)
 
     def reset_after_fork(self) -> None:
         """Threads don't survive a fork, and a lock may have been held by one that didn't."""
+        self._timers.abandon()
         self._timers = _ThreadTimers(self)
 
     def new_id(self) -> str:
@@ -202,6 +203,10 @@ class _ThreadTimers:
         """See above."""
         self._is_closed = True
         self._bell.put(None)
+
+    def abandon(self) -> None:
+        """In the child of a fork: never ring the bell. A wake-up of the parent's threads crashes Python 3.13."""
+        del self._runtime
 
     def ensure_waiter(self) -> None:
         """Start a thread unless one waits, or all are in calls."""

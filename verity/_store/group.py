@@ -172,6 +172,7 @@ class LoopGroupCommit:
         self._store = store
         self.watch: Callable[[int], None] | None = None
         self.max_batch = MAX_BATCH
+        self._owner: _Owner = []
         self.after_fork_in_child()
         forks.watch(self)
 
@@ -186,7 +187,8 @@ class LoopGroupCommit:
         self._lock = threading.Lock()
         self._inbox: _Inbox = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._owner = weakref.ref(self, self._inbox.put)  # the last thing that the thread hears
+        self._owner.clear()  # it would wake a thread of the parent, which crashes Python 3.13
+        self._owner = [weakref.ref(self, self._inbox.put)]  # the last thing that the thread hears
 
     def answer(self, request: Request) -> Coroutine[Any, Any, Answer]:
         """Carry out one operation, durably, with whatever else waits.
@@ -236,12 +238,16 @@ _Inbox = SimpleQueue[Any]
 """What comes in: an operation with its `Deliver`; None: end once nothing waits; a dead reference: nobody is left."""
 
 
-def _write(owner: weakref.ref[LoopGroupCommit], inbox: _Inbox) -> None:
+_Owner = list[weakref.ref[LoopGroupCommit]]
+"""One reference, which the child of a fork can take away from the parent's thread."""
+
+
+def _write(owner: _Owner, inbox: _Inbox) -> None:
     """What the writer's thread runs. Between two batches it keeps nothing alive but the inbox."""
     is_closing = False
     while True:
         batch = [inbox.get()]
-        group = owner()
+        group = owner[0]()
         if group is None:
             return
         batch += [inbox.get() for _ in range(min(inbox.qsize(), group.max_batch - 1))]

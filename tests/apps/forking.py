@@ -178,6 +178,8 @@ def many() -> None:
     def child(name: str) -> None:
         os.close(gate)
         os.read(start, 1)
+        client._check_open()  # what every call begins with
+        record("begun", sockets=sockets())
         protect(client, name)
         asyncio.run(protect_too(f"{name}, too"))
         protect(client, "of all")

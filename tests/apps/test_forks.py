@@ -107,6 +107,7 @@ def test_a_server_of_many_workers(ledger: Ledger, tmp_path: Path, monkeypatch: p
     records = run("many", tmp_path / "records", ledger.environment)
     assert len({each["pid"] for each in records.of("act")}) == forking.MANY_CHILDREN + 1
     assert records.calls() == 2 + 3 * forking.MANY_CHILDREN + 1
+    assert [each["sockets"] for each in records.of("begun")] == [[]] * forking.MANY_CHILDREN
     records.check_no_socket_is_shared(forking.MANY_CHILDREN + 1, some=ledger.relay is not None)
 
 

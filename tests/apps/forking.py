@@ -399,6 +399,8 @@ def async_client() -> None:
         pid = _fork()
         if pid == 0:
             signal.alarm(_HANGS_AFTER_S)
+            if _IN_C:  # from Python 3.12 on, a hook is what tells asyncio that no loop runs in the child
+                asyncio._set_running_loop(None)
             asyncio.run(in_a_loop("a loop's child"))
             os._exit(0)  # without the end of the parent's loop
         await in_a_loop("parent")

@@ -73,7 +73,7 @@ class Records:
 
 
 def run(scenario: str, records: Path, environment: dict[str, str]) -> Records:
-    """Run the program with all warnings as errors; it must end well and say nothing but that its ledger is new."""
+    """Run the program with all warnings as errors; it must end well and say nothing."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-W", FORK_WARNING, "-m", "tests.apps.forking", scenario],
         cwd=ROOT,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from verity._core.failure import describe_failure
-from verity._core.interruption import has_run, is_from_handler
+from verity._core.failure import add_note, describe_failure
+from verity._core.interruption import has_run, is_from_handler, raised_by_handler
 from verity._core.observation import check_found
 from verity._core.payload import encode, round_trip
 
@@ -78,3 +81,125 @@ def test_what_a_function_itself_raises_is_its_own() -> None:
     with pytest.raises(ValueError, match="x") as refused:
         int("x")
     assert has_run(int, refused.value)
+
+
+def test_it_comes_out_where_a_traceback_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source line's file may be slow to read: a signal can come meanwhile."""
+    monkeypatch.setattr("traceback.format_tb", lambda _trace: _signal())
+    with pytest.raises(Interrupt):
+        describe_failure(ValueError("x"))
+
+
+def test_it_comes_out_of_an_exception_that_takes_a_note() -> None:
+    class Noted(Exception):
+        @property
+        def __notes__(self) -> list[str]:
+            return [_signal()]
+
+    with pytest.raises(Interrupt):
+        add_note(Noted(), "x")
+
+
+def _caught(fn: Callable[[], Any]) -> BaseException:
+    """What came out of a call, told where it was called."""
+    with pytest.raises(Exception, match=r".*") as caught:
+        fn()
+    return caught.value
+
+
+def test_it_is_found_behind_what_stands_for_it() -> None:
+    def sends() -> None:
+        try:
+            _signal()
+        except Interrupt as error:
+            raise ConnectionError("lost") from error
+
+    def sends_twice() -> None:
+        try:
+            sends()
+        except ConnectionError:
+            raise TimeoutError("lost") from None  # its context still has it
+
+    for fn in (_signal, sends, sends_twice):
+        assert isinstance(raised_by_handler(_caught(fn), None), Interrupt)
+    assert raised_by_handler(ValueError("x"), None) is None
+
+
+def test_what_was_handled_before_the_call_is_not_its_own() -> None:
+    outer = _caught(_signal)
+    error = ConnectionError("lost")
+    error.__context__ = outer
+    assert raised_by_handler(error, outer) is None
+    assert raised_by_handler(error, None) is outer
+
+
+def test_a_chain_without_end_is_left() -> None:
+    first, second = ValueError("1"), ValueError("2")
+    first.__cause__, second.__cause__ = second, first
+    assert raised_by_handler(first, None) is None
+
+
+def test_a_handler_may_take_its_arguments_as_it_likes() -> None:
+    def interrupt(*arguments: object) -> None:
+        raise Interrupt
+
+    signal.signal(signal.SIGUSR1, interrupt)
+    assert is_from_handler(_caught(_signal))
+
+
+class _Raises:
+    def __call__(self) -> None:
+        raise Interrupt
+
+
+class _Wants:
+    def __call__(self, one: object) -> None:
+        """Is refused its arguments."""
+
+
+def test_who_was_refused_its_arguments_has_not_run() -> None:
+    def wants(one: object) -> None:
+        """As above."""
+
+    wrong: Any = wants
+    for fn in (wrong, partial(partial(wrong)), _Wants()):
+        with pytest.raises(TypeError) as refused:
+            fn()
+        assert not has_run(fn, refused.value)
+    raises = _Raises()
+    with pytest.raises(Interrupt) as raised:
+        raises()
+    assert has_run(raises, raised.value)
+    assert not has_run(wants, ValueError("never raised"))
+
+
+def test_who_was_interrupted_before_or_inside_the_call() -> None:
+    def inside() -> None:
+        _signal()
+
+    with pytest.raises(Interrupt) as caught:
+        inside()
+    assert has_run(inside, caught.value)
+    with pytest.raises(Interrupt) as caught:
+        signal.raise_signal(signal.SIGUSR1)
+    assert not has_run(inside, caught.value), "the handler came up at the place of the call"
+
+
+def test_who_was_interrupted_at_its_entry_has_not_run() -> None:
+    """A function that traces stands for the handler: both are called with the frame, here before its first step."""
+
+    def act() -> None:
+        """Never gets to its first step."""
+
+    def interrupt(frame: FrameType, _event: str, _arg: object) -> None:
+        if frame.f_code is act.__code__:
+            raise Interrupt
+
+    before = sys.gettrace()
+    with pytest.raises(Interrupt) as caught:  # noqa: PT012 - it is looked at where `act` is called
+        sys.settrace(interrupt)
+        try:
+            act()
+        finally:
+            sys.settrace(before)
+    assert not has_run(act, caught.value)

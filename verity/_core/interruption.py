@@ -83,6 +83,6 @@ def _is_python(fn: object) -> bool:
 
 
 def _is_at_entry(trace: TracebackType) -> bool:
-    if _RESUME is None:  # before Python 3.11
+    if _RESUME is None:  # pragma: no cover - before Python 3.11
         return trace.tb_lasti < 0
     return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RESUME

@@ -14,7 +14,7 @@ import sys
 
 PROCESSES = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist=loadscope", "--no-loadscope-reorder"]
 COVERAGE = ["--cov", "--cov-report=term-missing", "--cov-fail-under=100"]
-COVERING = ["tests/_async", "tests/core", "tests/ledger", "tests/client/test_threads.py"]
+COVERING = ["tests/_async", "tests/core", "tests/ledger"]
 ELSEWHERE = ["--ignore=tests/contract", "--ignore=tests/demo", "--ignore=tests/docs"]
 ELSEWHERE += ["--ignore=tests/fuzz", "--ignore=tests/packaging"]
 

@@ -162,7 +162,8 @@ def test_who_was_refused_its_arguments_has_not_run() -> None:
         """As above."""
 
     wrong: Any = wants
-    for fn in (wrong, partial(partial(wrong)), _Wants()):
+    of_a_class: Any = _Wants()
+    for fn in (wrong, partial(partial(wrong)), of_a_class):
         with pytest.raises(TypeError) as refused:
             fn()
         assert not has_run(fn, refused.value)

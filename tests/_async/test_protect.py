@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from tests._async.world import AsyncWorld
-from tests.client.test_threads import NoThreads
 from tests.gather import async_gather
 from verity import (
-    ActNotStartedError,
     ConflictRetryConfig,
     EffectPreviouslyFailedError,
     Found,
@@ -459,16 +457,3 @@ async def test_a_closed_client_refuses(world: AsyncWorld) -> None:
         await world.client.request_lease("payments", {"effectKey": world.key})
     with pytest.raises(VerityConfigError, match="closed"):
         await world.client.__aenter__()
-
-
-# async only
-async def test_an_observe_that_no_thread_could_run_is_no_reason_to_act(
-    world: AsyncWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with NoThreads(monkeypatch), pytest.raises(ActNotStartedError):
-        await world.client.protect(world.key, observe=lambda: None, act=world.act, on_observe_error="act")
-    assert not world.acts
-    assert (await world.effect())["status"] == "RUNNING"
-
-
-# end async only

@@ -153,7 +153,7 @@ class AsyncProtector:
             found = await effect.cancellation.call(effect.observe)
         except Exception as error:
             effect.cancellation.release()
-            if not effect.cancellation.has_begun:
+            if not effect.cancellation.has_begun:  # pragma: no cover - tests/client/test_threads.py refuses its thread
                 raise
             if effect.on_observe_error == "act":
                 self._logger.warning(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.load import INPUT, RESULT
 from tests.postgres import PostgresServer
-from verity._store.connection import connect
+from verity._store.sqlite.connection import connect
 
 _SHA256 = "'0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'"
 _AT = "1700000000000 + n"

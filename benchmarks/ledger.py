@@ -35,7 +35,7 @@ from benchmarks.fill import fill_postgres, fill_sqlite
 from benchmarks.sampling import Sample, read_cpu_s, to_sample
 from tests.postgres import PostgresServer
 
-VERITY = [sys.executable, "-c", "from verity.server.cli import main; main()"]
+VERITY = [sys.executable, "-c", "from verity.cli import main; main()"]
 FEW = 1_000
 # A quarter of a small machine's memory, and checkpoints seldom: what docs/scaling.md advises.
 POSTGRES = {"shared_buffers": "2GB", "max_wal_size": "16GB", "checkpoint_timeout": "30min"}

@@ -23,13 +23,13 @@ from typing import Any, cast
 
 import uvloop
 
-from verity._store.registry import open_ledger
+from verity._store.sqlite.registry import open_ledger
 from verity.server.api_keys import issue
 
 HEALTHY = 8
 MAY_LIVE_S = 15.0
 HEADER = "POST /v1/effects/payments/{} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n"
-SERVE = [sys.executable, "-c", "from verity.server.cli import main; main()", "serve", "--port", "0"]
+SERVE = [sys.executable, "-c", "from verity.cli import main; main()", "serve", "--port", "0"]
 
 
 class SlowSenders:

@@ -13,18 +13,19 @@ from typing import Any, Protocol
 from tests.postgres import execute
 from verity._ledger.calls import Environment
 from verity._store.api_keys import Role
-from verity._store.registry import open_ledger
+from verity._store.interface import AsyncStore
+from verity._store.opening import is_postgres
+from verity._store.postgres.async_store import AsyncPostgresStore
+from verity._store.postgres.database import connect
+from verity._store.postgres.statements import CLOCK
+from verity._store.postgres.store import PostgresStore
+from verity._store.sqlite.async_store import AsyncSqliteStore
+from verity._store.sqlite.registry import open_ledger
 from verity.server.api_keys import issue
 from verity.server.app import LedgerApp, create_app
-from verity.server.opening import is_postgres
-from verity.server.postgres.blocking import PostgresStore
-from verity.server.postgres.database import connect
-from verity.server.postgres.statements import CLOCK
-from verity.server.postgres.storage import PostgresStorage
-from verity.server.protocol import LedgerProtocol
 from verity.server.serving import LedgerServer, base_url, listen, run
 from verity.server.settings import ServerSettings
-from verity.server.storage import SqliteStorage, Storage
+from verity.server.protocol import LedgerProtocol
 
 _START_WITHIN_S = 30.0
 DATABASE_CLOCK = "(SELECT now_ms FROM test_clock)"
@@ -77,7 +78,7 @@ class _Database(Protocol):
     store: Any
     """For what commands do: keys and purges."""
 
-    def open(self, settings: ServerSettings) -> AbstractAsyncContextManager[Storage]: ...
+    def open(self, settings: ServerSettings) -> AbstractAsyncContextManager[AsyncStore]: ...
     def close(self) -> None: ...
 
 
@@ -87,9 +88,9 @@ class _Sqlite:
         self.store = self._ledger.store
 
     @asynccontextmanager
-    async def open(self, settings: ServerSettings) -> AsyncIterator[Storage]:
+    async def open(self, settings: ServerSettings) -> AsyncIterator[AsyncStore]:
         self._ledger.store.read_within_s = settings.search_timeout_s
-        yield SqliteStorage(self._ledger)
+        yield AsyncSqliteStore(self._ledger)
 
     def close(self) -> None:
         self._ledger.close()
@@ -103,9 +104,9 @@ class _Postgres:
         self.store = PostgresStore(url, clock=self._clock)
 
     @asynccontextmanager
-    async def open(self, settings: ServerSettings) -> AsyncIterator[Storage]:
+    async def open(self, settings: ServerSettings) -> AsyncIterator[AsyncStore]:
         database = await connect(self._url, read_within_s=settings.search_timeout_s)
-        storage = PostgresStorage(database, clock=self._clock)
+        storage = AsyncPostgresStore(database, clock=self._clock)
         yield storage
         await storage.close()
         await database.close()
@@ -168,7 +169,7 @@ class ServedLedger:
     def connections(self) -> list[LedgerProtocol]:
         """What is open at the moment."""
         assert self._server is not None
-        return list(self._server.connections.open)
+        return [each for each in self._server.connections.open if isinstance(each, LedgerProtocol)]
 
     def create_key(
         self,

@@ -19,9 +19,9 @@ from verity._core.payload import encode_json
 from verity._ledger.calls import Answer, Environment, Request, Scope
 from verity._ledger.json_text import read_members
 from verity._ledger.prefer import read_wait_s
-from verity._store.looks import EffectName
-from verity._store.registry import OpenLedger, open_ledger
-from verity._store.sqlite import SqliteStore
+from verity._store.lease_checks import EffectName
+from verity._store.sqlite.registry import OpenLedger, open_ledger
+from verity._store.sqlite.store import SqliteStore
 from verity._tracing import trace_headers
 
 _LOOK_EVERY_S = 0.05

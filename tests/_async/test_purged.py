@@ -10,7 +10,7 @@ import pytest
 from tests._async.world import AsyncWorld
 from verity import VerityApiError, VerityClient
 from verity._store.purging import Purge
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.store import SqliteStore
 
 FOR_EVER = 2**62
 

@@ -11,7 +11,7 @@ import pytest
 from tests._sync.world import SyncWorld
 from verity import SyncVerityClient, VerityApiError
 from verity._store.purging import Purge
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.store import SqliteStore
 
 FOR_EVER = 2**62
 

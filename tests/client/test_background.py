@@ -17,8 +17,8 @@ from verity import SyncVerityClient, VerityClient
 from verity._clock import clock_that_never_sleeps
 from verity._concurrency import AsyncRuntime, SyncRuntime
 from verity._concurrency.runtime import MAX_TIMER_THREADS
-from verity._store.group import LoopGroupCommit
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.group_commit import LoopGroupCommit
+from verity._store.sqlite.store import SqliteStore
 
 
 def _timer_threads() -> list[threading.Thread]:

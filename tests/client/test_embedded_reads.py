@@ -18,7 +18,7 @@ import pytest
 from tests.gather import AsyncBackground, SyncBackground, async_until, sync_until
 from tests.ledger.slow_reads import endless_reads, held_searches
 from verity import ConflictRetryConfig, SyncVerityClient, VerityApiError, VerityClient
-from verity._store import registry
+from verity._store.sqlite import registry
 
 BRISK = ConflictRetryConfig(initial_delay_s=0.01, max_delay_s=0.02)
 PATIENT = ConflictRetryConfig(initial_delay_s=15.0, jitter=False)

@@ -21,14 +21,14 @@ from click.testing import CliRunner
 
 from tests.news import NEW_LEDGER
 from verity import SyncVerityClient
-from verity.server.cli.demo import demo
-from verity.server.demo.audit import audit
-from verity.server.demo.orders import read_orders
-from verity.server.demo.supervisor import Job, Tally
-from verity.server.demo.worker import STEPS, Mode, ledger_url
+from verity.cli.demo import demo
+from verity.demo.audit import audit
+from verity.demo.orders import read_orders
+from verity.demo.supervisor import Job, Tally
+from verity.demo.worker import STEPS, Mode, ledger_url
 
 ORDERS, KILLS = 6, 3
-COMMAND = [sys.executable, "-c", "from verity.server.cli import main; main()", "demo"]
+COMMAND = [sys.executable, "-c", "from verity.cli import main; main()", "demo"]
 OPTIONS = [f"--orders={ORDERS}", f"--kills={KILLS}", "--seed=3"]
 
 

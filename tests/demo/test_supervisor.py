@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from verity.server.demo.orders import read_orders
-from verity.server.demo.supervisor import DemoError, Job, Supervisor, Tally
+from verity.demo.orders import read_orders
+from verity.demo.supervisor import DemoError, Job, Supervisor, Tally
 
 ONE = frozenset({read_orders(1)[0].order_id})
 
@@ -21,7 +21,7 @@ def children() -> list[int]:
     """The demo's processes that this process has started."""
     command = ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "verity.server.demo." in line]
+    return [int(line.split()[0]) for line in listed.splitlines() if "verity.demo." in line]
 
 
 def test_ctrl_c_ends_the_worker_and_the_service(tmp_path: Path) -> None:

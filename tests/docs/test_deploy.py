@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import yaml
 
-from verity.server.cli.group import cli
+from verity.cli.group import cli
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 FILES = {file.name: file.read_text(encoding="utf-8") for file in DEPLOY.iterdir()}

@@ -12,9 +12,9 @@ import yaml
 import verity
 from verity import records
 from verity._sync.effects import SyncEffects
-from verity.server.cli.effects import effects
-from verity.server.cli.group import cli
-from verity.server.cli.purge import purge
+from verity.cli.effects import effects
+from verity.cli.group import cli
+from verity.cli.purge import purge
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {page.name: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}

@@ -21,8 +21,8 @@ from tests.failover.relay import SilentRelay
 from tests.postgres import PostgresServer
 from tests.server.process import serving
 from verity import SyncVerityClient, VerityError
+from verity._store.postgres.store import PostgresStore
 from verity.server.api_keys import issue
-from verity.server.postgres.blocking import PostgresStore
 
 NAMESPACE = "payments"
 LEASE_MS = 5_000

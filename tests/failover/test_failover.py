@@ -8,7 +8,7 @@ import pytest
 
 from tests.failover.scenario import play
 from tests.postgres import PostgresServer, find_binaries
-from verity.server.postgres.database import connect, find_dangers
+from verity._store.postgres.database import connect, find_dangers
 
 pytestmark = pytest.mark.skipif(
     not (find_binaries() / "pg_basebackup").exists(), reason="this PostgreSQL comes without pg_basebackup"

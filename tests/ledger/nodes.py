@@ -11,10 +11,10 @@ from typing import Any
 from tests.ledger.calls import Caller
 from verity._ledger.calls import Answer
 from verity._store.names import hash_key
-from verity.server.postgres.batches import Ids
-from verity.server.postgres.database import connect
-from verity.server.postgres.migrations import migrate
-from verity.server.postgres.storage import PostgresStorage
+from verity._store.postgres.async_store import AsyncPostgresStore
+from verity._store.postgres.batches import Ids
+from verity._store.postgres.database import connect
+from verity._store.postgres.migrations import migrate
 
 _ANSWERED_WITHIN_S = 30
 """Longer than what a node gives itself: who is left waiting is a failure, not a test that hangs."""
@@ -23,7 +23,7 @@ _ANSWERED_WITHIN_S = 30
 class Node:
     """One node's storage, called from its own event loop."""
 
-    def __init__(self, storage: PostgresStorage) -> None:
+    def __init__(self, storage: AsyncPostgresStore) -> None:
         self.storage = storage
         self._caller = Caller(None)
 
@@ -58,7 +58,7 @@ class Node:
 async def node_on(url: str, *, ids: Ids | None = None, **settings: Any) -> AsyncIterator[Node]:
     database = await connect(url, readers=1, **settings)
     await migrate(database)
-    storage = PostgresStorage(database, ids=ids)
+    storage = AsyncPostgresStore(database, ids=ids)
     try:
         yield Node(storage)
     finally:

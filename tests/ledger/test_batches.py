@@ -13,8 +13,8 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.ledger.nodes import node_on
 from verity._ledger.wire import read_call
-from verity.server.postgres import batches
-from verity.server.postgres.batches import Ids, Work
+from verity._store.postgres import batches
+from verity._store.postgres.batches import Ids, Work
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 from tests.ledger.calls import Caller
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.store import SqliteStore
 from verity.errors import VerityConfigError
 
 

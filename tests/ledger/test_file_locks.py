@@ -16,15 +16,15 @@ import pytest
 from tests.gather import SyncBackground, sync_until
 from tests.ledger.calls import Caller
 from verity._ledger.calls import Scope
-from verity._store.file_locks import FileLocks, Locked
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.file_locks import FileLocks, Locked
+from verity._store.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open file description locks are Linux's")
 
 OTHER = """
 import sys
 from tests.ledger.calls import Caller
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.store import SqliteStore
 store = SqliteStore(sys.argv[1])
 print("open", flush=True)
 for line in sys.stdin:
@@ -35,7 +35,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.ledger.calls import Caller
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.store import SqliteStore
 drops = sys.argv[2:]
 def clock():
     if drops and drops.pop():
@@ -220,7 +220,8 @@ def test_who_holds_only_our_lock_is_told_with_the_time(store: SqliteStore, path:
         [
             sys.executable,
             "-c",
-            "import sys, apsw; from verity._store.file_locks import FileLocks; from verity._store.connection import *;"
+            "import sys, apsw; from verity._store.sqlite.file_locks import FileLocks;"
+            "from verity._store.sqlite.connection import *;"
             "connection = connect(sys.argv[1]); locks = FileLocks(sys.argv[1], wait_s=1); locks.take();"
             "print('taken', flush=True); sys.stdin.read()",
             path,

@@ -19,8 +19,9 @@ import trio
 from tests.gather import SyncBackground, async_gather, sync_gather, sync_until
 from tests.ledger.calls import Caller
 from verity._ledger.calls import Answer, Request
-from verity._store.group import MAX_BATCH, LoopGroupCommit, ThreadGroupCommit
-from verity._store.sqlite import SqliteStore
+from verity._store.interface import MAX_BATCH
+from verity._store.sqlite.group_commit import LoopGroupCommit, ThreadGroupCommit
+from verity._store.sqlite.store import SqliteStore
 from verity.errors import VerityConfigError, VerityConnectionError
 
 

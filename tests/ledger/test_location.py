@@ -10,9 +10,9 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.server.process import run_verity
 from verity import SyncVerityClient, VerityConfigError
-from verity._store.location import check_file, read_location
-from verity._store.registry import open_ledger
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.location import check_file, read_location
+from verity._store.sqlite.registry import open_ledger
+from verity._store.sqlite.store import SqliteStore
 
 MISSING = "no ledger at"
 

@@ -19,11 +19,11 @@ from tests.ledger.stores import Bench, DatabaseRefused
 from tests.news import NEW_LEDGER
 from tests.server.process import VERITY, run_verity
 from verity import SyncVerityClient, VerityConfigError
-from verity._store import migrations as sqlite
-from verity._store.connection import open_and_migrate
-from verity.server.postgres import migrations as postgres
-from verity.server.postgres.database import connect
-from verity.server.postgres.statements import to_numbered
+from verity._store.postgres import migrations as postgres
+from verity._store.postgres.database import connect
+from verity._store.postgres.statements import to_numbered
+from verity._store.sqlite import migrations as sqlite
+from verity._store.sqlite.connection import open_and_migrate
 
 LATEST = {"sqlite": sqlite.SCHEMA_VERSION, "postgres": postgres.SCHEMA_VERSION}
 AT_ONCE = 8
@@ -282,14 +282,14 @@ def test_a_disk_that_is_full_half_way_changes_nothing(tmp_path: Path) -> None:
 
 MIGRATE = """
 import sys
-from verity.server.cli.database import migrate
+from verity.cli.database import migrate
 url = sys.argv[1]
 sys.stdin.read(1)
 print(*migrate(url))
 """
 OPEN = """
 import sys
-from verity.server.cli.database import open_store
+from verity.cli.database import open_store
 url = sys.argv[1]
 sys.stdin.read(1)
 with open_store(url) as store:

@@ -12,7 +12,7 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.ledger.nodes import Node, node_on, trail
 from tests.postgres import PostgresServer
-from verity.server.postgres.database import SPARE, STATEMENT_TIMEOUT_S, Use, limits_for
+from verity._store.postgres.database import SPARE, STATEMENT_TIMEOUT_S, Use, limits_for
 
 HOLDERS = 12
 _SLOW = """

@@ -13,13 +13,13 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.ledger.nodes import Node, node_on, trail, until_somebody_waits
 from tests.postgres import PostgresServer
-from verity._store.looks import EffectName
+from verity._store.interface import StorageError
+from verity._store.lease_checks import EffectName
+from verity._store.postgres.batches import Ids
+from verity._store.postgres.database import Use, connect, find_dangers
+from verity._store.postgres.dispatch import MAX_COLLISIONS
+from verity._store.postgres.statements import CLOCK
 from verity.errors import VerityConfigError
-from verity.server.postgres.batches import Ids
-from verity.server.postgres.database import Use, connect, find_dangers
-from verity.server.postgres.dispatch import MAX_COLLISIONS
-from verity.server.postgres.statements import CLOCK
-from verity.server.storage import StorageError
 
 _REFUSE = """
 CREATE SEQUENCE refusals;

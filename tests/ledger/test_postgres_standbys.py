@@ -17,10 +17,10 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.ledger.nodes import Node, node_on
 from tests.postgres import PostgresServer
+from verity._store.interface import StorageError
+from verity._store.postgres.database import Database, connect
+from verity._store.postgres.migrations import SCHEMA_VERSION, migrate
 from verity.server.api_keys import issue
-from verity.server.postgres.database import Database, connect
-from verity.server.postgres.migrations import SCHEMA_VERSION, migrate
-from verity.server.storage import StorageError
 
 CUT_OFF = "SELECT pg_{how}_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 CANCEL, TERMINATE = "cancel", "terminate"

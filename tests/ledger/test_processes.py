@@ -15,8 +15,8 @@ import pytest
 from tests.gather import sync_gather
 from tests.ledger.calls import Caller
 from verity import SyncVerityClient, VerityConfigError
-from verity._store.group import ThreadGroupCommit
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.group_commit import ThreadGroupCommit
+from verity._store.sqlite.store import SqliteStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -216,7 +216,7 @@ def test_a_fork_while_other_threads_commit(tmp_path: Path) -> None:
 FORK_IN_C = """
 import ctypes, os, sys, threading
 from verity import SyncVerityClient, VerityConfigError
-from verity._store.registry import open_ledger
+from verity._store.sqlite.registry import open_ledger
 from tests.ledger.calls import Caller
 url, busy = sys.argv[1:]
 begun, forked = threading.Event(), threading.Event()

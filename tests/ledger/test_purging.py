@@ -14,9 +14,9 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.ledger.stores import Bench
 from tests.postgres import PostgresServer
+from verity._store.postgres.store import PostgresStore
 from verity._store.purging import BATCH, Purge
-from verity._store.sqlite import SqliteStore
-from verity.server.postgres.blocking import PostgresStore
+from verity._store.sqlite.store import SqliteStore
 
 
 @pytest.fixture(params=["file", "postgres"])

@@ -16,12 +16,12 @@ from tests.gather import SyncBackground, async_until, sync_until
 from tests.ledger.calls import Caller
 from tests.ledger.slow_reads import endless_reads, held_searches
 from tests.served import TestClock
-from verity._store.looks import EffectName
+from verity._store.lease_checks import EffectName
 from verity._store.purging import Purge
-from verity._store.readers import MOST_READERS, Readers, ReadTooLong
 from verity._store.reads import READ_WITHIN_S
-from verity._store.registry import OpenLedger
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.readers import MOST_READERS, Readers, ReadTooLong
+from verity._store.sqlite.registry import OpenLedger
+from verity._store.sqlite.store import SqliteStore
 from verity.server.api_keys import issue
 
 SEARCH = {"search": "k"}

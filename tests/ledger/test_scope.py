@@ -10,10 +10,11 @@ import pytest
 
 from verity._ledger.calls import Request, Scope
 from verity._ledger.wire import Refused
-from verity._store import reads, sqlite_reads
-from verity._store.connection import connect
+from verity._store import reads
+from verity._store.postgres import statements
+from verity._store.sqlite import reads as sqlite_reads
+from verity._store.sqlite.connection import connect
 from verity._store.view import Dialect, View, Where
-from verity.server.postgres import statements
 
 DIALECTS = pytest.mark.parametrize("dialect", [sqlite_reads.DIALECT, statements.DIALECT], ids=["sqlite", "postgres"])
 

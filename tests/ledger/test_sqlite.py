@@ -14,11 +14,11 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.served import TestClock
 from verity import VerityConfigError
-from verity._store.connection import connect
-from verity._store.location import read_location
-from verity._store.migrations import SCHEMA_VERSION
-from verity._store.registry import open_ledger
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.connection import connect
+from verity._store.sqlite.location import read_location
+from verity._store.sqlite.migrations import SCHEMA_VERSION
+from verity._store.sqlite.registry import open_ledger
+from verity._store.sqlite.store import SqliteStore
 
 
 @pytest.fixture

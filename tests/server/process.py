@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-VERITY = [sys.executable, "-W", "error", "-c", "from verity.server.cli import main; main()"]
+VERITY = [sys.executable, "-W", "error", "-c", "from verity.cli import main; main()"]
 
 
 def run_verity(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,16 +13,16 @@ import pytest
 
 from verity._ledger.calls import Answer, Request
 from verity._store.api_keys import ApiKey
+from verity._store.interface import AsyncStore, StorageError
 from verity.server.api_keys import issue
 from verity.server.app import LedgerApp, create_app
 from verity.server.serving import LedgerServer
 from verity.server.settings import ServerSettings
-from verity.server.storage import Storage, StorageError
 
 KEY, RECORD = issue("test", "agent", now=0)
 
 
-class FailingStorage(Storage):
+class FailingStore(AsyncStore):
     def __init__(self, *, on_answer: BaseException | None = None, on_find: BaseException | None = None) -> None:
         self.on_answer = on_answer
         self.on_find = on_find
@@ -46,7 +46,7 @@ async def post(app: LedgerApp, path: str = "/v1/effects/a/lease") -> httpx.Respo
 
 
 async def test_a_fault_is_a_500_and_the_log_tells_where_but_not_what(caplog: pytest.LogCaptureFixture) -> None:
-    app = create_app(FailingStorage(on_answer=RuntimeError(f"payload of {KEY}")))
+    app = create_app(FailingStore(on_answer=RuntimeError(f"payload of {KEY}")))
     with caplog.at_level(logging.DEBUG):
         response = await post(app)
     assert response.status_code == 500
@@ -60,7 +60,7 @@ async def test_a_fault_is_a_500_and_the_log_tells_where_but_not_what(caplog: pyt
 
 
 async def test_storage_that_does_not_answer_is_a_503() -> None:
-    app = create_app(FailingStorage(on_find=StorageError("BusyError")))
+    app = create_app(FailingStore(on_find=StorageError("BusyError")))
     response = await post(app)
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://ledger") as client:
@@ -84,13 +84,13 @@ async def test_a_client_that_leaves_is_not_answered() -> None:
         "query_string": b"",
         "headers": [(b"authorization", f"Bearer {KEY}".encode())],
     }
-    await create_app(FailingStorage())(scope, receive, send)
+    await create_app(FailingStore())(scope, receive, send)
     assert sent == []
 
 
 async def test_a_cancelled_request_stays_cancelled() -> None:
     with pytest.raises(asyncio.CancelledError):
-        await post(create_app(FailingStorage(on_answer=asyncio.CancelledError())))
+        await post(create_app(FailingStore(on_answer=asyncio.CancelledError())))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def handlers() -> Iterator[None]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.usefixtures("handlers")
 def test_a_signal_that_comes_before_the_server_listens_stops_it(number: signal.Signals) -> None:
-    server = LedgerServer(create_app(FailingStorage()), ServerSettings())
+    server = LedgerServer(create_app(FailingStore()), ServerSettings())
     server.stop_on_signals()
     signal.raise_signal(number)
     assert server.should_exit

@@ -12,8 +12,8 @@ from benchmarks.fill import fill_postgres, fill_sqlite
 from benchmarks.load import drive
 from tests.postgres import PostgresServer
 from tests.served import ServedLedger
-from verity._store.connection import connect
-from verity.server.postgres.blocking import PostgresStore
+from verity._store.postgres.store import PostgresStore
+from verity._store.sqlite.connection import connect
 
 HELD = 50
 

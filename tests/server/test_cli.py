@@ -14,10 +14,10 @@ from click.testing import CliRunner
 
 from tests.server.process import on_terminal, run_verity, serving
 from verity import __version__
+from verity.cli import _EXTRA
+from verity.cli.group import cli
+from verity.cli.texts import read_setting
 from verity.server.api_keys import is_well_formed
-from verity.server.cli import _EXTRA
-from verity.server.cli.group import cli
-from verity.server.cli.texts import read_setting
 
 ROOT = Path(__file__).parents[2]
 
@@ -155,7 +155,7 @@ def test_wrong_keys_are_not_made(arguments: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["click", "uvicorn", "jsonschema_rs", "httptools"])
 def test_without_the_extra_it_says_what_to_install(missing: str, tmp_path: Path) -> None:
-    program = f"import sys; sys.modules[{missing!r}] = None; from verity.server.cli import main; main()"
+    program = f"import sys; sys.modules[{missing!r}] = None; from verity.cli import main; main()"
     command = [sys.executable, "-c", program, "serve", "--database", f"sqlite:///{tmp_path}/v.db"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
@@ -170,6 +170,6 @@ def test_the_extra_is_the_one_that_is_declared() -> None:
 
 
 def test_the_entry_point_imports_nothing_of_the_extra() -> None:
-    program = "import sys, verity.server.cli; print(*sorted(name.partition('.')[0] for name in sys.modules))"
+    program = "import sys, verity.cli; print(*sorted(name.partition('.')[0] for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert not _EXTRA & set(done.stdout.split())

@@ -15,9 +15,9 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.server.process import run_verity
 from verity import VerityConfigError
-from verity._store.backup import _name
-from verity._store.migrations import SCHEMA_VERSION
-from verity._store.sqlite import SqliteStore
+from verity._store.sqlite.backup import _name
+from verity._store.sqlite.migrations import SCHEMA_VERSION
+from verity._store.sqlite.store import SqliteStore
 
 
 @pytest.fixture

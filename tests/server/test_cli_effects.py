@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from tests.ledger.calls import Caller
 from tests.served import ServedLedger, TestClock
 from tests.server.process import on_terminal, run_verity
+from verity._store.postgres.store import PostgresStore
 from verity._store.purging import Purge
-from verity._store.sqlite import SqliteStore
-from verity.server.cli.group import cli
-from verity.server.postgres.blocking import PostgresStore
+from verity._store.sqlite.store import SqliteStore
+from verity.cli.group import cli
 
 HOUR_MS = 3_600_000
 EVIL = "re\x1b[31m:\x9b2\u202e\n"

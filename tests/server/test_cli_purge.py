@@ -17,7 +17,7 @@ from tests.ledger.calls import Caller
 from tests.ledger.stores import Bench
 from tests.server.process import VERITY, on_terminal, run_verity
 from verity._store.purging import BATCH
-from verity.server.cli.purge import LINE_EVERY
+from verity.cli.purge import LINE_EVERY
 
 DAY_MS = 86_400_000
 

@@ -16,7 +16,7 @@ import pytest
 from tests.news import NEW_LEDGER
 from tests.served import ServedLedger
 from tests.server.process import serving
-from tests.server.test_app import KEY, FailingStorage
+from tests.server.test_app import KEY, FailingStore
 from tests.server.test_connections import until_closed
 from verity._ledger.calls import Answer, Request
 from verity.server.api_keys import mint
@@ -70,7 +70,7 @@ async def test_a_request_that_is_given_up_is_answered_and_logged(caplog: pytest.
 
     begun = asyncio.Event()
 
-    class Stuck(FailingStorage):
+    class Stuck(FailingStore):
         async def answer(self, request: Request) -> Answer:
             begun.set()
             await asyncio.Event().wait()

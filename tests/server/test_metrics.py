@@ -16,8 +16,8 @@ from tests.served import ServedLedger, TestClock
 from tests.server.process import run_verity, serving
 from verity._ledger.calls import Answer, Request
 from verity._store.api_keys import ApiKey
+from verity._store.interface import AsyncStore, Pool
 from verity.server.metrics import Metrics, _Requests
-from verity.server.storage import Pool, Storage
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
@@ -185,7 +185,7 @@ def test_a_ledger_in_postgresql_tells_the_same_and_of_its_pool(postgres_url: str
         assert scrapes.value("verity_pool_connections") >= scrapes.value("verity_pool_idle_connections") >= 1
 
 
-class PooledStorage(Storage):
+class PooledStore(AsyncStore):
     async def answer(self, request: Request) -> Answer:
         raise AssertionError
 
@@ -197,7 +197,7 @@ class PooledStorage(Storage):
 
 
 async def test_the_pool_and_open_waits() -> None:
-    metrics = Metrics(PooledStorage())
+    metrics = Metrics(PooledStore())
     metrics.watch_waits(lambda: 3)
     text = (await metrics.render()).decode()
     for line in ("verity_pool_connections 7.0", "verity_pool_idle_connections 4.0", "verity_open_waits 3.0"):
@@ -206,7 +206,7 @@ async def test_the_pool_and_open_waits() -> None:
 
 async def test_a_scrape_is_made_once_for_all_who_ask() -> None:
     now_s = 100.0
-    metrics = Metrics(PooledStorage(), kept_s=1.0, monotonic=lambda: now_s)
+    metrics = Metrics(PooledStore(), kept_s=1.0, monotonic=lambda: now_s)
     rendered: list[int] = []
 
     def count() -> int:
@@ -222,7 +222,7 @@ async def test_a_scrape_is_made_once_for_all_who_ask() -> None:
 
 
 async def test_a_scrape_that_is_given_up_is_there_for_the_others() -> None:
-    metrics = Metrics(PooledStorage(), kept_s=1.0)
+    metrics = Metrics(PooledStore(), kept_s=1.0)
     impatient, patient = (asyncio.create_task(metrics.render()) for _ in range(2))
     await asyncio.sleep(0)
     impatient.cancel()
@@ -253,7 +253,7 @@ def test_an_address_that_is_none(address: str) -> None:
 
 
 async def test_every_metric_is_documented() -> None:
-    metrics = Metrics(PooledStorage())
+    metrics = Metrics(PooledStore())
     metrics.watch_waits(lambda: 0)
     metrics.watch_connections(lambda: 0)
     metrics.count_request("lease_effect", 200, 0.001)

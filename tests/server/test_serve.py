@@ -15,7 +15,7 @@ import pytest
 
 from tests.news import without_news
 from tests.server.process import run_verity, serving
-from verity._store.registry import open_ledger
+from verity._store.sqlite.registry import open_ledger
 from verity.server.api_keys import issue
 
 

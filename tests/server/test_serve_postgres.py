@@ -17,8 +17,8 @@ import pytest
 from tests.ledger.calls import Caller
 from tests.postgres import PostgresServer, find_binaries
 from tests.server.process import ServeProcess, run_verity, serving
+from verity._store.postgres.store import PostgresStore
 from verity.server.api_keys import issue
-from verity.server.postgres.blocking import PostgresStore
 
 
 @pytest.fixture(scope="module")

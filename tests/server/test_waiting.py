@@ -18,10 +18,11 @@ from tests.served import ServedLedger, TestClock
 from verity._ledger.calls import Answer, Request, Scope
 from verity._ledger.json_text import read_members
 from verity._ledger.prefer import read_wait_s
-from verity._store.looks import EffectName, Look
-from verity._store.registry import OpenLedger, open_ledger
+from verity._store.interface import StorageError
+from verity._store.lease_checks import EffectName, Look
+from verity._store.sqlite.async_store import AsyncSqliteStore
+from verity._store.sqlite.registry import OpenLedger, open_ledger
 from verity.server.settings import ServerSettings
-from verity.server.storage import SqliteStorage, StorageError
 from verity.server.waiting import WaitingRoom
 
 
@@ -221,7 +222,7 @@ async def check() -> None:
     """Nobody's key was revoked."""
 
 
-class CountingStorage(SqliteStorage):
+class CountingStorage(AsyncSqliteStore):
     """Tells how many effects each look was at."""
 
     def __init__(self, ledger: OpenLedger) -> None:
@@ -296,7 +297,7 @@ async def test_what_is_decided_while_a_waiter_asks_is_not_missed() -> None:
         text = json.dumps({"effectKey": "k", **body}).encode()
         return Request(Scope("test"), operation, "payments", text, read_members(text))
 
-    class Overtaking(SqliteStorage):
+    class Overtaking(AsyncSqliteStore):
         """The holder commits after the waiter was refused and before it hears of it; and nobody looks."""
 
         async def answer(self, asked: Request) -> Answer:
@@ -323,7 +324,7 @@ async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: py
     """Whatever it raises: a database that refuses one look is looked at again."""
     ledger = open_ledger("sqlite://")
 
-    class Blinking(SqliteStorage):
+    class Blinking(AsyncSqliteStore):
         errors: tuple[Exception, ...] = (StorageError("away"), LookupError("refused"))
 
         async def look(self, names: Sequence[EffectName]) -> list[Look]:

@@ -26,8 +26,8 @@ from tests.torture.history import Beginnings, Blow, History, count_cells, unmet
 from tests.torture.verdict import Verdict, judge
 from tests.torture.worker import Plan
 from verity._ledger.calls import Environment
+from verity._store.postgres.store import PostgresStore
 from verity.server.api_keys import issue
-from verity.server.postgres.blocking import PostgresStore
 
 OVERLAP = 3
 LEASE_MS = 5_000

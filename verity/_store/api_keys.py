@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import apsw
-
 from verity._ledger.calls import Environment
 
 Role = Literal["agent", "org_admin"]
@@ -54,26 +52,3 @@ def from_row(row: tuple[Any, ...]) -> ApiKey:
     """The key that a row holds."""
     namespaces = None if row[4] is None else frozenset(row[4].split("\n"))
     return ApiKey(row[0], row[1], row[2], row[3], namespaces, *row[5:])
-
-
-def insert(connection: apsw.Connection, key: ApiKey) -> None:
-    """Add a key."""
-    connection.execute(f"INSERT INTO api_keys ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", to_row(key))
-
-
-def find(connection: apsw.Connection, sha256: bytes) -> ApiKey | None:
-    """The key with this hash, also if it is revoked or has expired."""
-    row = connection.execute(f"SELECT {COLUMNS} FROM api_keys WHERE sha256 = ?", (sha256,)).fetchone()
-    return None if row is None else from_row(row)
-
-
-def list_all(connection: apsw.Connection) -> list[ApiKey]:
-    """All keys, oldest first."""
-    rows = connection.execute(f"SELECT {COLUMNS} FROM api_keys ORDER BY created_at, id")
-    return [from_row(row) for row in rows]
-
-
-def revoke(connection: apsw.Connection, key_id: str, now: int) -> bool:
-    """Revoke a key; one that was revoked before stays as it was. False: there is none with this id."""
-    connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now, key_id))
-    return bool(connection.execute("SELECT count(*) FROM api_keys WHERE id = ?", (key_id,)).get)

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.prefer import read_wait_s
+from verity._store.interface import AsyncStore, StorageError
 from verity._store.reads import READS
 from verity._tracing import read_trace_parent
 from verity.server import metrics, problems
@@ -31,7 +32,6 @@ from verity.server.rates import RateLimit
 from verity.server.router import Router
 from verity.server.searches import ReadLimit
 from verity.server.settings import ServerSettings
-from verity.server.storage import Storage, StorageError
 from verity.server.waiting import WaitingRoom
 
 _logger = logging.getLogger("verity.server")
@@ -54,7 +54,7 @@ class LedgerApp:
         tells_metrics: whether it tells it to its callers; if not, only `Operators` do.
     """
 
-    def __init__(self, storage: Storage, settings: ServerSettings, now_ms: Callable[[], int]) -> None:
+    def __init__(self, storage: AsyncStore, settings: ServerSettings, now_ms: Callable[[], int]) -> None:
         self.metrics = Metrics(storage, kept_s=settings.metrics_kept_s)
         self.tells_metrics = True
         self._storage = storage
@@ -242,7 +242,7 @@ class Operators:
 
 
 def create_app(
-    storage: Storage,
+    storage: AsyncStore,
     settings: ServerSettings | None = None,
     *,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,

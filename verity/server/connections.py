@@ -10,9 +10,9 @@ import asyncio
 
 from verity.server import problems
 from verity.server.app import LedgerApp, Operators
-from verity.server.protocol import LedgerProtocol, write_refusal
+from verity.server.head import write_refusal
 from verity.server.settings import ServerSettings
-from verity.server.shares import Shares
+from verity.server.shares import OpenConnection, Shares
 
 _LOOK_EVERY_S = 0.5
 _LAST_WORDS_S = 0.1
@@ -31,7 +31,7 @@ class Connections:
         self.app = app
         self.settings = settings
         self.metrics = app.metrics
-        self.open: set[LedgerProtocol] = set()
+        self.open: set[OpenConnection] = set()
         self.shares = Shares(settings.max_connections, settings.max_unread_bytes)
         self._timer: asyncio.TimerHandle | None = None
         self._for_all: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
@@ -68,7 +68,7 @@ class Connections:
         if self._timer is not None:
             self._timer.cancel()
 
-    def add(self, connection: LedgerProtocol, transport: asyncio.Transport) -> None:
+    def add(self, connection: OpenConnection, transport: asyncio.Transport) -> None:
         """One more. Where there are too many, the oldest of those who have shown no API key goes, or it is refused."""
         self.open.add(connection)
         self.shares.strangers.connections[connection] = None
@@ -83,7 +83,7 @@ class Connections:
             transport.write(write_refusal(problems.too_many_connections()))
             transport.close()
 
-    def remove(self, connection: LedgerProtocol) -> None:
+    def remove(self, connection: OpenConnection) -> None:
         """It is lost."""
         self.open.discard(connection)
         self.shares.leave(connection)

@@ -15,8 +15,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 from prometheus_client.registry import Collector
 
 from verity._ledger.calls import ENVIRONMENTS, Environment
+from verity._store.interface import AsyncStore
 from verity.server.logs import describe
-from verity.server.storage import Storage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 GONE = "gone"
@@ -42,7 +42,7 @@ class Metrics:
     """
 
     def __init__(
-        self, storage: Storage, *, kept_s: float = 0.0, monotonic: Callable[[], float] = time.monotonic
+        self, storage: AsyncStore, *, kept_s: float = 0.0, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._kept_s = kept_s
         self._monotonic = monotonic
@@ -113,7 +113,7 @@ class Metrics:
             self._oldest_age.labels(environment).set(age_s)
         return generate_latest(self._registry)
 
-    def _watch_pool(self, storage: Storage) -> None:
+    def _watch_pool(self, storage: AsyncStore) -> None:
         if storage.pool() is None:
             return
         self._gauge("verity_pool_connections", "Connections to the database.", lambda: _pool(storage)[0])
@@ -162,7 +162,7 @@ class _Requests(Collector):
         yield latencies
 
 
-def _pool(storage: Storage) -> tuple[int, int]:
+def _pool(storage: AsyncStore) -> tuple[int, int]:
     return storage.pool() or (0, 0)
 
 
@@ -203,7 +203,7 @@ def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
 class _OldestExpired:
     """Asks the storage at most every few seconds, once at a time, and never lets a scrape wait for it long."""
 
-    def __init__(self, storage: Storage, monotonic: Callable[[], float]) -> None:
+    def __init__(self, storage: AsyncStore, monotonic: Callable[[], float]) -> None:
         self._storage = storage
         self._monotonic = monotonic
         self._asked_at = -math.inf

@@ -11,19 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from verity._ledger.calls import Answer
 from verity.server import problems
-from verity.server.exchange import Call, Headers, head_of, new_request_id
+from verity.server.connections import Connections
+from verity.server.exchange import Call, Headers, head_of
+from verity.server.head import STATUS_LINE, write_lines, write_refusal
 from verity.server.logs import describe
-from verity.server.problems import Problem
 from verity.server.transport import Flow, LastingTransport
-
-if TYPE_CHECKING:
-    from verity.server.connections import Connections
 
 MOST_PLAIN_BYTES = 16_384
 """A body over it is not taken in before its sender is known: many senders could fill the memory."""
@@ -302,18 +300,6 @@ def _is_whole_or_answered(cycle: Any) -> bool:
     return bool(cycle.response_started or not cycle.more_body)
 
 
-def write_refusal(problem: Problem) -> bytes:
-    """The answer to a request that is not read."""
-    request_id = new_request_id()
-    answer = problems.to_answer(problem, request_id)
-    return STATUS_LINE[answer.status] + _write_lines(head_of(answer, request_id)) + b"\r\n" + answer.body
-
-
-def _write_lines(head: dict[str, str]) -> bytes:
-    """Header lines."""
-    return "".join([f"{name}: {value}\r\n" for name, value in head.items()]).encode("latin-1")
-
-
 class PlainExchange:
     """The exchange of a plain request. It stands where uvicorn keeps a `RequestResponseCycle`, and has what it looks at
     there.
@@ -384,7 +370,7 @@ class PlainExchange:
             head["connection"] = "close"
         elif "connection" in head:
             self.keep_alive = False
-        lines = _write_lines(head)
+        lines = write_lines(head)
         date = protocol.connections_of_server.lines_for_all(protocol.server_state.default_headers)
         protocol.transport.write_at_once(b"%b%b%b\r\n%b" % (STATUS_LINE[answer.status], date, lines, answer.body))
         if not self.keep_alive:

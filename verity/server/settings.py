@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from verity._store.group import MAX_BATCH
+from verity._store.interface import MAX_BATCH
 from verity._store.reads import READ_WITHIN_S
 from verity.server.json_body import MAX_DEPTH
 

@@ -6,13 +6,28 @@ there is, or less, so that the others always find room.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from verity.server.protocol import LedgerProtocol
+from typing import Any, Protocol
 
 _PARTS = 4
 """One key may have so many bytes unread as would leave room for so many keys."""
+
+
+class OpenConnection(Protocol):
+    """What is counted: one connection of a client.
+
+    Attributes:
+        transport: asyncio's, or one that wraps it.
+        share: of the key that it belongs to.
+        unread_bytes: what is kept until its client reads.
+    """
+
+    transport: Any
+    share: Share
+    unread_bytes: int
+
+    def cut_off(self, now: float) -> None:
+        """Close it, if its client is late; `now` is the event loop's time."""
+        ...
 
 
 class Share:
@@ -28,7 +43,7 @@ class Share:
 
     def __init__(self, key_id: str) -> None:
         self.key_id = key_id
-        self.connections: dict[LedgerProtocol, None] = {}
+        self.connections: dict[OpenConnection, None] = {}
         self.unread_bytes = 0
 
 
@@ -47,7 +62,7 @@ class Shares:
         self.strangers = Share("")
         """Those who have shown no key."""
 
-    def move(self, connection: LedgerProtocol, key_id: str) -> bool:
+    def move(self, connection: OpenConnection, key_id: str) -> bool:
         """Let a connection be a key's; False where that one has too many."""
         share = self._by_key.get(key_id) or Share(key_id)
         if len(share.connections) >= self._most_connections:
@@ -58,7 +73,7 @@ class Shares:
         share.unread_bytes += connection.unread_bytes
         return True
 
-    def leave(self, connection: LedgerProtocol) -> None:
+    def leave(self, connection: OpenConnection) -> None:
         """Count it no more."""
         share = connection.share
         if share.connections.pop(connection, share) is share:
@@ -67,7 +82,7 @@ class Shares:
         if not share.connections:
             self._by_key.pop(share.key_id, None)
 
-    def keep(self, connection: LedgerProtocol, size: int) -> None:
+    def keep(self, connection: OpenConnection, size: int) -> None:
         """So much more is kept for a connection's client, or less."""
         connection.unread_bytes += size
         if connection in connection.share.connections:
@@ -81,13 +96,13 @@ class Shares:
         """Whether a key has as much unread as it may."""
         return share.unread_bytes * _PARTS >= self._most_unread_bytes
 
-    def most_unread(self) -> list[LedgerProtocol]:
+    def most_unread(self) -> list[OpenConnection]:
         """The connections to cut, the worst of each key first, so that each has no more than it may, and all of them
         together no more than there may be.
         """
         shares = [self.strangers, *self._by_key.values()]
         left = {share: share.unread_bytes for share in shares if share.unread_bytes}
-        worst: list[LedgerProtocol] = []
+        worst: list[OpenConnection] = []
         while left:
             share = max(left, key=lambda each: left[each])
             if left[share] * _PARTS <= self._most_unread_bytes and sum(left.values()) <= self._most_unread_bytes:

@@ -16,8 +16,8 @@ from typing import Any
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.json_text import read_members
-from verity._store.looks import EffectName, Look
-from verity.server.storage import Storage
+from verity._store.interface import AsyncStore
+from verity._store.lease_checks import EffectName, Look
 
 _logger = logging.getLogger("verity.server")
 
@@ -59,7 +59,7 @@ class WaitingRoom:
         max_waits: how many requests may be parked; one more is answered at once. Of these one API key may have half.
     """
 
-    def __init__(self, storage: Storage, max_waits: int) -> None:
+    def __init__(self, storage: AsyncStore, max_waits: int) -> None:
         self._storage = storage
         self._max_waits = max_waits
         self._waiters: dict[EffectName, deque[_Waiter]] = {}

@@ -9,8 +9,8 @@ from typing import Any
 from tests.ledger.earlier import fill, path_of, write
 from tests.ledger.stores import Bench
 from tests.postgres import PostgresServer
-from verity._store.migrations import SCHEMA_VERSION
-from verity.server.postgres import migrations
+from verity._store.postgres import migrations
+from verity._store.sqlite.migrations import SCHEMA_VERSION
 
 with tempfile.TemporaryDirectory() as directory, PostgresServer() as server:
     for kind, name, version in (

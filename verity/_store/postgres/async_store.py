@@ -1,0 +1,176 @@
+"""A ledger in PostgreSQL, as one node sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from verity._ledger.calls import Answer, Environment, Request
+from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
+from verity._store.api_keys import ApiKey
+from verity._store.interface import MAX_BATCH, AsyncStore, Pool, StorageError
+from verity._store.lease_checks import UNKNOWN, EffectName, Look, look_at
+from verity._store.names import hash_key
+from verity._store.postgres import api_keys
+from verity._store.postgres.batches import Ids, Work
+from verity._store.postgres.database import Database, Refusal, TooSlow, Use
+from verity._store.postgres.dispatch import NO_ROOM, Dispatcher, unavailable
+from verity._store.postgres.session import Unanswered
+from verity._store.postgres.statements import (
+    CLOCK,
+    DIALECT,
+    look_for_purge,
+    to_arrays,
+    to_numbered,
+    write_statements,
+)
+from verity._store.purging import Candidate, Purge
+from verity._store.reads import Rows, begin, too_long
+
+_logger = logging.getLogger("verity.server")
+
+
+def width_for(max_batch: int) -> int:
+    """How many statements of a kind may be under way. Without group commit the connections carry the concurrency."""
+    return 16 if max_batch == 1 else 1
+
+
+class AsyncPostgresStore(AsyncStore):
+    """Carries calls out in group commits.
+
+    Args:
+        database: stays the caller's to close, after `close()`.
+        max_batch: the most calls in one statement; 1 switches group commit off.
+        width: how many statements of a kind may be under way at a time.
+        clock: an SQL expression for the time in ms since 1970; it decides when leases run out.
+        ids: makes effect ids.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_batch: int = MAX_BATCH,
+        width: int = 1,
+        clock: str = CLOCK,
+        ids: Ids | None = None,
+    ) -> None:
+        self._database = database
+        self._sql = write_statements(clock)
+        self._ids = ids or Ids()
+        self._calls = Dispatcher(database, self._sql, max_batch=max_batch, width=width)
+
+    async def answer(self, request: Request) -> Answer:
+        """Carry a call out, durably. A database that is away is a 503, never an exception."""
+        try:
+            if request.operation not in EFFECT_OPERATIONS:
+                return await self._read(request)
+            call = read_call(request)
+        except Refused as refused:
+            return answer_problem(refused, request.request_id)
+        return await self._calls.answer(Work(call, asyncio.get_running_loop().create_future(), self._ids))
+
+    async def find_key(self, sha256: bytes) -> ApiKey | None:
+        """The API key with this hash, also if it is revoked or has expired."""
+        async with self._looking() as connection:
+            return await api_keys.find(connection, sha256)
+
+    async def insert_key(self, key: ApiKey) -> None:
+        """Add an API key, durably. Like the next three: raises StorageError or Refusal where that fails."""
+        async with self._database.connection() as connection:
+            await api_keys.insert(connection, key)
+
+    async def list_keys(self) -> list[ApiKey]:
+        """All API keys, oldest first."""
+        async with self._database.reading() as connection:
+            return await api_keys.list_all(connection)
+
+    async def revoke_key(self, key_id: str, now: int) -> bool:
+        """Revoke an API key, durably; False where there is none with this id."""
+        async with self._database.connection() as connection:
+            return await api_keys.revoke(connection, key_id, now)
+
+    async def purge(self, purge: Purge) -> Purge:
+        """Carry out one batch of a purge, durably; returns what is left to do."""
+        sql, values = look_for_purge(purge)
+        async with self._database.connection() as connection:
+            looked_at = [Candidate._make(row) for row in await connection.fetch(sql, *values)]
+            due = [each for each in looked_at if each.is_due]
+            if purge.dry_run or not due:
+                return purge.after(looked_at, len(due))
+            names = sorted((purge.environment, each.namespace, each.key_hash, each.known_count) for each in due)
+            purged: int = await connection.fetchval(self._sql.purge, *to_arrays(names))
+        return purge.after(looked_at, purged)
+
+    async def now_ms(self) -> int:
+        """The database's clock, in ms since 1970."""
+        async with self._database.connection() as connection:
+            now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
+        return now
+
+    async def look(self, names: Sequence[EffectName]) -> list[Look]:
+        """Look at effects that somebody waits for."""
+        rows = [(name.environment, name.namespace, hash_key(*name)) for name in names]
+        async with self._looking() as connection:
+            found = await connection.fetch(self._sql.states, *to_arrays(rows))
+        return [UNKNOWN if status is None else look_at(status, expires_at, now) for status, expires_at, now in found]
+
+    async def expired_for_s(self) -> Mapping[Environment, float]:
+        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        async with self._looking() as connection:
+            rows = await connection.fetch(self._sql.oldest_expired)
+        return {environment: age_ms / 1000 for environment, age_ms in rows}
+
+    def pool(self) -> Pool:
+        """The connections at this moment."""
+        return Pool(self._database.size, self._database.idle)
+
+    def watch_batches(self, watch: Callable[[int], None]) -> None:
+        """Have `watch` called with the number of calls in each batch."""
+        self._calls.watch_batches(watch)
+
+    async def close(self) -> None:
+        """Carry out what waits."""
+        await self._calls.drain()
+
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[Any]:
+        """A connection for what the node itself wants to know, for which a refusal is no better than no answer.
+
+        Raises:
+            StorageError: the database did not answer, or refused, as it does without the table.
+        """
+        try:
+            async with self._database.reading(Use.LOOKS) as connection:
+                yield connection
+        except Refusal as error:
+            raise StorageError(str(error)) from error
+
+    async def _read(self, request: Request) -> Answer:
+        """Carry a read out, within its time; then, or cancelled, the server is told to stop."""
+        try:
+            return await asyncio.wait_for(self._fetch(request), self._database.read_within_s)
+        except (asyncio.TimeoutError, TooSlow):
+            raise too_long() from None
+        except (Unanswered, Refusal) as error:
+            ids = {"requestId": request.request_id}
+            _logger.error("the database did not answer a read: %s", error, extra=ids)
+            if isinstance(error, Refusal) and error.is_about_a_value:
+                raise Refused(400, "invalid_request", NO_ROOM) from None
+            raise unavailable("The ledger's storage does not answer. Send the request again.") from None
+
+    async def _fetch(self, request: Request) -> Answer:
+        async with self._database.reading() as connection:
+            now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
+            reading = begin(request, now, DIALECT)
+            rows: Rows | None = None
+            while True:
+                try:
+                    query = next(reading) if rows is None else reading.send(rows)
+                except StopIteration as done:
+                    answer: Answer = done.value
+                    return answer
+                rows = await connection.fetch(to_numbered(query.sql), *query.values)

@@ -1,0 +1,50 @@
+"""The SQLite store as an event loop sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import apsw
+
+from verity._ledger.calls import Answer, Environment, Request
+from verity._store.api_keys import ApiKey
+from verity._store.interface import AsyncStore, StorageError
+from verity._store.lease_checks import EffectName, Look
+from verity._store.sqlite.registry import OpenLedger
+
+
+class AsyncSqliteStore(AsyncStore):
+    """A SQLite file: blocking by nature, so that its work is done in threads."""
+
+    def __init__(self, ledger: OpenLedger) -> None:
+        self._ledger = ledger
+
+    async def answer(self, request: Request) -> Answer:
+        """Carry a call out: a read on a connection of its own, an effect call in a group commit."""
+        return await self._ledger.answer(request)
+
+    async def find_key(self, sha256: bytes) -> ApiKey | None:
+        """The API key with this hash."""
+        try:
+            return await self._ledger.reads.look(lambda: self._ledger.store.find_key(sha256))
+        except apsw.Error as error:
+            raise StorageError(type(error).__name__) from error
+
+    async def look(self, names: Sequence[EffectName]) -> list[Look]:
+        """Look at effects that somebody waits for."""
+        try:
+            return await self._ledger.reads.look(lambda: self._ledger.store.look(names))
+        except apsw.Error as error:
+            raise StorageError(type(error).__name__) from error
+
+    async def expired_for_s(self) -> Mapping[Environment, float]:
+        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        try:
+            ages_ms = await self._ledger.reads.look(self._ledger.store.expired_for_ms)
+        except apsw.Error as error:
+            raise StorageError(type(error).__name__) from error
+        return {environment: age_ms / 1000 for environment, age_ms in ages_ms.items()}
+
+    def watch_batches(self, watch: Callable[[int], None]) -> None:
+        """Have `watch` called with the number of operations of each transaction."""
+        self._ledger.loops.watch = watch

@@ -1,0 +1,122 @@
+"""A copy of a ledger's file, as it was at one moment, while others write to it: SQLite's online backup."""
+
+from __future__ import annotations
+
+import os
+import secrets  # noqa: TID251 - a file's name
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+
+from verity._store.sqlite.connection import BUSY_TIMEOUT_MS, files_of, identify
+from verity._store.sqlite.location import check_file
+from verity._store.sqlite.migrations import SCHEMA_VERSION
+from verity.errors import VerityConfigError
+
+_PAGES = 2_000
+"""Copied at once; in between, Ctrl-C is heard."""
+
+
+class Backup(NamedTuple):
+    """What was copied."""
+
+    path: str
+    size_bytes: int
+    effects: int
+
+
+def back_up(path: str, target: str) -> Backup:
+    """Copy the ledger's file to a new one, which appears as a whole or not at all, and is on disk then.
+
+    An older schema is copied as it is. Of the file only this process's own connection is used, so it must not be called
+    in a process that has the ledger open.
+
+    Raises:
+        VerityConfigError: there is no ledger, or something is there already where the copy is to be.
+        apsw.Error, OSError: it can't be read or written; nothing is left of the copy.
+    """
+    file = Path(target).expanduser().absolute()
+    if os.path.lexists(file):
+        raise VerityConfigError(f"{str(file)!r} is there already: name a new file.", parameter="target")
+    if not file.parent.is_dir():
+        raise VerityConfigError(f"The directory {str(file.parent)!r} does not exist.", parameter="target")
+    if not Path(path).is_file():
+        raise VerityConfigError(f"There is no ledger at {path!r}.", parameter="database")
+    check_file(path, must_exist=True)
+    part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # it has payloads
+        effects = _copy(path, str(part))
+        size = part.stat().st_size
+        _sync(part)
+        _name(part, file)
+        _sync(file.parent)
+    finally:
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{part}{suffix}").unlink()
+    return Backup(str(file), size, effects)
+
+
+def _copy(path: str, part: str) -> int:
+    """Copy, check the copy, and count its effects."""
+    opened: list[tuple[int, int] | None] | None = None
+    source = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        source.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # In one transaction, or a copy of a file that others write to would begin anew again and again.
+        source.execute("PRAGMA query_only = ON; BEGIN")
+        _check(source, path)
+        opened = identify(files_of(path))
+        copy = apsw.Connection(part)
+        try:
+            with copy.backup("main", source, "main") as backup:
+                while not backup.done:
+                    backup.step(_PAGES)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
+            found = copy.execute("PRAGMA integrity_check").get
+            if found != "ok":
+                raise apsw.CorruptError(f"the copy of {path!r} is damaged, and so is probably the file: {found}")
+            effects: int = copy.execute("SELECT count(*) FROM effects").get
+            return effects
+        finally:
+            copy.close()
+    finally:
+        if (
+            opened is not None and identify(files_of(path)) != opened
+        ):  # not this connection's any more, so not its to tidy up
+            source.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        source.close(force=True)
+
+
+def _check(source: apsw.Connection, path: str) -> None:
+    version = source.execute("PRAGMA user_version").get
+    has_effects = source.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'effects'").get
+    if not version or not has_effects:
+        raise VerityConfigError(f"The file {path!r} is no ledger.", parameter="database")
+    if version > SCHEMA_VERSION:
+        raise VerityConfigError(
+            f"The ledger's file {path!r} has schema {version}, made by a newer Verity; this one knows up to "
+            f"{SCHEMA_VERSION}. Upgrade this installation.",
+            parameter="database",
+        )
+
+
+def _name(part: Path, file: Path) -> None:
+    """Give it its name, unless somebody else took that meanwhile."""
+    try:
+        os.link(part, file)
+    except FileExistsError:
+        raise VerityConfigError(f"{str(file)!r} is there already: name a new file.", parameter="target") from None
+    except OSError:  # a file system without links
+        part.rename(file)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

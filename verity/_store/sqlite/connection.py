@@ -1,0 +1,125 @@
+"""One SQLite connection: where the file is, and how it is opened.
+
+SQLite itself comes with `apsw`: a system's own may be old, and some releases lose data with WAL and several
+connections (fixed in 3.51.3).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import apsw
+
+from verity._store.sqlite import forks
+from verity._store.sqlite.migrations import migrate
+from verity.errors import VerityConfigError
+
+BUSY_TIMEOUT_MS = 10_000
+
+_logger = logging.getLogger("verity.ledger")
+
+
+class FileMoved(apsw.Error):
+    """A file of the ledger's was removed or replaced under a process that works on it, or a link leads elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the ledger's file, its -wal or its -shm was removed or replaced under this process, or a symbolic link "
+            "leads to another file by now; put the files back, or restart the process"
+        )
+
+
+def files_of(path: str | None) -> list[Path]:
+    """The files of a ledger: the database itself, its log and the log's index."""
+    return [] if path is None else [Path(path + suffix) for suffix in ("", "-wal", "-shm")]
+
+
+def identify(files: Iterable[Path]) -> list[tuple[int, int] | None]:
+    """Which files have these names now.
+
+    A connection goes on with files that have lost their names: what it commits is gone with its last process, and
+    others, who open the path, would be granted the same effects.
+    """
+    return [_identify(file) for file in files]
+
+
+def _identify(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def connect(path: str | None, *, upgrade: bool = True) -> apsw.Connection:
+    """Open the file (None: a new database in memory), and bring its schema up to date.
+
+    Args:
+        path: the file.
+        upgrade: False does so for a new file only, and refuses an older schema.
+
+    Raises:
+        VerityConfigError: it is not a database, can't be written, was made by a newer Verity, or has to be upgraded.
+    """
+    connection, _ = open_and_migrate(path, upgrade=upgrade)
+    return connection
+
+
+def open_and_migrate(
+    path: str | None, *, upgrade: bool = True, wait_ms: int = BUSY_TIMEOUT_MS
+) -> tuple[apsw.Connection, int]:
+    """As `connect`, with the version that the schema had before; `wait_ms` is how long to wait for other processes."""
+    forks.check_not_stranded()
+    try:
+        connection = apsw.Connection(path or ":memory:")
+        connection.set_busy_timeout(wait_ms)
+        if path is not None:
+            mode = connection.execute("PRAGMA journal_mode = WAL").get
+            if mode != "wal":
+                raise VerityConfigError(
+                    f"The ledger's file {path!r} cannot use write-ahead logging (its mode is {mode}); "
+                    "keep it on a local disk.",
+                    parameter="base_url",
+                )
+        connection.execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536")
+        before = migrate(connection, path, upgrade=upgrade)
+        if path is not None:
+            _write_down_what_was_recovered(connection)
+    except apsw.BusyError as error:
+        raise VerityConfigError(
+            f"The ledger's file {path!r} was locked for {wait_ms / 1000:g} seconds by another process, which may "
+            "be migrating it. Try again.",
+            parameter="base_url",
+        ) from error
+    except apsw.Error as error:
+        raise VerityConfigError(
+            f"The ledger's file {path!r} cannot be opened as a database ({type(error).__name__}: {error}).",
+            parameter="base_url",
+        ) from error
+    if path is not None and not before:
+        _logger.warning(
+            "There was no ledger at %s: a new, empty one was made. If there should have been one, check the path and "
+            "whether its volume is mounted; ?mode=rw at the end of the URL refuses a file that is not there.",
+            path,
+        )
+    return connection, before
+
+
+def _write_down_what_was_recovered(connection: apsw.Connection) -> None:
+    """Copy what the log has into the database, and sync it, before anything of it is told.
+
+    The first one who opens a file reads its log through the system's cache. Where a sync had failed before, the cache
+    may show a commit that is not on disk: Linux takes such pages for written, and later syncs succeed without them.
+    What is written anew does get there. Where others work on the file nothing was recovered, and nobody is waited for.
+    """
+    try:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    except apsw.BusyError:  # another process is doing the same
+        return
+    except apsw.Error:
+        with suppress(apsw.Error):
+            connection.close()
+        raise

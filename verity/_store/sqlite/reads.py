@@ -1,0 +1,149 @@
+"""What a SQLite ledger can be asked without writing: the callers' reads, and what a node wants to know itself.
+
+Both have connections of their own, so that neither waits for the writer, nor the writer for them, nor the node for its
+callers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import apsw
+
+from verity._ledger.calls import ENVIRONMENTS, Answer, Environment, Request
+from verity._ledger.wire import Refused, answer_problem
+from verity._store.api_keys import ApiKey
+from verity._store.lease_checks import UNKNOWN, EffectName, Look, look_at
+from verity._store.names import hash_key
+from verity._store.reads import READ_WITHIN_S, Rows, begin, too_long
+from verity._store.sqlite import api_keys
+from verity._store.sqlite.readers import OneConnection, Readers, ReadTooLong
+from verity._store.view import Dialect, Query
+
+_logger = logging.getLogger("verity.ledger")
+
+# The last condition is implied, but it is what lets the partial index be used: one seek.
+_FIRST_EXPIRY = (
+    "SELECT min(lease_expires_at) FROM effects WHERE environment = ? AND status = 'RUNNING' AND status <> 'COMMITTED'"
+)
+_LOOKED_UP_AT_ONCE = 500
+_LOOK_WITHIN_S = 2.0
+_RETRY_AFTER_S = 1
+DIALECT = Dialect(
+    contains="instr({0}, ?) > 0",
+    namespace="namespace",
+    namespace_value="{namespace}",
+    event_owner={"effect": "id"},
+    not_null="+{0} IS NOT NULL",
+)
+
+
+class SqliteReads:
+    """The reading side of a store.
+
+    Args:
+        reads: where callers' reads are carried out.
+        own_reads: where the node's are.
+        clock: ms since 1970.
+
+    Attributes:
+        read_within_s: how long a caller's read may take, in seconds.
+    """
+
+    def __init__(
+        self, reads: Readers | OneConnection, own_reads: Readers | OneConnection, clock: Callable[[], int]
+    ) -> None:
+        self._reads = reads
+        self._own_reads = own_reads
+        self.read_within_s = READ_WITHIN_S
+        self._now = clock
+
+    def read(self, request: Request, *, is_wanted: Callable[[], bool] = lambda: True) -> Answer:
+        """Carry a read out, of what is committed, while others write.
+
+        Args:
+            request: which read.
+            is_wanted: asked now and then, in this thread; False gives the read up, which then answers 503.
+
+        Raises:
+            VerityConfigError: as `answer_batch` does.
+        """
+        try:
+            return self._reads.run(
+                lambda connection: self._read(connection, request),
+                within_s=self.read_within_s,
+                is_wanted=is_wanted,
+            )
+        except Refused as refused:
+            return answer_problem(refused, request.request_id)
+        except ReadTooLong:
+            return answer_problem(too_long(), request.request_id)
+        except apsw.Error as error:
+            _logger.error(
+                "a read failed: %s: %s", type(error).__name__, error, extra={"requestIds": [request.request_id]}
+            )
+            return answer_problem(unavailable(), request.request_id)
+
+    def find_key(self, sha256: bytes) -> ApiKey | None:
+        """The API key with this hash, also if it is revoked or has expired."""
+        return self._own_reads.run(lambda connection: api_keys.find(connection, sha256), within_s=_LOOK_WITHIN_S)
+
+    def list_keys(self) -> list[ApiKey]:
+        """All API keys, oldest first."""
+        return self._reads.run(api_keys.list_all)
+
+    def now_ms(self) -> int:
+        """The ledger's clock, in ms since 1970."""
+        return self._now()
+
+    def look(self, names: Sequence[EffectName]) -> list[Look]:
+        """Look at effects that somebody waits for. It reads; writers don't notice."""
+        hashes = [hash_key(*name) for name in names]
+
+        def find(connection: apsw.Connection) -> dict[object, Look]:
+            found: dict[object, Look] = {}
+            now = self._now()
+            for start in range(0, len(hashes), _LOOKED_UP_AT_ONCE):
+                some = hashes[start : start + _LOOKED_UP_AT_ONCE]
+                rows: Rows = connection.execute(
+                    "SELECT key_hash, status, lease_expires_at FROM effects"
+                    f" WHERE key_hash IN ({', '.join('?' * len(some))})",
+                    some,
+                ).fetchall()
+                found.update((key_hash, look_at(status, expires_at, now)) for key_hash, status, expires_at in rows)
+            return found
+
+        found = self._own_reads.run(find, within_s=_LOOK_WITHIN_S)
+        return [found.get(each, UNKNOWN) for each in hashes]
+
+    def expired_for_ms(self) -> dict[Environment, int]:
+        """By environment, how long ago the oldest lease ran out that nobody took over."""
+
+        def find(connection: apsw.Connection) -> dict[Environment, int | None]:
+            return {each: connection.execute(_FIRST_EXPIRY, (each,)).get for each in ENVIRONMENTS}
+
+        first, now = self._own_reads.run(find, within_s=_LOOK_WITHIN_S), self._now()
+        return {each: now - at for each, at in first.items() if at is not None and at <= now}
+
+    def _read(self, connection: apsw.Connection, request: Request) -> Answer:
+        reading = begin(request, self._now(), DIALECT)
+        rows: Rows | None = None
+        while True:
+            try:
+                query: Query = next(reading) if rows is None else reading.send(rows)
+            except StopIteration as done:
+                answer: Answer = done.value
+                return answer
+            rows = connection.execute(query.sql, tuple(query.values)).fetchall()
+
+
+def unavailable(why: str | None = None) -> Refused:
+    """503: the storage failed."""
+    said = f" ({why})" if why else ""
+    return Refused(
+        503,
+        "unavailable",
+        f"The ledger's storage did not answer{said}; whether the call was carried out is unknown. Send it again.",
+        retry_after_s=_RETRY_AFTER_S,
+    )

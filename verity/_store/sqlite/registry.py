@@ -1,0 +1,84 @@
+"""Opening stores by URL. One file is one store in a process, so that all its clients commit in the same groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from verity._ledger.calls import Answer, Request
+from verity._ledger.wire import EFFECT_OPERATIONS
+from verity._process import notice_fork
+from verity._store.sqlite import forks
+from verity._store.sqlite.group_commit import LoopGroupCommit, ThreadGroupCommit
+from verity._store.sqlite.location import read_location
+from verity._store.sqlite.loops import LoopReads
+from verity._store.sqlite.store import SqliteStore, now_ms
+
+
+class OpenLedger:
+    """A store with its ways of waiting, shared by all who opened the same file. Close it once for each opening."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.threads = ThreadGroupCommit(store)
+        self.loops = LoopGroupCommit(store)
+        self.reads = LoopReads(store)
+        self.users = 1
+        self.path: str | None = None
+
+    def answer(self, request: Request) -> Coroutine[Any, Any, Answer]:
+        """Carry a call out for an event loop."""
+        return (self.loops if request.operation in EFFECT_OPERATIONS else self.reads).answer(request)
+
+    def answer_here(self, request: Request) -> Answer:
+        """Carry a call out for this thread."""
+        is_read = request.operation not in EFFECT_OPERATIONS
+        return self.store.read(request) if is_read else self.threads.answer(request)
+
+    def close(self) -> None:
+        """Let go; the last one closes the file."""
+        notice_fork()
+        with forks.held_off():
+            self.users -= 1
+            if self.users > 0:
+                return
+            if self.path is not None and _open.get(self.path) is self:
+                del _open[self.path]
+        self.reads.close()
+        self.loops.close()
+        self.store.close()
+
+
+# Changed only while forks are held off, which makes it safe among threads, too.
+_open: dict[str, OpenLedger] = {}
+
+
+def open_ledger(
+    url: str, *, clock: Callable[[], int] | None = None, upgrade: bool = True, must_exist: bool = False
+) -> OpenLedger:
+    """Open `sqlite:///file.db` (shared within the process), or `sqlite://`, a new one in memory each time.
+
+    Args:
+        url: where the ledger is.
+        clock: ms since 1970, for tests; a ledger with a clock of its own is not shared.
+        upgrade: whether a file with an older schema is brought up to date; False refuses it.
+        must_exist: whether a file that is not there is refused, as with `?mode=rw`, and not made.
+
+    Raises:
+        VerityConfigError: the URL or the file can't be used.
+    """
+    place = read_location(url)
+    if must_exist:
+        place = place._replace(must_exist=True)
+    path = place.path
+    notice_fork()
+    with forks.held_off():
+        if path is None or clock is not None:
+            return OpenLedger(SqliteStore.at(place, clock=clock or now_ms, upgrade=upgrade))
+        ledger = _open.get(path)
+        if ledger is None:
+            ledger = _open[path] = OpenLedger(SqliteStore.at(place, upgrade=upgrade))
+            ledger.path = path
+        else:
+            ledger.users += 1
+        return ledger

@@ -1,0 +1,23 @@
+"""The head of an answer in bytes: the status line and the header lines."""
+
+from __future__ import annotations
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from verity.server import problems
+from verity.server.exchange import head_of, new_request_id
+from verity.server.problems import Problem
+
+__all__ = ["STATUS_LINE", "write_lines", "write_refusal"]
+
+
+def write_lines(head: dict[str, str]) -> bytes:
+    """Header lines."""
+    return "".join([f"{name}: {value}\r\n" for name, value in head.items()]).encode("latin-1")
+
+
+def write_refusal(problem: Problem) -> bytes:
+    """The whole answer to a request that is not read."""
+    request_id = new_request_id()
+    answer = problems.to_answer(problem, request_id)
+    return STATUS_LINE[answer.status] + write_lines(head_of(answer, request_id)) + b"\r\n" + answer.body

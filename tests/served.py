@@ -23,9 +23,9 @@ from verity._store.sqlite.async_store import AsyncSqliteStore
 from verity._store.sqlite.registry import open_ledger
 from verity.server.api_keys import issue
 from verity.server.app import LedgerApp, create_app
+from verity.server.protocol import LedgerProtocol
 from verity.server.serving import LedgerServer, base_url, listen, run
 from verity.server.settings import ServerSettings
-from verity.server.protocol import LedgerProtocol
 
 _START_WITHIN_S = 30.0
 DATABASE_CLOCK = "(SELECT now_ms FROM test_clock)"

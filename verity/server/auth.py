@@ -7,10 +7,10 @@ request, and a revoked key ends within that moment. Callers that come while a ke
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from verity._clock import monotonic
 from verity._ledger.calls import Scope
 from verity._store.api_keys import ApiKey
 from verity.server import api_keys
@@ -50,7 +50,7 @@ class Authenticator:
         *,
         cache_s: float,
         now_ms: Callable[[], int],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = monotonic,
     ) -> None:
         self._find_key = find_key
         self._cache_s = cache_s

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from verity._clock import monotonic
 from verity._ledger.calls import ENVIRONMENTS, Environment
 from verity._store.interface import AsyncStore
 from verity.server.logs import describe
@@ -41,9 +41,7 @@ class Metrics:
         monotonic: seconds; it decides how long all that is kept.
     """
 
-    def __init__(
-        self, storage: AsyncStore, *, kept_s: float = 0.0, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, storage: AsyncStore, *, kept_s: float = 0.0, monotonic: Callable[[], float] = monotonic) -> None:
         self._kept_s = kept_s
         self._monotonic = monotonic
         self._rendered_at = -math.inf

@@ -6,9 +6,9 @@ before: whatever it tells of has happened. But who tells of nothing, again and a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from verity._clock import monotonic
 from verity._ledger.calls import Answer
 from verity._store.reads import SEARCHES
 
@@ -68,7 +68,7 @@ class RateLimit:
         monotonic: seconds.
     """
 
-    def __init__(self, per_s: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_s: int, *, monotonic: Callable[[], float] = monotonic) -> None:
         self.is_on = per_s > 0
         self._requests = Buckets(per_s, _LARGEST_DEBT_S, monotonic)
         self._useless = Buckets(per_s, _LARGEST_USELESS_DEBT_S, monotonic)

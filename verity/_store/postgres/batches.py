@@ -19,10 +19,10 @@ Two answers need no proof: `lease_conflict` and `effect_not_found` tell of nothi
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from verity._clock import machines_time_ns
 from verity._ledger.calls import Answer
 from verity._ledger.commands import Commit, Context, Decision, Lease, ReportObserve, Reset
 from verity._ledger.effect import Effect, Event, EventType
@@ -47,7 +47,7 @@ class Ids:
     Should that fail, the unique index refuses the second one, and the lease is tried again with a new id.
     """
 
-    def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(self, now_ms: Callable[[], int] = lambda: machines_time_ns() // 1_000_000) -> None:
         self._now_ms = now_ms
         self._latest = 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from verity._clock import monotonic
 from verity._store.postgres.session import Session, Unanswered
 from verity._store.reads import READ_WITHIN_S
 from verity.errors import VerityConfigError
@@ -147,12 +147,12 @@ class _Pool:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        if time.monotonic() < self._away_until:
+        if monotonic() < self._away_until:
             raise Unanswered("the database is away")
         try:
             connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
         except (*_GONE, asyncpg.PostgresError) as error:
-            self._away_until = time.monotonic() + _AWAY_FOR_S
+            self._away_until = monotonic() + _AWAY_FOR_S
             raise Unanswered(type(error).__name__) from error
         session = Session(connection)
         is_sound = False

@@ -19,12 +19,13 @@ import tokenize_rt
 import unasync
 
 ROOT = Path(__file__).resolve().parent.parent
-TREES = (Path("verity/_async"), Path("tests/_async"), Path("tests/helpers/_async"))
+TREES = (Path("verity/_async"), Path("tests/_async"))
 
 NAMES = {
     "AnyIOBackend": "SyncBackend",
     "AsyncBaseTransport": "BaseTransport",
     "AsyncClient": "Client",
+    "AsyncHTTP11Connection": "HTTP11Connection",
     "AsyncHTTPConnection": "HTTPConnection",
     "AsyncHTTPTransport": "HTTPTransport",
     "AsyncNetworkBackend": "NetworkBackend",
@@ -65,7 +66,6 @@ WORDS = {
     "`httpx.AsyncClient`": "`httpx.Client`",
     "`AsyncLedger`": "`SyncLedger`",
     "written once; `tests/_sync` is made from it.": "as in `tests/_async`, for threads.",
-    "written once; `tests/helpers/_sync` is made from it.": "as in `tests/helpers/_async`, for threads.",
 }
 """Phrases of docstrings and comments."""
 

@@ -1,4 +1,4 @@
-"""Record all cassettes from a served ledger: `python -m scripts.record_cassettes`. See tests/helpers/cassettes.py."""
+"""Record all cassettes anew from a served ledger: `python -m scripts.record_cassettes`. See tests/recording.py."""
 
 from __future__ import annotations
 

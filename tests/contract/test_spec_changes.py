@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.spec_changes import changes
-from tests.helpers.openapi import SPEC
+from tests.contract_hook import SPEC
 
 Spec = dict[str, Any]
 

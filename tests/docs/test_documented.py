@@ -11,10 +11,13 @@ import yaml
 
 import verity
 from verity import records
+from verity._async import connection
+from verity._concurrency import threads
 from verity._sync.effects import SyncEffects
 from verity.cli.effects import effects
 from verity.cli.group import cli
 from verity.cli.purge import purge
+from verity.server import uvicorn_names
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {page.name: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
@@ -100,3 +103,19 @@ def test_every_option_of_effects_and_every_exit_code_are_explained() -> None:
     assert codes
     for code, meaning in codes:
         assert f"| {code} | {meaning} |" in page, code
+
+
+def test_every_private_name_of_a_library_is_in_the_table_of_contributing() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Private names")[2]
+    source = (ROOT / "verity" / "_async" / "connection.py").read_text(encoding="utf-8")
+    calls = re.findall(r"check_names\((HTTPX|HTTPCORE), (.*)\)$", source, re.MULTILINE)
+    names = [name for _, arguments in calls for name in re.findall(r'"(\w+)"', arguments)]
+    assert len(names) == 7
+    for name in [*names, "HttpToolsProtocol", "STATUS_LINE", "WorkerThread.stop", "threading._register_atexit"]:
+        assert f"`{name}`" in table, name
+
+
+def test_the_versions_that_errors_tell_are_those_that_are_declared() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for requirement in (connection.HTTPX, connection.HTTPCORE, threads.ANYIO, uvicorn_names.UVICORN):
+        assert f'"{requirement}",\n' in project

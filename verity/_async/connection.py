@@ -1,9 +1,15 @@
-"""An httpx transport with one connection and no pool around it."""
+"""An httpx transport with one connection and no pool around it.
+
+This is the only module (with its mirror) that uses private names of httpx and httpcore. `check_libraries` makes sure
+that they are there. Safety hangs on them: without `_pool` the connection is httpx's own, and without the others nobody
+notices an answer that no request asked for, or limits the time of an answer that comes through a proxy.
+"""
 
 from __future__ import annotations
 
 import ssl
 from collections import deque
+from functools import cache
 from typing import Any
 
 import httpcore
@@ -11,11 +17,37 @@ import httpx
 
 from verity._clock import monotonic
 from verity._concurrency import async_addresses, async_connect
+from verity._private_names import check_names
 
+HTTPX = "httpx>=0.27,<0.29"
+HTTPCORE = "httpcore>=1.0,<1.1"
 KEEPALIVE_S = 30.0
 _REMEMBERED = 8
 """A connection's latest answers, of which one may come again."""
 _ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
+_ORIGIN = httpcore.Origin(b"http", b"ledger", 80)
+_TLS_ORIGIN = httpcore.Origin(b"https", b"ledger", 443)
+
+
+@cache
+def check_libraries(*, proxy: bool) -> None:
+    """Refuse an httpx or httpcore without the private names that this module uses. Opens no connection.
+
+    Args:
+        proxy: whether connections go through a proxy.
+
+    Raises:
+        VerityConfigError: a name is gone.
+    """
+    transport = httpx.AsyncHTTPTransport(verify=False, proxy="http://proxy" if proxy else None)
+    check_names(HTTPX, transport, "_pool")
+    check_names(HTTPCORE, httpcore.AsyncHTTPConnection(_ORIGIN), "_connection")
+    check_names(HTTPCORE, httpcore.AsyncHTTP11Connection(_ORIGIN, httpcore.AsyncNetworkStream()), "_h11_state")
+    if proxy:
+        pool = transport._pool  # noqa: SLF001 - as below
+        check_names(HTTPCORE, pool, "_network_backend", "connections", "create_connection")
+        for origin in (_ORIGIN, _TLS_ORIGIN):  # a proxy has a kind of connection for each of the two
+            check_names(HTTPCORE, pool.create_connection(origin), "_connection")
 
 
 class Answers:
@@ -42,8 +74,8 @@ class Answers:
 class AsyncOneConnectionTransport(httpx.AsyncHTTPTransport):
     """httpx's own transport, so that vcrpy and respx see it and errors are mapped as usual, over one connection.
 
-    httpx has no public way to hand in what the transport sends through, so its private attribute is replaced; were it
-    ever renamed, the transport's ordinary pool would be used, and only speed would be lost.
+    httpx has no public way to hand in what the transport sends through, so its private attribute is replaced. Through
+    the pool that httpx puts there, an answer could pass for the answer to the next request, and a slow one have no end.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
@@ -122,12 +154,14 @@ def _answers_unasked(connection: object) -> bool:
     """Whether more has come than the answer to the last request: httpcore would take it for the answer to the next one,
     and so another effect's result for this one's.
 
-    httpcore does not tell, so its private attributes are read; were they ever renamed, only this look would be lost.
+    httpcore does not tell, so its private attributes are read. A connection that has none of them is not trusted.
     """
-    while (inner := getattr(connection, "_connection", None)) is not None:  # one by way of a proxy has several layers
+    while (inner := getattr(connection, "_connection", connection)) is not connection:  # a proxy's has several layers
+        if inner is None:  # it is not open yet
+            return False
         connection = inner
     state = getattr(connection, "_h11_state", None)
-    return state is not None and bool(state.trailing_data[0])
+    return state is None or bool(state.trailing_data[0])
 
 
 class _Network(httpcore.AsyncNetworkBackend):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     import anyio
     from anyio.lowlevel import RunVar
 
+ANYIO = "anyio>=4.5,<5"
 MAX_THREADS = 40
 """Sync acts and observes that run at once in one event loop; they share no limit with anybody else."""
+
+
+_logger = logging.getLogger("verity")
 
 
 class Lease(Protocol):
@@ -66,6 +71,8 @@ def _run(fn: Callable[[], None], loop: asyncio.AbstractEventLoop | None) -> None
         for each in list(_threads):
             if not each.is_alive():
                 _threads.pop(each, None)
+        if not hasattr(thread, "stop"):
+            _warn_of_threads("WorkerThread.stop")
         _threads[thread] = loop
     fn()
 
@@ -84,13 +91,26 @@ def _end_idle_threads_at_exit() -> None:
 
     anyio ends its threads with a callback of the loop's first task. A loop that SystemExit or KeyboardInterrupt leaves
     again, while it cancels what is left, never calls it: `asyncio.gather` raises what an act raised once more.
-    Python's own pools have the same call for their threads. Neither it nor how anyio's threads end is public; were
-    either renamed, only this would be lost.
+    Python's own pools have the same call for their threads. Neither it nor how anyio's threads end is public. No effect
+    depends on them, so that a missing name is told and refuses nothing.
     """
     at_exit: Callable[[Callable[[], None]], None] | None = getattr(threading, "_register_atexit", None)
-    if at_exit is not None:
-        with suppress(RuntimeError):  # Python is ending already
-            at_exit(_end_idle_threads)
+    if at_exit is None:
+        _warn_of_threads("threading._register_atexit")
+        return
+    with suppress(RuntimeError):  # Python is ending already
+        at_exit(_end_idle_threads)
+
+
+@cache
+def _warn_of_threads(missing: str) -> None:
+    """Once for each process."""
+    _logger.warning(
+        "There is no %s in this Python or anyio: where an act ends the event loop with SystemExit or "
+        "KeyboardInterrupt, idle threads may keep the process from ending. Install %r.",
+        missing,
+        ANYIO,
+    )
 
 
 def _end_idle_threads() -> None:

@@ -1,8 +1,9 @@
 # Made from verity/_async/sender.py by scripts/mirror.py. Do not edit.
-"""Carries a generated call over HTTP: what stands where the generated client expects an `httpx.Client`.
+"""What carries a generated call: the protocol of all senders, and the one that sends over HTTP.
 
-It talks to an httpx *transport* directly. For a ledger's small JSON posts httpx's client layer (cookies, redirects,
-auth flows, URL merging) costs more than everything below it, and does nothing that this API needs.
+A sender stands where the generated client expects an `httpx.Client`. The one for HTTP talks to an httpx
+*transport* directly. For a ledger's small JSON posts httpx's client layer (cookies, redirects, auth flows, URL merging)
+costs more than everything below it, and does nothing that this API needs.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import hashlib
 import ssl
 from collections.abc import Mapping
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 import httpx
+from verity_api.types import SyncSender as SyncApiSender
 
 from verity._core.payload import encode_json
-from verity._sync.connection import SyncOneConnectionTransport, SyncProxyTransport
+from verity._sync.connection import SyncOneConnectionTransport, SyncProxyTransport, check_libraries
 from verity._sync.pool import SyncTransportPool
 from verity._tracing import trace_headers
 from verity._version import __version__
@@ -37,8 +39,42 @@ _OWN_ERRORS = (
 """What our own transport raises: httpx's and httpcore's, the system's and TLS's, and a host's name that is none."""
 
 
-class SyncSender:
-    """Sends requests through a transport, or through a caller's own `httpx.Client`."""
+class SyncSender(SyncApiSender, Protocol):
+    """What the port sends its calls through: over HTTP, or into a store in this process.
+
+    `request`, which the generated client calls, may raise anything: `SyncLedger` maps it.
+    """
+
+    @property
+    def has_own_connections(self) -> bool:
+        """Whether nobody else sends through the same connections, so that many requests may wait at once."""
+        ...
+
+    @property
+    def own_errors(self) -> tuple[type[Exception], ...]:
+        """What `request` raises where it fails by itself, as opposed to what an interrupt raises in it."""
+        ...
+
+    @property
+    def caller(self) -> object:
+        """Who the ledger takes the sender for: equal where two senders of a process get the same answers."""
+        ...
+
+    def with_timeout(self, timeout_s: float) -> SyncSender:
+        """The same sender with another timeout in seconds, where it has one."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what this sender opened. Idempotent."""
+        ...
+
+
+class SyncHttpSender:
+    """Sends requests through a transport, or through a caller's own `httpx.Client`.
+
+    Raises:
+        VerityConfigError: the installed httpx or httpcore has renamed what our own transport uses.
+    """
 
     def __init__(
         self,
@@ -58,9 +94,10 @@ class SyncSender:
         # A caller's own part may lead anywhere, whatever the URL says. The key itself is kept in one place only.
         key_hash = hashlib.sha256(api_key.encode()).digest()
         self.caller: object = (base_url, key_hash) if self.has_own_connections else object()
-        self._transport = transport or SyncTransportPool(
-            partial(_make_transport, _ssl_context(base_url), _proxy_for(httpx.URL(base_url)))
-        )
+        proxy = _proxy_for(httpx.URL(base_url))
+        if self.has_own_connections:
+            check_libraries(proxy=proxy is not None)
+        self._transport = transport or SyncTransportPool(partial(_make_transport, _ssl_context(base_url), proxy))
         self._headers = {
             "Host": httpx.URL(base_url).netloc.decode(),
             "Accept": "application/json",
@@ -74,7 +111,7 @@ class SyncSender:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._base_url}>"
 
-    def with_timeout(self, timeout_s: float) -> SyncSender:
+    def with_timeout(self, timeout_s: float) -> SyncHttpSender:
         """The same connections with another timeout in seconds."""
         twin = copy.copy(self)
         twin._timeout = httpx.Timeout(timeout_s)  # noqa: SLF001 - our own twin
@@ -127,7 +164,7 @@ class SyncSender:
 
 def make_sender(
     settings: ClientSettings, transport: httpx.BaseTransport | None, http_client: httpx.Client | None
-) -> Any:
+) -> SyncSender:
     """What carries a client's calls: over HTTP, or into the ledger in this process.
 
     Raises:
@@ -148,7 +185,7 @@ def make_sender(
         from verity._embedded import SyncEmbeddedSender  # the database driver loads only where it is used
 
         return SyncEmbeddedSender(settings.base_url, settings.environment)
-    return SyncSender(
+    return SyncHttpSender(
         base_url=settings.base_url,
         api_key=settings.api_key or "",
         timeout_s=settings.request_timeout_s,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
 from verity.server import problems
 from verity.server.exchange import head_of, new_request_id
 from verity.server.problems import Problem
+from verity.server.uvicorn_names import STATUS_LINE
 
 __all__ = ["STATUS_LINE", "write_lines", "write_refusal"]
 

@@ -13,8 +13,6 @@ import logging
 import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from verity._ledger.calls import Answer
 from verity.server import problems
 from verity.server.connections import Connections
@@ -22,6 +20,7 @@ from verity.server.exchange import Call, Headers, head_of
 from verity.server.head import STATUS_LINE, write_lines, write_refusal
 from verity.server.logs import describe
 from verity.server.transport import Flow, LastingTransport
+from verity.server.uvicorn_names import HttpToolsProtocol
 
 MOST_PLAIN_BYTES = 16_384
 """A body over it is not taken in before its sender is known: many senders could fill the memory."""

@@ -20,6 +20,7 @@ from verity.server.connections import Connections
 from verity.server.handshakes import Handshakes
 from verity.server.protocol import LedgerProtocol
 from verity.server.settings import ServerSettings
+from verity.server.uvicorn_names import check_uvicorn
 
 _MOST_OPERATORS = 100
 """Connections to the address for operators."""
@@ -41,6 +42,9 @@ class LedgerServer(uvicorn.Server):
 
     To stop it, set `should_exit`: it accepts nothing more, finishes the requests that it has begun, and `serve`
     returns.
+
+    Raises:
+        VerityConfigError: the installed uvicorn has renamed what this server uses of it.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class LedgerServer(uvicorn.Server):
             ws="none",
         )
         super().__init__(config)
+        check_uvicorn(self)
         self._on_listening = on_listening
         self._waiting = app.waiting
         self.connections = Connections(app, settings)

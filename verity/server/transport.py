@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import FlowControl
+from verity.server.uvicorn_names import FlowControl
 
 PIECE = 65_536
 """So much is handed to the event loop's transport at once, and as much may wait there: what waits beyond is known to

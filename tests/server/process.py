@@ -1,4 +1,4 @@
-"""The `verity` command as a process: run to its end, run on a terminal, or serving."""
+"""`verity` as its own process."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Virtual time: the clock of client and ledger advances only when the client sleeps or the test says so."""
+"""Time for tests: it passes only when somebody waits, for the client and the ledger alike."""
 
 from __future__ import annotations
 
-from tests.helpers.served_ledger import TestClock
+from tests.served import TestClock
 from verity._concurrency import AsyncRuntime, AsyncThunk, async_here
 
 

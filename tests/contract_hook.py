@@ -1,7 +1,4 @@
-"""The contract (`SPEC`, from openapi.yaml) and checks of answers against it.
-
-Put `check` into the response hooks of an httpx client, and every answer that it receives is checked.
-"""
+"""Checks a real ledger's answers against openapi.yaml. Put `check` into the response hooks of an httpx client."""
 
 from __future__ import annotations
 

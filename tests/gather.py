@@ -1,7 +1,4 @@
-"""Running calls at the same time and waiting for conditions, in pairs: async for asyncio and trio, sync for threads.
-
-Every wait has a limit and ends in `TimeoutError`: a call that never returns fails its test and does not hang it.
-"""
+"""Running several calls at once, in both colours."""
 
 from __future__ import annotations
 
@@ -12,10 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import anyio
-
-_LOOK_EVERY_S = 0.005
-_LONG_S = 15.0
-_ENDED_WITHIN_S = 45.0
 
 
 async def async_gather(calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
@@ -28,10 +21,9 @@ async def async_gather(calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[An
         except Exception as error:  # noqa: BLE001 - it is the outcome
             outcomes[index] = error
 
-    with anyio.fail_after(_ENDED_WITHIN_S):
-        async with anyio.create_task_group() as group:
-            for index in range(len(calls)):
-                group.start_soon(run, index)
+    async with anyio.create_task_group() as group:
+        for index in range(len(calls)):
+            group.start_soon(run, index)
     return outcomes
 
 
@@ -45,19 +37,18 @@ def sync_gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
         except Exception as error:  # noqa: BLE001 - it is the outcome
             outcomes[index] = error
 
-    threads = [threading.Thread(target=run, args=[index], daemon=True) for index in range(len(calls))]
+    threads = [threading.Thread(target=run, args=[index]) for index in range(len(calls))]
     for thread in threads:
         thread.start()
-    _join(threads)
+    for thread in threads:
+        thread.join()
     return outcomes
 
 
-def _join(threads: Sequence[threading.Thread]) -> None:
-    end = time.monotonic() + _ENDED_WITHIN_S
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-        if thread.is_alive():
-            raise TimeoutError
+_LOOK_EVERY_S = 0.005
+_LONG_S = 15.0
+_ENDED_WITHIN_S = 45.0
+"""Who is left waiting is a failure, not a test that hangs."""
 
 
 async def async_until(condition: Callable[[], bool], within_s: float = _LONG_S) -> None:
@@ -134,4 +125,8 @@ class SyncBackground:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        _join(self._threads)
+        end = time.monotonic() + _ENDED_WITHIN_S
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                raise TimeoutError

@@ -1,1 +1,0 @@
-"""The client's test bench, written once; `tests/helpers/_sync` is made from it."""

@@ -81,7 +81,7 @@ def _to_response(answer: Answer, wait: _Wait) -> httpx.Response:
 
 
 class _EmbeddedSender:
-    has_own_connections = True
+    has_own_connections: bool = True
     """As many as it likes: there are none."""
     own_errors: tuple[type[Exception], ...] = (apsw.Error, OSError)
     """What the storage raises."""
@@ -92,10 +92,6 @@ class _EmbeddedSender:
         self.caller: object = (self._ledger, environment)
         self._closed = False
 
-    def with_timeout(self, timeout_s: float) -> Any:  # noqa: ARG002 - the storage has its own limits
-        """The same sender: no network, nothing to time out."""
-        return self
-
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -105,10 +101,22 @@ class _EmbeddedSender:
 class AsyncEmbeddedSender(_EmbeddedSender):
     """Answers the generated client's async calls."""
 
-    async def request(self, **call: Any) -> httpx.Response:
-        """Carry out what `read_request` takes; raises only what says that the ledger can't be used at all."""
-        request = read_request(self._scope, **call)
-        wait = _Wait(self._ledger.store, request, call.get("headers"))
+    def with_timeout(self, timeout_s: float) -> AsyncEmbeddedSender:  # noqa: ARG002 - the storage has its own limits
+        """The same sender: no network, nothing to time out."""
+        return self
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        """Carry the call out; raises only what says that the ledger can't be used at all."""
+        request = read_request(self._scope, method, url, headers=headers, json=json, params=params)
+        wait = _Wait(self._ledger.store, request, headers)
         answer = await self._ledger.answer(request)
         while wait.goes_on(answer):
             import anyio  # only here: a program that does not wait does not need it
@@ -126,10 +134,22 @@ class AsyncEmbeddedSender(_EmbeddedSender):
 class SyncEmbeddedSender(_EmbeddedSender):
     """Answers the generated client's sync calls."""
 
-    def request(self, **call: Any) -> httpx.Response:
-        """Carry out what `read_request` takes; raises only what says that the ledger can't be used at all."""
-        request = read_request(self._scope, **call)
-        wait = _Wait(self._ledger.store, request, call.get("headers"))
+    def with_timeout(self, timeout_s: float) -> SyncEmbeddedSender:  # noqa: ARG002 - the storage has its own limits
+        """The same sender: no network, nothing to time out."""
+        return self
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        """Carry the call out; raises only what says that the ledger can't be used at all."""
+        request = read_request(self._scope, method, url, headers=headers, json=json, params=params)
+        wait = _Wait(self._ledger.store, request, headers)
         answer = self._ledger.answer_here(request)
         while wait.goes_on(answer):
             time.sleep(_LOOK_EVERY_S)
@@ -144,9 +164,9 @@ class SyncEmbeddedSender(_EmbeddedSender):
 
 def read_request(
     scope: Scope,
-    *,
     method: str,
     url: str,
+    *,
     headers: Mapping[str, str] | None = None,
     json: Any = None,
     params: Mapping[str, Any] | None = None,

@@ -15,6 +15,7 @@ from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewReq
 from verity_api.types import UNSET
 
 from verity._async.pool import spoil
+from verity._async.sender import AsyncSender
 from verity._concurrency import AsyncRuntime, AsyncThunk, async_here, async_interrupt_in
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
@@ -34,7 +35,7 @@ class AsyncLedger:
     """
 
     def __init__(
-        self, sender: Any, runtime: AsyncRuntime, *, base_url: str, max_delay_s: float, timeout_s: float
+        self, sender: AsyncSender, runtime: AsyncRuntime, *, base_url: str, max_delay_s: float, timeout_s: float
     ) -> None:
         self._sender = sender
         self._runtime = runtime
@@ -46,7 +47,7 @@ class AsyncLedger:
     @property
     def has_own_connections(self) -> bool:
         """Whether the client made what it sends through, and so knows how many requests that can carry."""
-        return bool(self._sender.has_own_connections)
+        return self._sender.has_own_connections
 
     @property
     def caller(self) -> object:
@@ -184,6 +185,6 @@ def _asked(namespace: str, body: Wire) -> Asked:
     return {**asked, "fenceToken": body["fenceToken"]} if "fenceToken" in body else asked
 
 
-def _api_over(sender: Any, base_url: str) -> AuthenticatedClient:
+def _api_over(sender: AsyncSender, base_url: str) -> AuthenticatedClient:
     """A generated client that sends through `sender`, which already knows the base URL and the key."""
     return AuthenticatedClient(base_url=base_url, token="").set_async_httpx_client(sender)

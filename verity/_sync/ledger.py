@@ -19,6 +19,7 @@ from verity._concurrency import SyncRuntime, SyncThunk, sync_here, sync_interrup
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
 from verity._sync.pool import spoil
+from verity._sync.sender import SyncSender
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
 from verity.values import CommitResponse, FailResponse, LeaseResponse, Record, RenewResponse, ReportObserveResponse
 
@@ -35,7 +36,7 @@ class SyncLedger:
     """
 
     def __init__(
-        self, sender: Any, runtime: SyncRuntime, *, base_url: str, max_delay_s: float, timeout_s: float
+        self, sender: SyncSender, runtime: SyncRuntime, *, base_url: str, max_delay_s: float, timeout_s: float
     ) -> None:
         self._sender = sender
         self._runtime = runtime
@@ -47,7 +48,7 @@ class SyncLedger:
     @property
     def has_own_connections(self) -> bool:
         """Whether the client made what it sends through, and so knows how many requests that can carry."""
-        return bool(self._sender.has_own_connections)
+        return self._sender.has_own_connections
 
     @property
     def caller(self) -> object:
@@ -185,6 +186,6 @@ def _asked(namespace: str, body: Wire) -> Asked:
     return {**asked, "fenceToken": body["fenceToken"]} if "fenceToken" in body else asked
 
 
-def _api_over(sender: Any, base_url: str) -> AuthenticatedClient:
+def _api_over(sender: SyncSender, base_url: str) -> AuthenticatedClient:
     """A generated client that sends through `sender`, which already knows the base URL and the key."""
     return AuthenticatedClient(base_url=base_url, token="").set_httpx_client(sender)

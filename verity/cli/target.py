@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -134,22 +134,43 @@ def _effects_of(store: Store, environment: Environment) -> SyncEffects:
 
 
 class _StoreSender:
-    """Stands where the generated client expects an HTTP client."""
+    """Stands where the generated client expects an HTTP client. Whoever opened the store closes it."""
+
+    has_own_connections = True
+    """There are none."""
+    own_errors: tuple[type[Exception], ...] = (Exception,)
+    """A command has one thread: whatever comes out of the store is the store's own."""
 
     def __init__(self, store: Store, environment: Environment) -> None:
         from verity._ledger.calls import Scope
 
         self._store = store
         self._scope = Scope(environment, actor=f"shell:{_user()}")
+        self.caller = object()
 
-    def request(self, **call: Any) -> httpx.Response:
-        """Carry out what `read_request` takes."""
+    def with_timeout(self, timeout_s: float) -> _StoreSender:  # noqa: ARG002 - the store has its own limits
+        """The same sender: no network, nothing to time out."""
+        return self
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        """Carry the call out."""
         import httpx
 
         from verity._embedded import read_request
 
-        answer = self._store.answer(read_request(self._scope, **call))
+        answer = self._store.answer(read_request(self._scope, method, url, headers=headers, json=json, params=params))
         return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
+
+    def close(self) -> None:
+        """Nothing was opened here."""
 
 
 def _user() -> str:

@@ -26,7 +26,7 @@ import psycopg
 import uvloop
 
 from benchmarks.load import INPUT, RESULT
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
 
 TABLES = """
 CREATE TABLE {effects} (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.load import INPUT, RESULT
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
 from verity._store.sqlite.connection import connect
 
 _SHA256 = "'0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'"

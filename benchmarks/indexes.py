@@ -20,7 +20,7 @@ import uvloop
 from benchmarks.drivers import TABLES, Side, asyncpg_unnest, median_and_ratio
 from benchmarks.load import INPUT, RESULT
 from benchmarks.sampling import read_cpu_s
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
 
 CONNECTIONS = 4
 BATCH = 64

@@ -33,7 +33,7 @@ import uvloop
 from benchmarks import floors
 from benchmarks.fill import fill_postgres, fill_sqlite
 from benchmarks.sampling import Sample, read_cpu_s, to_sample
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
 
 VERITY = [sys.executable, "-c", "from verity.cli import main; main()"]
 FEW = 1_000

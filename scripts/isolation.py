@@ -6,10 +6,10 @@ import argparse
 import time
 from contextlib import ExitStack
 
-from tests.greedy import Greedy, in_background
-from tests.isolation import Intruders
-from tests.postgres import PostgresServer
-from tests.served import ServedLedger, make_clock
+from tests.helpers.isolation import Intruders
+from tests.helpers.noisy_neighbour import NoisyNeighbour, in_background
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.served_ledger import ServedLedger, make_clock
 
 
 def main() -> None:
@@ -37,10 +37,10 @@ def _run(store: str, requests: int, seed: int) -> None:
         served = stack.enter_context(ServedLedger(url, clock=make_clock(url)))
         intruders = Intruders(served, seed)
         stack.callback(intruders.close)
-        greedy = Greedy([served.base_url], served.create_key(), leaves_traces=False)
-        with in_background(greedy):
+        neighbour = NoisyNeighbour([served.base_url], served.create_key(), leaves_traces=False)
+        with in_background(neighbour):
             intruders.run(requests, tell)
-        print(f"{store}: a greedy neighbour was answered {dict(sorted(greedy.answered.items()))}")
+        print(f"{store}: a noisy neighbour was answered {dict(sorted(neighbour.answered.items()))}")
         print(f"{store}: by status {dict(sorted(intruders.statuses.items()))}")
 
 

@@ -19,7 +19,7 @@ import tokenize_rt
 import unasync
 
 ROOT = Path(__file__).resolve().parent.parent
-TREES = (Path("verity/_async"), Path("tests/_async"))
+TREES = (Path("verity/_async"), Path("tests/_async"), Path("tests/helpers/_async"))
 
 NAMES = {
     "AnyIOBackend": "SyncBackend",
@@ -66,6 +66,7 @@ WORDS = {
     "`httpx.AsyncClient`": "`httpx.Client`",
     "`AsyncLedger`": "`SyncLedger`",
     "written once; `tests/_sync` is made from it.": "as in `tests/_async`, for threads.",
+    "written once; `tests/helpers/_sync` is made from it.": "as in `tests/helpers/_async`, for threads.",
 }
 """Phrases of docstrings and comments."""
 

@@ -1,4 +1,4 @@
-"""Record all cassettes anew from a served ledger: `python -m scripts.record_cassettes`. See tests/recording.py."""
+"""Record all cassettes from a served ledger: `python -m scripts.record_cassettes`. See tests/helpers/cassettes.py."""
 
 from __future__ import annotations
 

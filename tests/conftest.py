@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
 
 # A shell's background job ignores Ctrl+C, and so would every process that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

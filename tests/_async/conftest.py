@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests._async.network import AsyncFaultyTransport
-from tests._async.virtual import AsyncVirtualRuntime
-from tests._async.world import AsyncWorld
-from tests.served import ServedLedger, TestClock
+from tests.helpers._async.faulty_transport import AsyncFaultyTransport
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
+from tests.helpers._async.world import AsyncWorld
+from tests.helpers.served_ledger import ServedLedger, TestClock
 
 _numbers = itertools.count()
 

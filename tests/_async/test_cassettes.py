@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests._async.virtual import AsyncVirtualRuntime
-from tests.recording import BASE_URL, RECORDING, cassette
-from tests.served import ServedLedger, TestClock
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
+from tests.helpers.cassettes import BASE_URL, RECORDING, cassette
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitRequestBody,
     CommitUncertainError,

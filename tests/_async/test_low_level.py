@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests._async.network import LOSE_ANSWER, Says
-from tests._async.world import AsyncWorld
-from tests.gather import async_until
-from tests.served import ServedLedger
+from tests.helpers._async.faulty_transport import LOSE_ANSWER, Says
+from tests.helpers._async.world import AsyncWorld
+from tests.helpers.concurrency import async_until
+from tests.helpers.served_ledger import ServedLedger
 from verity import (
     CommitRequestBody,
     FailRequestBody,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests._async.network import Says
-from tests._async.world import AsyncWorld
+from tests.helpers._async.faulty_transport import Says
+from tests.helpers._async.world import AsyncWorld
 from verity import ConflictRetryConfig, VerityApiError, VerityConnectionError
 
 TOKENS = {"effectKey": "mine", "fenceToken": 1, "leaseToken": "t"}

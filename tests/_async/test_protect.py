@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests._async.world import AsyncWorld
-from tests.gather import async_gather
+from tests.helpers._async.world import AsyncWorld
+from tests.helpers.concurrency import async_gather
 from verity import (
     ConflictRetryConfig,
     EffectPreviouslyFailedError,

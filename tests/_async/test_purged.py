@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests._async.world import AsyncWorld
+from tests.helpers._async.world import AsyncWorld
 from verity import VerityApiError, VerityClient
 from verity._store.purging import Purge
 from verity._store.sqlite.store import SqliteStore

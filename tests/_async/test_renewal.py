@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests._async.network import LOSE_ANSWER, LOSE_REQUEST, Says
-from tests._async.world import AsyncWorld
+from tests.helpers._async.faulty_transport import LOSE_ANSWER, LOSE_REQUEST, Says
+from tests.helpers._async.world import AsyncWorld
 from verity import CommitUncertainError, ConflictRetryConfig, VerityApiError, VerityConnectionError
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests._async.network import AsyncFaultyTransport, Says
-from tests._async.world import AsyncWorld
-from tests.gather import AsyncBackground, async_until
-from tests.served import ServedLedger
+from tests.helpers._async.faulty_transport import AsyncFaultyTransport, Says
+from tests.helpers._async.world import AsyncWorld
+from tests.helpers.concurrency import AsyncBackground, async_until
+from tests.helpers.served_ledger import ServedLedger
 from verity import ConflictRetryConfig, LeaseConflictError, VerityApiError, VerityClient
 from verity._async.acquisition import LINES
 from verity._async.pool import MAX_CONNECTIONS

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests._async.world import AsyncWorld
+from tests.helpers._async.world import AsyncWorld
 from verity import VerityConfigError, VerityValidationError
 
 

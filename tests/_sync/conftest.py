@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests._sync.network import SyncFaultyTransport
-from tests._sync.virtual import SyncVirtualRuntime
-from tests._sync.world import SyncWorld
-from tests.served import ServedLedger, TestClock
+from tests.helpers._sync.faulty_transport import SyncFaultyTransport
+from tests.helpers._sync.virtual_runtime import SyncVirtualRuntime
+from tests.helpers._sync.world import SyncWorld
+from tests.helpers.served_ledger import ServedLedger, TestClock
 
 _numbers = itertools.count()
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests._sync.virtual import SyncVirtualRuntime
-from tests.recording import BASE_URL, RECORDING, cassette
-from tests.served import ServedLedger, TestClock
+from tests.helpers._sync.virtual_runtime import SyncVirtualRuntime
+from tests.helpers.cassettes import BASE_URL, RECORDING, cassette
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitRequestBody,
     CommitUncertainError,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests._sync.network import LOSE_ANSWER, LOSE_REQUEST, Says
-from tests._sync.world import SyncWorld
+from tests.helpers._sync.faulty_transport import LOSE_ANSWER, LOSE_REQUEST, Says
+from tests.helpers._sync.world import SyncWorld
 from verity import (
     CommitUncertainError,
     EffectPreviouslyFailedError,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests._sync.network import LOSE_ANSWER, Says
-from tests._sync.world import SyncWorld
-from tests.gather import sync_until
-from tests.served import ServedLedger
+from tests.helpers._sync.faulty_transport import LOSE_ANSWER, Says
+from tests.helpers._sync.world import SyncWorld
+from tests.helpers.concurrency import sync_until
+from tests.helpers.served_ledger import ServedLedger
 from verity import (
     CommitRequestBody,
     FailRequestBody,

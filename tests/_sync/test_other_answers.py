@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests._sync.network import Says
-from tests._sync.world import SyncWorld
+from tests.helpers._sync.faulty_transport import Says
+from tests.helpers._sync.world import SyncWorld
 from verity import ConflictRetryConfig, VerityApiError, VerityConnectionError
 
 TOKENS = {"effectKey": "mine", "fenceToken": 1, "leaseToken": "t"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests._sync.world import SyncWorld
-from tests.gather import sync_gather
+from tests.helpers._sync.world import SyncWorld
+from tests.helpers.concurrency import sync_gather
 from verity import (
     ConflictRetryConfig,
     EffectPreviouslyFailedError,

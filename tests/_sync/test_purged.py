@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests._sync.world import SyncWorld
+from tests.helpers._sync.world import SyncWorld
 from verity import SyncVerityClient, VerityApiError
 from verity._store.purging import Purge
 from verity._store.sqlite.store import SqliteStore

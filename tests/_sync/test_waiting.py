@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests._sync.network import Says, SyncFaultyTransport
-from tests._sync.world import SyncWorld
-from tests.gather import SyncBackground, sync_until
-from tests.served import ServedLedger
+from tests.helpers._sync.faulty_transport import Says, SyncFaultyTransport
+from tests.helpers._sync.world import SyncWorld
+from tests.helpers.concurrency import SyncBackground, sync_until
+from tests.helpers.served_ledger import ServedLedger
 from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient, VerityApiError
 from verity._concurrency import SyncRuntime
 from verity._core.backoff import MAX_HOLDS

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests._sync.world import SyncWorld
+from tests.helpers._sync.world import SyncWorld
 from verity import VerityConfigError, VerityValidationError
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.apps.gunicorn import gunicorn
-from tests.apps.provider import PaymentProvider
-from tests.served import ServedLedger
+from tests.helpers.gunicorn import gunicorn
+from tests.helpers.payment_provider import PaymentProvider
+from tests.helpers.served_ledger import ServedLedger
 
 REQUESTS = 32
 # Each with as many threads in all as requests must meet; a pre-forked worker takes half of them and no more.

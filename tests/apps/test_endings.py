@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.served import ServedLedger
+from tests.helpers.served_ledger import ServedLedger
 from verity import SyncVerityClient
 
 ROOT = Path(__file__).parents[2]

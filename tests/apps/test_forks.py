@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests.apps import forking
-from tests.apps.relay import Relay
-from tests.news import without_news
-from tests.served import ServedLedger
+from tests.helpers.http_relay import Relay
+from tests.helpers.new_ledger_notice import without_new_ledger_notice
+from tests.helpers.served_ledger import ServedLedger
 
 ROOT = Path(__file__).parents[2]
 # What Python 3.12 and later say of every fork of a process with threads; that it works here is what is tested.
@@ -82,7 +82,7 @@ def run(scenario: str, records: Path, environment: dict[str, str]) -> Records:
         text=True,
         check=False,
     )
-    assert (done.returncode, without_news(done.stderr), done.stdout) == (0, "", "")
+    assert (done.returncode, without_new_ledger_notice(done.stderr), done.stdout) == (0, "", "")
     return Records([json.loads(line) for line in records.read_text().splitlines()])
 
 

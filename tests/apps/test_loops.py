@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.news import without_news
-from tests.served import ServedLedger
+from tests.helpers.new_ledger_notice import without_new_ledger_notice
+from tests.helpers.served_ledger import ServedLedger
 from verity.server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def test_one_client_in_several_loops(scenario: str, acts: int, environment: dict
         check=False,
         timeout=120,
     )
-    assert (done.returncode, without_news(done.stderr)) == (0, "")
+    assert (done.returncode, without_new_ledger_notice(done.stderr)) == (0, "")
     results = json.loads(done.stdout)
     assert len(results) > 1
     assert len({json.dumps(each) for result in results for each in result or ()}) == 1

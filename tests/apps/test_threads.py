@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import pytest
 
-from tests.apps.relay import Relay
-from tests.gather import sync_until
-from tests.served import ServedLedger
+from tests.helpers.concurrency import sync_until
+from tests.helpers.http_relay import Relay
+from tests.helpers.served_ledger import ServedLedger
 from verity import ConflictRetryConfig, SyncVerityClient
 from verity._concurrency import SyncRuntime
 from verity._sync.acquisition import LINES

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gather import sync_until
-from tests.served import ServedLedger
+from tests.helpers.concurrency import sync_until
+from tests.helpers.served_ledger import ServedLedger
 from verity import ConflictRetryConfig
 
 ROOT = Path(__file__).parents[2]

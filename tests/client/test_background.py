@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.gather import sync_until
+from tests.helpers.concurrency import sync_until
 from verity import SyncVerityClient, VerityClient
 from verity._clock import clock_that_never_sleeps
 from verity._concurrency import AsyncRuntime, SyncRuntime

@@ -19,10 +19,10 @@ import anyio
 import httpx
 import pytest
 
-from tests._async.network import AsyncFaultyTransport
-from tests._async.virtual import AsyncVirtualRuntime
-from tests.gather import async_until
-from tests.served import ServedLedger, TestClock
+from tests.helpers._async.faulty_transport import AsyncFaultyTransport
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
+from tests.helpers.concurrency import async_until
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitUncertainError,
     EffectPreviouslyFailedError,

@@ -15,8 +15,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from tests.gather import AsyncBackground, SyncBackground, async_until, sync_until
-from tests.ledger.slow_reads import endless_reads, held_searches
+from tests.helpers.concurrency import AsyncBackground, SyncBackground, async_until, sync_until
+from tests.helpers.slow_reads import endless_reads, held_searches
 from verity import ConflictRetryConfig, SyncVerityClient, VerityApiError, VerityClient
 from verity._store.sqlite import registry
 

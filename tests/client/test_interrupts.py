@@ -15,8 +15,8 @@ import httpx
 import pytest
 import trio
 
-from tests.gather import sync_until
-from tests.served import ServedLedger
+from tests.helpers.concurrency import sync_until
+from tests.helpers.served_ledger import ServedLedger
 from verity import (
     ActNotStartedError,
     CommitUncertainError,

@@ -9,10 +9,10 @@ from typing import Any
 import anyio
 import pytest
 
-from tests._async.virtual import AsyncVirtualRuntime
-from tests._sync.virtual import SyncVirtualRuntime
-from tests.gather import async_gather, async_until
-from tests.served import ServedLedger, TestClock
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
+from tests.helpers._sync.virtual_runtime import SyncVirtualRuntime
+from tests.helpers.concurrency import async_gather, async_until
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import SyncVerityClient, VerityClient
 
 

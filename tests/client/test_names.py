@@ -18,8 +18,8 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from tests.gather import async_gather, async_until, sync_until
-from tests.served import ServedLedger
+from tests.helpers.concurrency import async_gather, async_until, sync_until
+from tests.helpers.served_ledger import ServedLedger
 from verity import VerityClient
 from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
 from verity._concurrency import async_connect, names, sync_connect

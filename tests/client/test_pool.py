@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gather import AsyncBackground, SyncBackground, async_until, sync_until
+from tests.helpers.concurrency import AsyncBackground, SyncBackground, async_until, sync_until
 from verity import SyncVerityClient, VerityClient
 from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
 from verity._async.pool import AsyncTransportPool

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.renaming import rename, run, run_and_log
+from tests.helpers.renamed_packages import rename, run, run_and_log
 
 CLIENTS = """
 import os

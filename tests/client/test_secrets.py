@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests._sync.network import LOSE_ANSWER, SyncFaultyTransport
-from tests.served import ServedLedger, TestClock
+from tests.helpers._sync.faulty_transport import LOSE_ANSWER, SyncFaultyTransport
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitRequestBody,
     ConflictRetryConfig,

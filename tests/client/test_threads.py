@@ -17,10 +17,10 @@ import anyio.to_thread
 import pytest
 from trio._core._thread_cache import THREAD_CACHE
 
-from tests._async.network import AsyncFaultyTransport
-from tests._async.virtual import AsyncVirtualRuntime
-from tests.gather import async_gather, async_until
-from tests.served import ServedLedger, TestClock
+from tests.helpers._async.faulty_transport import AsyncFaultyTransport
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
+from tests.helpers.concurrency import async_gather, async_until
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     ActNotStartedError,
     ConflictRetryConfig,

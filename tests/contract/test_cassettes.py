@@ -14,8 +14,8 @@ import yaml
 from verity_api import AuthenticatedClient, models
 from verity_api.api.effects import commit_effect, fail_effect, lease_effect, renew_effect, report_observe
 
-from tests import contract_hook
-from tests.recording import BASE_URL, CASSETTES, cassette
+from tests.helpers import openapi
+from tests.helpers.cassettes import BASE_URL, CASSETTES, cassette
 
 CALLS: dict[str, tuple[Any, str]] = {
     "lease": (lease_effect, "Lease"),
@@ -48,8 +48,8 @@ def test_every_call_of_the_clients_is_recorded() -> None:
 def test_it_follows_the_contract(tape: Path) -> None:
     for _, call, request, status, answer in exchanges(tape):
         kind = CALLS[call][1]
-        contract_hook.validate(f"#/components/schemas/{kind}Request", request)
-        contract_hook.validate(f"#/components/schemas/{kind}Reply" if status == 200 else PROBLEM, answer)
+        openapi.validate(f"#/components/schemas/{kind}Request", request)
+        openapi.validate(f"#/components/schemas/{kind}Reply" if status == 200 else PROBLEM, answer)
 
 
 PROBLEM = "#/components/schemas/Problem"

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import contract_hook
-from tests.contract_hook import SPEC
-from tests.postgres import PostgresServer, execute
-from tests.served import ServedLedger, TestClock, make_clock
+from tests.helpers import openapi
+from tests.helpers.openapi import SPEC
+from tests.helpers.postgres import PostgresServer, execute
+from tests.helpers.served_ledger import ServedLedger, TestClock, make_clock
 from verity._store.purging import Purge
 
 EXAMPLES = {name: example["value"] for name, example in SPEC["components"]["examples"].items()}
@@ -42,7 +42,7 @@ class Story:
 
     def http(self, role: Any = "org_admin") -> httpx.Client:
         headers = {} if role is None else {"Authorization": f"Bearer {self._served.create_key(role=role)}"}
-        hooks: Any = {"response": [contract_hook.check]}
+        hooks: Any = {"response": [openapi.check]}
         return httpx.Client(base_url=self._served.base_url, headers=headers, event_hooks=hooks)
 
     def send(self, example: str, role: Any = "org_admin", **changes: Any) -> Any:

@@ -14,7 +14,7 @@ from verity_api.api.reads import get_effect, list_effects
 from verity_api.models import CommitRequest, LeaseReply, LeaseRequest
 from verity_api.types import UNSET, Response
 
-from tests.served import ServedLedger
+from tests.helpers.served_ledger import ServedLedger
 
 KEY = "vt_test_secret"
 GRANTED = {"status": "granted", "effectId": "eff_1", "effectKey": "k", "fenceToken": 1, "leaseToken": "secret token"}

@@ -21,13 +21,14 @@ SOURCES = (
     "generated",
     "verity",
     "tests/_async",
+    "tests/helpers/_async",
 )
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of what the tools read and write, under git."""
-    for name in (*SOURCES, "tests/_sync"):
+    for name in (*SOURCES, "tests/_sync", "tests/helpers/_sync"):
         source, target = ROOT / name, tmp_path / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from tests import contract_hook
-from tests.contract_hook import SPEC
+from tests.helpers import openapi
+from tests.helpers.openapi import SPEC
 from verity._core.payload import MAX_PAYLOAD_BYTES
 
 OPERATIONS = {
@@ -65,7 +65,7 @@ def test_each_operation_says_all_that_it_answers(name: str) -> None:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_each_answer_carries_the_request_id(name: str) -> None:
     for answer in OPERATIONS[name][2]["responses"].values():
-        described = contract_hook.resolve(answer["$ref"]) if "$ref" in answer else answer
+        described = openapi.resolve(answer["$ref"]) if "$ref" in answer else answer
         assert "X-Request-Id" in described["headers"]
 
 
@@ -106,4 +106,4 @@ def _examples() -> Iterator[tuple[str, str, Any]]:
 
 @pytest.mark.parametrize(("name", "reference", "value"), [pytest.param(*each, id=each[0]) for each in _examples()])
 def test_each_example_follows_its_schema(name: str, reference: str, value: Any) -> None:
-    contract_hook.validate(reference, value)
+    openapi.validate(reference, value)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.spec_changes import changes
-from tests.contract_hook import SPEC
+from tests.helpers.openapi import SPEC
 
 Spec = dict[str, Any]
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.news import NEW_LEDGER
+from tests.helpers.new_ledger_notice import NEW_LEDGER_NOTICE
 from verity import SyncVerityClient
 from verity.cli.demo import demo
 from verity.demo.audit import audit
@@ -122,7 +122,7 @@ def test_the_table_says_what_the_payments_service_recorded(whole: Finished) -> N
 def test_the_worker_and_the_service_had_nothing_to_complain_of(whole: Finished) -> None:
     lines = [line for log in sorted(whole.directory.glob("*/*.log")) for line in log.read_text().splitlines()]
     assert len(lines) == 1, lines
-    assert NEW_LEDGER in lines[0], "what the first worker with Verity says of its ledger"
+    assert NEW_LEDGER_NOTICE in lines[0], "what the first worker with Verity says of its ledger"
     assert len(list(whole.directory.glob("*/*.log"))) == 4
 
 

@@ -25,7 +25,7 @@ import pytest
 import respx
 
 import verity
-from tests.served import ServedLedger
+from tests.helpers.served_ledger import ServedLedger
 
 PAGE = Path(__file__).with_name("reference_page.txt").read_text(encoding="utf-8")
 SNIPPETS = dict(re.findall(r"^#--- (\w+)\n(.*?)(?=^#--- |\Z)", PAGE, re.MULTILINE | re.DOTALL))

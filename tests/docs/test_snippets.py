@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.news import without_news
+from tests.helpers.new_ledger_notice import without_new_ledger_notice
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,7 +31,7 @@ def test_a_snippet_runs_as_printed(name: str, text: str, tmp_path: Path) -> None
         [sys.executable, "-W", "error", "-c", text], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{name}:\n{done.stderr}"
-    assert not without_news(done.stderr), f"{name}:\n{done.stderr}"
+    assert not without_new_ledger_notice(done.stderr), f"{name}:\n{done.stderr}"
 
 
 def test_there_are_snippets() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import anyio
 import anyio.from_thread
 
-from tests._async.virtual import AsyncVirtualRuntime
 from tests.every_await.faults import Counter, bounded, run
-from tests.served import ServedLedger, TestClock
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import LeaseConflictError, SyncVerityClient, VerityClient, VerityError
 
 WITHIN_S = 60.0

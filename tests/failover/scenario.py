@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.failover.relay import SilentRelay
-from tests.postgres import PostgresServer
-from tests.server.process import serving
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.silent_relay import SilentRelay
+from tests.helpers.verity_process import serving
 from verity import SyncVerityClient, VerityError
 from verity._store.postgres.store import PostgresStore
 from verity.server.api_keys import issue

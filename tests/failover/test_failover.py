@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.failover.scenario import play
-from tests.postgres import PostgresServer, find_binaries
+from tests.helpers.postgres import PostgresServer, find_binaries
 from verity._store.postgres.database import connect, find_dangers
 
 pytestmark = pytest.mark.skipif(

@@ -28,8 +28,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.contract_hook import SPEC
 from tests.fuzz.ledger import Target
+from tests.helpers.openapi import SPEC
 
 CHUNK = 250
 NAMESPACES = ("payments", "mail")

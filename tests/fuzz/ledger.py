@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 
-from tests.news import NEW_LEDGER
-from tests.postgres import PostgresServer
-from tests.server.process import ServeProcess, run_verity, serving
+from tests.helpers.new_ledger_notice import NEW_LEDGER_NOTICE
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.verity_process import ServeProcess, run_verity, serving
 
-_NO_FAULTS = ("Invalid HTTP request received", NEW_LEDGER)
+_NO_FAULTS = ("Invalid HTTP request received", NEW_LEDGER_NOTICE)
 
 
 class Target:

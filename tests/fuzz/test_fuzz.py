@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz.cases import Cases
 from tests.fuzz.ledger import Target, serve
 from tests.fuzz.raw import RawRequests
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])

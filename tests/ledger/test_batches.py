@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.ledger.nodes import node_on
+from tests.helpers.postgres_nodes import node_on
+from tests.helpers.store_calls import Caller
 from verity._ledger.wire import read_call
 from verity._store.postgres import batches
 from verity._store.postgres.batches import Ids, Work

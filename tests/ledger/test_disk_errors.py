@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.ledger.calls import Caller
+from tests.helpers.store_calls import Caller
 from verity._store.sqlite.store import SqliteStore
 from verity.errors import VerityConfigError
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.gather import SyncBackground, sync_until
-from tests.ledger.calls import Caller
+from tests.helpers.concurrency import SyncBackground, sync_until
+from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Scope
 from verity._store.sqlite.file_locks import FileLocks, Locked
 from verity._store.sqlite.store import SqliteStore
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open file descr
 
 OTHER = """
 import sys
-from tests.ledger.calls import Caller
+from tests.helpers.store_calls import Caller
 from verity._store.sqlite.store import SqliteStore
 store = SqliteStore(sys.argv[1])
 print("open", flush=True)
@@ -34,7 +34,7 @@ store.close()
 WRITER = """
 import sys
 from pathlib import Path
-from tests.ledger.calls import Caller
+from tests.helpers.store_calls import Caller
 from verity._store.sqlite.store import SqliteStore
 drops = sys.argv[2:]
 def clock():

@@ -16,8 +16,8 @@ import anyio
 import pytest
 import trio
 
-from tests.gather import SyncBackground, async_gather, sync_gather, sync_until
-from tests.ledger.calls import Caller
+from tests.helpers.concurrency import SyncBackground, async_gather, sync_gather, sync_until
+from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Answer, Request
 from verity._store.interface import MAX_BATCH
 from verity._store.sqlite.group_commit import LoopGroupCommit, ThreadGroupCommit

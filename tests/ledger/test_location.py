@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.server.process import run_verity
+from tests.helpers.store_calls import Caller
+from tests.helpers.verity_process import run_verity
 from verity import SyncVerityClient, VerityConfigError
 from verity._store.sqlite.location import check_file, read_location
 from verity._store.sqlite.registry import open_ledger

@@ -13,11 +13,11 @@ import apsw
 import asyncpg
 import pytest
 
+from tests.helpers.new_ledger_notice import NEW_LEDGER_NOTICE
+from tests.helpers.store_calls import Caller
+from tests.helpers.stores import Bench, DatabaseRefused
+from tests.helpers.verity_process import VERITY, run_verity
 from tests.ledger import earlier
-from tests.ledger.calls import Caller
-from tests.ledger.stores import Bench, DatabaseRefused
-from tests.news import NEW_LEDGER
-from tests.server.process import VERITY, run_verity
 from verity import SyncVerityClient, VerityConfigError
 from verity._store.postgres import migrations as postgres
 from verity._store.postgres.database import connect
@@ -317,9 +317,9 @@ def all_at_once(program: str, url: str) -> list[tuple[int, str, str]]:
     return [(process.returncode, *each) for process, each in zip(processes, said, strict=True)]
 
 
-def without_news(said: list[tuple[int, str, str]], *, expected: bool) -> list[tuple[int, str, str]]:
+def without_new_ledger_notice(said: list[tuple[int, str, str]], *, expected: bool) -> list[tuple[int, str, str]]:
     """What they said, but that a new file was made, which exactly one of them tells where it was."""
-    told = [each for each in said if NEW_LEDGER in each[2]]
+    told = [each for each in said if NEW_LEDGER_NOTICE in each[2]]
     assert len(told) == expected
     return [(code, out, "" if (code, out, error) in told else error) for code, out, error in said]
 
@@ -329,7 +329,7 @@ def test_several_may_migrate_at_once(place: Place, version: int, fresh_schema: l
     latest = LATEST[place.kind]
     place.make(version)
     effects = place.execute("SELECT id FROM effects ORDER BY id") if version else []
-    done = without_news(all_at_once(MIGRATE, place.url), expected=place.kind == "sqlite" and not version)
+    done = without_new_ledger_notice(all_at_once(MIGRATE, place.url), expected=place.kind == "sqlite" and not version)
     assert sorted(done) == sorted(
         [(0, f"{version} {latest}\n", "")] + [(0, f"{latest} {latest}\n", "")] * (AT_ONCE - 1)
     )
@@ -355,7 +355,7 @@ def test_connections_that_migrate_at_once_wait_for_each_other(version: int, tmp_
 
 
 def test_several_may_open_an_empty_database_at_once(place: Place, fresh_schema: list[Any]) -> None:
-    said = without_news(all_at_once(OPEN, place.url), expected=place.kind == "sqlite")
+    said = without_new_ledger_notice(all_at_once(OPEN, place.url), expected=place.kind == "sqlite")
     assert said == [(0, "0\n", "")] * AT_ONCE
     assert place.schema() == fresh_schema
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.ledger.nodes import Node, node_on, trail, until_somebody_waits
-from tests.ledger.postgres_relay import PostgresRelay
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.postgres_nodes import Node, node_on, trail, until_somebody_waits
+from tests.helpers.postgres_relay import PostgresRelay
+from tests.helpers.store_calls import Caller
 
 GRANT, COMMIT, LOOK, CHANGE = "INSERT INTO effects", "WITH committed AS", "LEFT JOIN effects", "changed AS"
 

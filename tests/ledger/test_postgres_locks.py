@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.ledger.nodes import Node, node_on, trail
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.postgres_nodes import Node, node_on, trail
+from tests.helpers.store_calls import Caller
 from verity._store.postgres.database import SPARE, STATEMENT_TIMEOUT_S, Use, limits_for
 
 HOLDERS = 12

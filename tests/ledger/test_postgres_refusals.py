@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.ledger.nodes import Node, node_on, trail, until_somebody_waits
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.postgres_nodes import Node, node_on, trail, until_somebody_waits
+from tests.helpers.store_calls import Caller
 from verity._store.interface import StorageError
 from verity._store.lease_checks import EffectName
 from verity._store.postgres.batches import Ids

@@ -14,9 +14,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.ledger.nodes import Node, node_on
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.postgres_nodes import Node, node_on
+from tests.helpers.store_calls import Caller
 from verity._store.interface import StorageError
 from verity._store.postgres.database import Database, connect
 from verity._store.postgres.migrations import SCHEMA_VERSION, migrate

@@ -12,8 +12,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.gather import sync_gather
-from tests.ledger.calls import Caller
+from tests.helpers.concurrency import sync_gather
+from tests.helpers.store_calls import Caller
 from verity import SyncVerityClient, VerityConfigError
 from verity._store.sqlite.group_commit import ThreadGroupCommit
 from verity._store.sqlite.store import SqliteStore
@@ -217,7 +217,7 @@ FORK_IN_C = """
 import ctypes, os, sys, threading
 from verity import SyncVerityClient, VerityConfigError
 from verity._store.sqlite.registry import open_ledger
-from tests.ledger.calls import Caller
+from tests.helpers.store_calls import Caller
 url, busy = sys.argv[1:]
 begun, forked = threading.Event(), threading.Event()
 def clock():

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.ledger.stores import Bench
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.store_calls import Caller
+from tests.helpers.stores import Bench
 from verity._store.postgres.store import PostgresStore
 from verity._store.purging import BATCH, Purge
 from verity._store.sqlite.store import SqliteStore

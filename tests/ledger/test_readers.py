@@ -12,10 +12,10 @@ import anyio
 import apsw
 import pytest
 
-from tests.gather import SyncBackground, async_until, sync_until
-from tests.ledger.calls import Caller
-from tests.ledger.slow_reads import endless_reads, held_searches
-from tests.served import TestClock
+from tests.helpers.concurrency import SyncBackground, async_until, sync_until
+from tests.helpers.served_ledger import TestClock
+from tests.helpers.slow_reads import endless_reads, held_searches
+from tests.helpers.store_calls import Caller
 from verity._store.lease_checks import EffectName
 from verity._store.purging import Purge
 from verity._store.reads import READ_WITHIN_S

@@ -11,8 +11,8 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.served import TestClock
+from tests.helpers.served_ledger import TestClock
+from tests.helpers.store_calls import Caller
 from verity import VerityConfigError
 from verity._store.sqlite.connection import connect
 from verity._store.sqlite.location import read_location

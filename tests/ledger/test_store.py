@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.ledger.stores import KINDS, Bench, DatabaseRefused, Store
-from tests.served import TestClock
+from tests.helpers.served_ledger import TestClock
+from tests.helpers.store_calls import Caller
+from tests.helpers.stores import KINDS, Bench, DatabaseRefused, Store
 from verity._store import reads
 from verity._store.purging import BATCH, Purge
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import contract_hook
-from tests.served import ServedLedger, TestClock, make_clock
+from tests.helpers import openapi
+from tests.helpers.served_ledger import ServedLedger, TestClock, make_clock
 
 Client = Callable[..., httpx.Client]
 
@@ -39,7 +39,7 @@ def client_with(served: ServedLedger) -> Iterator[Client]:
     def make(key: str | None) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         client = httpx.Client(
-            base_url=served.base_url, headers=headers, event_hooks={"response": [contract_hook.check]}, timeout=30
+            base_url=served.base_url, headers=headers, event_hooks={"response": [openapi.check]}, timeout=30
         )
         clients.append(client)
         return client

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.conftest import both_stores
-from tests.served import ServedLedger, TestClock
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from tests.server.conftest import Client
 from verity._ledger.calls import Scope
 from verity._store.api_keys import ApiKey

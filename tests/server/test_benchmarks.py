@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.fill import fill_postgres, fill_sqlite
 from benchmarks.load import drive
-from tests.postgres import PostgresServer
-from tests.served import ServedLedger
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.served_ledger import ServedLedger
 from verity._store.postgres.store import PostgresStore
 from verity._store.sqlite.connection import connect
 

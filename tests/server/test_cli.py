@@ -12,7 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from tests.server.process import on_terminal, run_verity, serving
+from tests.helpers.verity_process import on_terminal, run_verity, serving
 from verity import __version__
 from verity.cli import _EXTRA
 from verity.cli.group import cli

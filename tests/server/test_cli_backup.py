@@ -12,8 +12,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.server.process import run_verity
+from tests.helpers.store_calls import Caller
+from tests.helpers.verity_process import run_verity
 from verity import VerityConfigError
 from verity._store.sqlite.backup import _name
 from verity._store.sqlite.migrations import SCHEMA_VERSION

@@ -13,9 +13,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.ledger.calls import Caller
-from tests.served import ServedLedger, TestClock
-from tests.server.process import on_terminal, run_verity
+from tests.helpers.served_ledger import ServedLedger, TestClock
+from tests.helpers.store_calls import Caller
+from tests.helpers.verity_process import on_terminal, run_verity
 from verity._store.postgres.store import PostgresStore
 from verity._store.purging import Purge
 from verity._store.sqlite.store import SqliteStore

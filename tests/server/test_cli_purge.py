@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.ledger.stores import Bench
-from tests.server.process import VERITY, on_terminal, run_verity
+from tests.helpers.store_calls import Caller
+from tests.helpers.stores import Bench
+from tests.helpers.verity_process import VERITY, on_terminal, run_verity
 from verity._store.purging import BATCH
 from verity.cli.purge import LINE_EVERY
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.served import ServedLedger
+from tests.helpers.served_ledger import ServedLedger
 from verity.server.settings import ServerSettings
 
 SETTINGS = ServerSettings(header_timeout_s=0.3, body_timeout_s=0.3, key_cache_s=0.0)

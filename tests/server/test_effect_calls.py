@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.conftest import both_stores
-from tests.served import TestClock
+from tests.helpers.served_ledger import TestClock
 
 pytestmark = both_stores
 

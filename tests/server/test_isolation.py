@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import both_stores
-from tests.greedy import APPETITES, Greedy, in_background
-from tests.isolation import Intruders, Leak
-from tests.served import ServedLedger
+from tests.helpers.isolation import Intruders, Leak
+from tests.helpers.noisy_neighbour import LOADS, NoisyNeighbour, in_background
+from tests.helpers.served_ledger import ServedLedger
 
 
 @both_stores
 def test_nobody_learns_of_another_tenant(served: ServedLedger) -> None:
     intruders = Intruders(served, seed=20260131)
-    greedy = Greedy([served.base_url], served.create_key(), leaves_traces=False)
-    with in_background(greedy):
+    neighbour = NoisyNeighbour([served.base_url], served.create_key(), leaves_traces=False)
+    with in_background(neighbour):
         intruders.run(100)
     intruders.run(900)
     assert set(intruders.statuses) == {200, 403, 404, 409}
     assert min(intruders.statuses.values()) > 50
-    assert set(greedy.answered) <= set(APPETITES)
-    assert {"counts", "metrics", "useless commits"} <= set(greedy.answered)
+    assert set(neighbour.answered) <= set(LOADS)
+    assert {"counts", "metrics", "useless commits"} <= set(neighbour.answered)
     intruders.close()
 
 

@@ -13,9 +13,9 @@ import apsw
 import httpx
 import pytest
 
-from tests.news import NEW_LEDGER
-from tests.served import ServedLedger
-from tests.server.process import serving
+from tests.helpers.new_ledger_notice import NEW_LEDGER_NOTICE
+from tests.helpers.served_ledger import ServedLedger
+from tests.helpers.verity_process import serving
 from tests.server.test_app import KEY, FailingStore
 from tests.server.test_connections import until_closed
 from verity._ledger.calls import Answer, Request
@@ -28,7 +28,7 @@ from verity.server.settings import ServerSettings
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
     formatter = JsonFormatter()
     said = [record for record in caplog.records if record.name.startswith("verity")]
-    return [json.loads(formatter.format(record)) for record in said if NEW_LEDGER not in record.getMessage()]
+    return [json.loads(formatter.format(record)) for record in said if NEW_LEDGER_NOTICE not in record.getMessage()]
 
 
 @pytest.mark.parametrize("access_log", [False, True])

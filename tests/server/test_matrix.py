@@ -1,7 +1,7 @@
 """Who may do what: every operation of openapi.yaml x key x environment x binding, on both stores.
 
 The rules are written down here, by hand; an operation without one fails. Whatever the status: no answer shows anything
-of another scope (tests/tenants.py).
+of another scope (tests/helpers/tenants.py).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from tests import contract_hook
 from tests.conftest import both_stores
-from tests.served import ServedLedger, TestClock, make_clock
-from tests.tenants import OPERATIONS, PLACE, Caller, Sight, Tenant, all_tenants, body_of, send
+from tests.helpers import openapi
+from tests.helpers.served_ledger import ServedLedger, TestClock, make_clock
+from tests.helpers.tenants import OPERATIONS, PLACE, Caller, Sight, Tenant, all_tenants, body_of, send
 from verity._ledger.calls import ENVIRONMENTS
 from verity.server.api_keys import hash_key, mint
 
@@ -113,10 +113,8 @@ def world(database: str) -> Iterator[World]:
 def test_every_operation_has_a_rule() -> None:
     assert sorted(RULES) == sorted(OPERATIONS)
     for operation, (method, path) in OPERATIONS.items():
-        about = contract_hook.SPEC["paths"][path][method.lower()]
-        parameters = [
-            contract_hook.resolve(each["$ref"]) if "$ref" in each else each for each in about.get("parameters", [])
-        ]
+        about = openapi.SPEC["paths"][path][method.lower()]
+        parameters = [openapi.resolve(each["$ref"]) if "$ref" in each else each for each in about.get("parameters", [])]
         in_query = any((each["name"], each["in"]) == ("namespace", "query") for each in parameters)
         place = "path" if "{namespace}" in path else "id" if "{" in path else "query" if in_query else "nothing"
         assert RULES[operation].names == place, operation
@@ -141,7 +139,7 @@ def test_matrix(operation: str, is_shared: bool, world: World) -> None:
             own = Tenant(caller.environment, HERE)
             body = body_of(operation, own, key)
             answer = caller.send(operation, HERE, body=body, effect_id=effect_id, **query)
-            contract_hook.check(answer)
+            openapi.check(answer)
             wanted = expected(rule, caller, is_there=is_there, names_namespace=names_namespace)
             world.sight.note(own, key, answer)
             leaks = world.sight.leaks(caller, answer)

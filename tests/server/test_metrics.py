@@ -12,8 +12,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from tests.served import ServedLedger, TestClock
-from tests.server.process import run_verity, serving
+from tests.helpers.served_ledger import ServedLedger, TestClock
+from tests.helpers.verity_process import run_verity, serving
 from verity._ledger.calls import Answer, Request
 from verity._store.api_keys import ApiKey
 from verity._store.interface import AsyncStore, Pool

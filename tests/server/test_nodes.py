@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.server.process import run_verity, serving
+from tests.helpers.verity_process import run_verity, serving
 
 
 def test_a_key_is_revoked_on_every_node(postgres_url: str, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gather import sync_until
-from tests.postgres import PostgresServer
+from tests.helpers.concurrency import sync_until
+from tests.helpers.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_closed_it_leaves_nothing() -> None:
 
 def test_it_ends_with_the_process_that_started_it() -> None:
     code = (
-        "import os; from tests.postgres import PostgresServer; server = PostgresServer().start(); "
+        "import os; from tests.helpers.postgres import PostgresServer; server = PostgresServer().start(); "
         "print(server.directory, server.port, flush=True); os._exit(1)"
     )
     started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

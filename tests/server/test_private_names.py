@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.renaming import rename, run
+from tests.helpers.renamed_packages import rename, run
 from verity.server import uvicorn_names
 
 SERVER = """

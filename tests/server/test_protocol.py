@@ -15,7 +15,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from tests.served import ServedLedger
+from tests.helpers.served_ledger import ServedLedger
 from verity.server.protocol import MOST_HEADER_BYTES, MOST_PLAIN_BYTES, LedgerProtocol, PlainExchange
 from verity.server.settings import ServerSettings
 

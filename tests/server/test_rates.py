@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.served import ServedLedger
+from tests.helpers.served_ledger import ServedLedger
 from verity._ledger.calls import Answer
 from verity.server.rates import BYTES_FOR_ONE, COST_OF_A_SEARCH, Buckets, RateLimit
 from verity.server.settings import ServerSettings

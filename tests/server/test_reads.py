@@ -13,11 +13,11 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.contract_hook import check
-from tests.gather import async_until, sync_until
-from tests.ledger.slow_reads import Gate, endless_reads, held_searches
-from tests.postgres import PostgresServer
-from tests.served import ServedLedger
+from tests.helpers.concurrency import async_until, sync_until
+from tests.helpers.openapi import check
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.served_ledger import ServedLedger
+from tests.helpers.slow_reads import Gate, endless_reads, held_searches
 from verity._ledger.calls import Answer
 from verity.server.exchange import ClientGone
 from verity.server.problems import Problem

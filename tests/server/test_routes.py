@@ -5,8 +5,8 @@ import re
 import httpx
 import pytest
 
-from tests import contract_hook
-from tests.served import ServedLedger
+from tests.helpers import openapi
+from tests.helpers.served_ledger import ServedLedger
 from tests.server.conftest import Client
 from verity._ledger.wire import EFFECT_OPERATIONS
 from verity._store.reads import READS
@@ -109,4 +109,4 @@ def test_the_hook_that_checks_answers_can_fail(agent: httpx.Client) -> None:
     response = agent.get("/namespaces")
     response._content = b'{"items":[{"namespace":1}]}'
     with pytest.raises(Exception, match=r"is not of type|required"):
-        contract_hook.check(response)
+        openapi.check(response)

@@ -13,8 +13,8 @@ import apsw
 import httpx
 import pytest
 
-from tests.news import without_news
-from tests.server.process import run_verity, serving
+from tests.helpers.new_ledger_notice import without_new_ledger_notice
+from tests.helpers.verity_process import run_verity, serving
 from verity._store.sqlite.registry import open_ledger
 from verity.server.api_keys import issue
 
@@ -56,7 +56,7 @@ def test_an_idle_server_ends_with_0(number: signal.Signals, tmp_path: Path) -> N
         assert httpx.get(server.base_url.replace("/v1", "/readyz")).status_code == 200
         server.send(number)
         assert server.wait() == 0
-        assert without_news(server.log) == ""
+        assert without_new_ledger_notice(server.log) == ""
         assert server.process.stdout is not None
         assert server.process.stdout.read() == ""
 
@@ -162,7 +162,7 @@ def test_logs_hold_request_ids_and_no_secrets(log_format: str, tmp_path: Path) -
 
 
 def one_line(stderr: str) -> str:
-    said = without_news(stderr)
+    said = without_new_ledger_notice(stderr)
     assert said.startswith("Error: ")
     assert said.count("\n") == 1, said
     return said

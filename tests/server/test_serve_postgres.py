@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.ledger.calls import Caller
-from tests.postgres import PostgresServer, find_binaries
-from tests.server.process import ServeProcess, run_verity, serving
+from tests.helpers.postgres import PostgresServer, find_binaries
+from tests.helpers.store_calls import Caller
+from tests.helpers.verity_process import ServeProcess, run_verity, serving
 from verity._store.postgres.store import PostgresStore
 from verity.server.api_keys import issue
 

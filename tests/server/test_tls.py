@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.server.process import run_verity, serving
+from tests.helpers.verity_process import run_verity, serving
 from tests.server.test_connections import until_closed
 from tests.server.test_serve import client_of, lease, new_key, one_line
 

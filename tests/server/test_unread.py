@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gather import sync_until
-from tests.served import ServedLedger
+from tests.helpers.concurrency import sync_until
+from tests.helpers.served_ledger import ServedLedger
 from tests.server.test_connections import until_closed
 from tests.server.test_protocol import Raw
 from verity.server.settings import ServerSettings

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.conftest import both_stores
-from tests.contract_hook import SPEC, resolve
-from tests.served import ServedLedger
+from tests.helpers.openapi import SPEC, resolve
+from tests.helpers.served_ledger import ServedLedger
 from tests.server.conftest import Client
 
 SECRET = "do-not-repeat-me"

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gather import async_until, sync_until
-from tests.served import ServedLedger, TestClock
+from tests.helpers.concurrency import async_until, sync_until
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity._ledger.calls import Answer, Request, Scope
 from verity._ledger.json_text import read_members
 from verity._ledger.prefer import read_wait_s

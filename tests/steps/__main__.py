@@ -29,7 +29,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any
 
-from tests.served import ServedLedger
+from tests.helpers.served_ledger import ServedLedger
 from verity import EffectPreviouslyFailedError, LeaseConflictError, SyncVerityClient, VerityApiError
 
 HUNG_AFTER_S = 60

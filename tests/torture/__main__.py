@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.postgres import PostgresServer
+from tests.helpers.postgres import PostgresServer
 from tests.torture.history import ALL_PHASES
 from tests.torture.torture import Torture, draw_blows
 from tests.torture.verdict import Verdict
@@ -69,8 +69,8 @@ def print_report(torture: Torture, verdict: Verdict, wall_s: float) -> None:
     for error, count in sorted(torture.errors.items()):
         table.add_row(f"{error}, and asked again", f"{count:,}")
     table.add_section()
-    for appetite, count in sorted(torture.greed.items()):
-        table.add_row(f"answered to the greedy neighbour: {appetite}", f"{count:,}")
+    for load, count in sorted(torture.neighbour.items()):
+        table.add_row(f"answered to the noisy neighbour: {load}", f"{count:,}")
     table.add_section()
     table.add_row("seconds", f"{wall_s:,.0f}")
     table.add_row("problems", f"{len(verdict.problems):,}")

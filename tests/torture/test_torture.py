@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from tests.greedy import APPETITES
-from tests.postgres import PostgresServer
+from tests.helpers.noisy_neighbour import LOADS
+from tests.helpers.postgres import PostgresServer
 from tests.torture.torture import WEIGHTS, Torture, draw_blows
 
 
@@ -26,6 +26,6 @@ def test_every_effect_is_acted_once_and_no_answer_is_lost(tmp_path: Path) -> Non
     assert verdict.problems == []
     assert torture.struck == dict.fromkeys(WEIGHTS, 1)
     assert verdict.sources["observed"] > 0, "somebody acted, and could not say so"
-    assert set(torture.greed) == set(APPETITES), "a neighbour with a large appetite was there all the time"
+    assert set(torture.neighbour) == set(LOADS), "a noisy neighbour ran all the time"
     met = {blow for blow, _ in verdict.cells}
     assert met == set(WEIGHTS), "each blow met calls; the long form tells which phases of them it did not"

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tests.postgres import PostgresServer, free_port
-from tests.server.process import VERITY
+from tests.helpers.postgres import PostgresServer, free_port
+from tests.helpers.verity_process import VERITY
 from tests.torture.history import Beginnings, Blow, History, count_cells, unmet
 from tests.torture.verdict import Verdict, judge
 from tests.torture.worker import Plan
@@ -115,7 +115,7 @@ class Torture:
         self.struck: Counter[str] = Counter()
         self._fallen: list[Blow] = []
         self.errors: Counter[str] = Counter()
-        self.greed: Counter[str] = Counter()
+        self.neighbour: Counter[str] = Counter()
         ports = [free_port() for _ in range(NODES)]
         self._nodes = [self._make_node(number, port) for number, port in enumerate(ports)]
         self._urls = [f"http://127.0.0.1:{port}/v1" for port in ports]
@@ -133,16 +133,16 @@ class Torture:
         """
         with self._world() as port:
             self._plan(port, self._create_key("test"))
-            greedy = self._make_greedy(self._create_key("live"))
+            neighbour = self._make_neighbour(self._create_key("live"))
             try:
-                for child in (*self._nodes, *self._workers, greedy):
+                for child in (*self._nodes, *self._workers, neighbour):
                     child.start()
                 while not self._step():
                     time.sleep(_LOOK_AGAIN_S)
             finally:
-                for child in (greedy, *self._workers, *self._nodes):
+                for child in (neighbour, *self._workers, *self._nodes):
                     child.kill()
-            self.greed = read_greed(greedy)
+            self.neighbour = read_neighbour(neighbour)
         history = History()
         for plan in self._plans:
             history.read(plan.name, plan.history)
@@ -168,9 +168,11 @@ class Torture:
         ]  # fmt: skip
         return Child(f"node-{number}", command, self._directory)
 
-    def _make_greedy(self, key: str) -> Child:
+    def _make_neighbour(self, key: str) -> Child:
         """A neighbour in the other environment, whom nothing is promised."""
-        return Child("greedy", [sys.executable, "-m", "tests.greedy", key, *self._urls], self._directory)
+        return Child(
+            "neighbour", [sys.executable, "-m", "tests.helpers.noisy_neighbour", key, *self._urls], self._directory
+        )
 
     def _create_key(self, environment: Environment) -> str:
         key, record = issue(environment, "agent", now=0)
@@ -278,15 +280,15 @@ def _send_all(processes: list[int], number: signal.Signals) -> None:
             continue
 
 
-def read_greed(greedy: Child) -> Counter[str]:
-    """How often each appetite of a greedy neighbour was answered.
+def read_neighbour(neighbour: Child) -> Counter[str]:
+    """How many answers the noisy neighbour got, by load.
 
     Raises:
         TortureError: it ended by itself.
     """
-    whole = [line for line in greedy.log.splitlines() if line.startswith("{") and line.endswith("}")]
-    if "Traceback" in greedy.log or not whole:
-        raise TortureError(f"the greedy neighbour ended by itself:\n{greedy.log[-3000:]}")
+    whole = [line for line in neighbour.log.splitlines() if line.startswith("{") and line.endswith("}")]
+    if "Traceback" in neighbour.log or not whole:
+        raise TortureError(f"the noisy neighbour ended by itself:\n{neighbour.log[-3000:]}")
     return Counter(json.loads(whole[-1]))
 
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
 
-from tests.served import ServedLedger, TestClock
+from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitUncertainError,
     ConflictRetryConfig,

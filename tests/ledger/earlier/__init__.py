@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.ledger.calls import Caller
+from tests.helpers.store_calls import Caller
 from verity._store.api_keys import ApiKey
 from verity._store.purging import Purge
 

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.postgres import PostgresServer
+from tests.helpers.stores import Bench
 from tests.ledger.earlier import fill, path_of, write
-from tests.ledger.stores import Bench
-from tests.postgres import PostgresServer
 from verity._store.postgres import migrations
 from verity._store.sqlite.migrations import SCHEMA_VERSION
 

@@ -1,6 +1,6 @@
-"""Tenants that try to learn of each other: random calls with others' namespaces, keys, tokens, ids and cursors.
+"""Random calls that try to read other tenants' data, with others' namespaces, keys, tokens, ids and cursors.
 
-Short in tests/server/test_isolation.py; `python -m scripts.isolation` for as long as one likes.
+`tests/server/test_isolation.py` is the short run, `python -m scripts.isolation` one of any length.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 
-from tests import contract_hook
-from tests.served import ServedLedger
-from tests.tenants import OPERATIONS, PLACE, Caller, Sight, Tenant, all_tenants, body_of
+from tests.helpers import openapi
+from tests.helpers.served_ledger import ServedLedger
+from tests.helpers.tenants import OPERATIONS, PLACE, Caller, Sight, Tenant, all_tenants, body_of
 from verity._ledger.calls import ENVIRONMENTS
 
 NAMESPACES = ("payments", "mail", "payments2", "päyments")
@@ -78,7 +78,7 @@ class Intruders:
         answer = caller.send(
             operation, own.namespace, body=body_of(operation, own, key, tokens, **more), effect_id=effect_id, **query
         )
-        contract_hook.check(answer)
+        openapi.check(answer)
         self.statuses[answer.status_code] += 1
         before = sight.effects.get((own, key))
         sight.note(own, key, answer)

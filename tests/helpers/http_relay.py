@@ -1,4 +1,4 @@
-"""A TCP relay on loopback before a served ledger: it sees every connection and every byte that a client sends."""
+"""A TCP relay on loopback between clients and a served ledger. It records connections and what clients send."""
 
 from __future__ import annotations
 

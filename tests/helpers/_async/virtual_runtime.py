@@ -1,8 +1,8 @@
-"""Time for tests: it passes only when somebody waits, for the client and the ledger alike."""
+"""Virtual time: the clock of client and ledger advances only when the client sleeps or the test says so."""
 
 from __future__ import annotations
 
-from tests.served import TestClock
+from tests.helpers.served_ledger import TestClock
 from verity._concurrency import AsyncRuntime, AsyncThunk, async_here
 
 

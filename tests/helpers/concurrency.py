@@ -1,4 +1,7 @@
-"""Running several calls at once, in both colours."""
+"""Running calls at the same time and waiting for conditions, in pairs: async for asyncio and trio, sync for threads.
+
+Every wait has a limit and ends in `TimeoutError`: a call that never returns fails its test and does not hang it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from types import TracebackType
 from typing import Any
 
 import anyio
+
+_LOOK_EVERY_S = 0.005
+_LONG_S = 15.0
+_ENDED_WITHIN_S = 45.0
 
 
 async def async_gather(calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
@@ -21,9 +28,10 @@ async def async_gather(calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[An
         except Exception as error:  # noqa: BLE001 - it is the outcome
             outcomes[index] = error
 
-    async with anyio.create_task_group() as group:
-        for index in range(len(calls)):
-            group.start_soon(run, index)
+    with anyio.fail_after(_ENDED_WITHIN_S):
+        async with anyio.create_task_group() as group:
+            for index in range(len(calls)):
+                group.start_soon(run, index)
     return outcomes
 
 
@@ -37,18 +45,19 @@ def sync_gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
         except Exception as error:  # noqa: BLE001 - it is the outcome
             outcomes[index] = error
 
-    threads = [threading.Thread(target=run, args=[index]) for index in range(len(calls))]
+    threads = [threading.Thread(target=run, args=[index], daemon=True) for index in range(len(calls))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    _join(threads)
     return outcomes
 
 
-_LOOK_EVERY_S = 0.005
-_LONG_S = 15.0
-_ENDED_WITHIN_S = 45.0
-"""Who is left waiting is a failure, not a test that hangs."""
+def _join(threads: Sequence[threading.Thread]) -> None:
+    end = time.monotonic() + _ENDED_WITHIN_S
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+        if thread.is_alive():
+            raise TimeoutError
 
 
 async def async_until(condition: Callable[[], bool], within_s: float = _LONG_S) -> None:
@@ -125,8 +134,4 @@ class SyncBackground:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        end = time.monotonic() + _ENDED_WITHIN_S
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                raise TimeoutError
+        _join(self._threads)

@@ -1,7 +1,7 @@
-"""A relay before PostgreSQL that speaks enough of its protocol to break a connection at the moment that matters.
+"""A TCP relay before PostgreSQL that reads enough of the protocol to break a connection at a chosen statement.
 
-It runs in the caller's event loop. A fault waits for the next execution of a statement with some SQL in it, and happens
-once for each time that it was asked for.
+It runs in the caller's event loop. A planned fault waits for the next statement that contains its SQL, and happens as
+often as it was planned.
 """
 
 from __future__ import annotations

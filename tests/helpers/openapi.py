@@ -1,4 +1,7 @@
-"""Checks a real ledger's answers against openapi.yaml. Put `check` into the response hooks of an httpx client."""
+"""The contract (`SPEC`, from openapi.yaml) and checks of answers against it.
+
+Put `check` into the response hooks of an httpx client, and every answer that it receives is checked.
+"""
 
 from __future__ import annotations
 

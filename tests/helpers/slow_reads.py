@@ -1,4 +1,4 @@
-"""Reads of a SQLite ledger that last as long as a test wants them to."""
+"""Reads of a SQLite ledger that last as long as the test wants."""
 
 from __future__ import annotations
 

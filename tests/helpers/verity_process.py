@@ -1,4 +1,4 @@
-"""`verity` as its own process."""
+"""The `verity` command as a process: run to its end, run on a terminal, or serving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gunicorn as its own process, on a socket of ours: requests wait in its backlog until a worker takes them."""
+"""Gunicorn as a process, on a listening socket of ours: requests wait in its backlog until a worker accepts them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STOPS_WITHIN_S = 60
 
 @contextmanager
 def gunicorn(app: str, log: Path, environment: Mapping[str, str], *options: str) -> Iterator[int]:
-    """Serve `module:app`; gives the port. Fails unless it ends in good order and without a traceback."""
+    """Serve `module:app`; yields the port. Fails unless gunicorn exits with 0 and logs no traceback."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         port: int = listener.getsockname()[1]
         command = [sys.executable, "-X", "dev", "-m", "gunicorn", app, "--bind", f"fd://{listener.fileno()}"]

@@ -1,4 +1,5 @@
-"""What tests of the client act in."""
+# Made from tests/helpers/_async/world.py by scripts/mirror.py. Do not edit.
+"""The test bench of the client: a served ledger, a transport with faults, virtual time and a counted outside world."""
 
 from __future__ import annotations
 
@@ -6,13 +7,13 @@ from typing import Any
 
 import httpx
 
-from tests._async.network import AsyncFaultyTransport
-from tests._async.virtual import AsyncVirtualRuntime
-from tests.served import ServedLedger, TestClock
-from verity import ConflictRetryConfig, VerityClient
+from tests.helpers._sync.faulty_transport import SyncFaultyTransport
+from tests.helpers._sync.virtual_runtime import SyncVirtualRuntime
+from tests.helpers.served_ledger import ServedLedger, TestClock
+from verity import ConflictRetryConfig, SyncVerityClient
 
 
-class AsyncWorld:
+class SyncWorld:
     """A client, its network, its time, and an outside world in which effects are counted."""
 
     def __init__(
@@ -20,8 +21,8 @@ class AsyncWorld:
         key: str,
         ledger: ServedLedger,
         clock: TestClock,
-        runtime: AsyncVirtualRuntime,
-        network: AsyncFaultyTransport,
+        runtime: SyncVirtualRuntime,
+        network: SyncFaultyTransport,
         api_key: str,
     ) -> None:
         self.key = key
@@ -31,10 +32,10 @@ class AsyncWorld:
         self.network = network
         self.api_key = api_key
         self.acts: list[str] = []
-        self._clients: list[VerityClient] = []
+        self._clients: list[SyncVerityClient] = []
         self.client = self.new_client()
 
-    def new_client(self, **settings: Any) -> VerityClient:
+    def new_client(self, **settings: Any) -> SyncVerityClient:
         """Another client on the same network, closed with the test."""
         arguments = {
             "base_url": self.ledger.base_url,
@@ -44,48 +45,48 @@ class AsyncWorld:
             "_runtime": self.runtime,
             "conflict_retry": ConflictRetryConfig(wait=False),  # the ledger would hold requests in real time
         }
-        client = VerityClient(**{**arguments, **settings})
+        client = SyncVerityClient(**{**arguments, **settings})
         self._clients.append(client)
         return client
 
-    async def act(self) -> dict[str, str]:
+    def act(self) -> dict[str, str]:
         """The effect itself."""
         self.acts.append(self.key)
         return {"refund": f"re_{len(self.acts)}"}
 
-    async def find(self) -> dict[str, str] | None:
+    def find(self) -> dict[str, str] | None:
         """What `observe` finds of it in the outside world."""
         return {"refund": "re_1"} if self.acts else None
 
-    async def crash_after_act(self, key: str | None = None) -> None:
+    def crash_after_act(self, key: str | None = None) -> None:
         """A predecessor takes the lease, acts, and dies before it commits; its lease runs out."""
-        await self.client.request_lease("payments", {"effectKey": key or self.key, "leaseDurationMs": 5000})
-        await self.act()
+        self.client.request_lease("payments", {"effectKey": key or self.key, "leaseDurationMs": 5000})
+        self.act()
         self.clock.advance(5000)
 
-    async def read(self, path: str, **query: str) -> Any:
+    def read(self, path: str, **query: str) -> Any:
         """Ask the ledger itself."""
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
-            answer = await http.get(f"{self.ledger.base_url}/effects/payments/{path}", params=query)
+        with httpx.Client(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
+            answer = http.get(f"{self.ledger.base_url}/effects/payments/{path}", params=query)
         return answer.json()
 
-    async def effect(self) -> Any:
+    def effect(self) -> Any:
         """The effect as the ledger has it."""
-        return await self.read("effect", effectKey=self.key)
+        return self.read("effect", effectKey=self.key)
 
-    async def events(self) -> list[str]:
+    def events(self) -> list[str]:
         """The types of the effect's audit events."""
-        page = await self.read("events", effectKey=self.key)
+        page = self.read("events", effectKey=self.key)
         return [event["type"] for event in page["items"]]
 
-    async def reset(self, *, force: bool = False) -> None:
+    def reset(self, *, force: bool = False) -> None:
         """An admin lets the effect be tried again; with force, also from under a live lease."""
-        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
-            answer = await http.post(
+        with httpx.Client(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
+            answer = http.post(
                 f"{self.ledger.base_url}/effects/payments/reset", json={"effectKey": self.key, "force": force}
             )
         assert answer.status_code == 200, answer.text
 
-    async def close(self) -> None:
+    def close(self) -> None:
         for client in self._clients:
-            await client.close()
+            client.close()

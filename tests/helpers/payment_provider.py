@@ -1,4 +1,4 @@
-"""The outside world: a payment provider on loopback, in the test's process, that counts what reaches it."""
+"""A payment provider on loopback, in a thread of the test: the outside world. It counts the refunds that reach it."""
 
 from __future__ import annotations
 

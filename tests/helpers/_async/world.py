@@ -1,5 +1,4 @@
-# Made from tests/_async/world.py by scripts/mirror.py. Do not edit.
-"""What tests of the client act in."""
+"""The test bench of the client: a served ledger, a transport with faults, virtual time and a counted outside world."""
 
 from __future__ import annotations
 
@@ -7,13 +6,13 @@ from typing import Any
 
 import httpx
 
-from tests._sync.network import SyncFaultyTransport
-from tests._sync.virtual import SyncVirtualRuntime
-from tests.served import ServedLedger, TestClock
-from verity import ConflictRetryConfig, SyncVerityClient
+from tests.helpers._async.faulty_transport import AsyncFaultyTransport
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
+from tests.helpers.served_ledger import ServedLedger, TestClock
+from verity import ConflictRetryConfig, VerityClient
 
 
-class SyncWorld:
+class AsyncWorld:
     """A client, its network, its time, and an outside world in which effects are counted."""
 
     def __init__(
@@ -21,8 +20,8 @@ class SyncWorld:
         key: str,
         ledger: ServedLedger,
         clock: TestClock,
-        runtime: SyncVirtualRuntime,
-        network: SyncFaultyTransport,
+        runtime: AsyncVirtualRuntime,
+        network: AsyncFaultyTransport,
         api_key: str,
     ) -> None:
         self.key = key
@@ -32,10 +31,10 @@ class SyncWorld:
         self.network = network
         self.api_key = api_key
         self.acts: list[str] = []
-        self._clients: list[SyncVerityClient] = []
+        self._clients: list[VerityClient] = []
         self.client = self.new_client()
 
-    def new_client(self, **settings: Any) -> SyncVerityClient:
+    def new_client(self, **settings: Any) -> VerityClient:
         """Another client on the same network, closed with the test."""
         arguments = {
             "base_url": self.ledger.base_url,
@@ -45,48 +44,48 @@ class SyncWorld:
             "_runtime": self.runtime,
             "conflict_retry": ConflictRetryConfig(wait=False),  # the ledger would hold requests in real time
         }
-        client = SyncVerityClient(**{**arguments, **settings})
+        client = VerityClient(**{**arguments, **settings})
         self._clients.append(client)
         return client
 
-    def act(self) -> dict[str, str]:
+    async def act(self) -> dict[str, str]:
         """The effect itself."""
         self.acts.append(self.key)
         return {"refund": f"re_{len(self.acts)}"}
 
-    def find(self) -> dict[str, str] | None:
+    async def find(self) -> dict[str, str] | None:
         """What `observe` finds of it in the outside world."""
         return {"refund": "re_1"} if self.acts else None
 
-    def crash_after_act(self, key: str | None = None) -> None:
+    async def crash_after_act(self, key: str | None = None) -> None:
         """A predecessor takes the lease, acts, and dies before it commits; its lease runs out."""
-        self.client.request_lease("payments", {"effectKey": key or self.key, "leaseDurationMs": 5000})
-        self.act()
+        await self.client.request_lease("payments", {"effectKey": key or self.key, "leaseDurationMs": 5000})
+        await self.act()
         self.clock.advance(5000)
 
-    def read(self, path: str, **query: str) -> Any:
+    async def read(self, path: str, **query: str) -> Any:
         """Ask the ledger itself."""
-        with httpx.Client(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
-            answer = http.get(f"{self.ledger.base_url}/effects/payments/{path}", params=query)
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
+            answer = await http.get(f"{self.ledger.base_url}/effects/payments/{path}", params=query)
         return answer.json()
 
-    def effect(self) -> Any:
+    async def effect(self) -> Any:
         """The effect as the ledger has it."""
-        return self.read("effect", effectKey=self.key)
+        return await self.read("effect", effectKey=self.key)
 
-    def events(self) -> list[str]:
+    async def events(self) -> list[str]:
         """The types of the effect's audit events."""
-        page = self.read("events", effectKey=self.key)
+        page = await self.read("events", effectKey=self.key)
         return [event["type"] for event in page["items"]]
 
-    def reset(self, *, force: bool = False) -> None:
+    async def reset(self, *, force: bool = False) -> None:
         """An admin lets the effect be tried again; with force, also from under a live lease."""
-        with httpx.Client(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
-            answer = http.post(
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
+            answer = await http.post(
                 f"{self.ledger.base_url}/effects/payments/reset", json={"effectKey": self.key, "force": force}
             )
         assert answer.status_code == 200, answer.text
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for client in self._clients:
-            client.close()
+            await client.close()

@@ -1,4 +1,4 @@
-"""A real ledger for tests: uvicorn on a free loopback port, in a thread of the test's process, on a real store."""
+"""A served ledger and its clocks: uvicorn in a thread of the test, on a free loopback port and a real store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Protocol
 
-from tests.postgres import execute
+from tests.helpers.postgres import execute
 from verity._ledger.calls import Environment
 from verity._store.api_keys import Role
 from verity._store.interface import AsyncStore

@@ -1,4 +1,4 @@
-"""Calls to a store, as short as a test wants them."""
+"""`Caller`: sends single operations to a store, without HTTP, in few words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from tests.contract_hook import SPEC
+from tests.helpers.openapi import SPEC
 from verity._ledger.calls import Answer, Environment, Request, Scope
 
 STATUSES = {

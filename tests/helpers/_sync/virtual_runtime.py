@@ -1,9 +1,9 @@
-# Made from tests/_async/virtual.py by scripts/mirror.py. Do not edit.
-"""Time for tests: it passes only when somebody waits, for the client and the ledger alike."""
+# Made from tests/helpers/_async/virtual_runtime.py by scripts/mirror.py. Do not edit.
+"""Virtual time: the clock of client and ledger advances only when the client sleeps or the test says so."""
 
 from __future__ import annotations
 
-from tests.served import TestClock
+from tests.helpers.served_ledger import TestClock
 from verity._concurrency import SyncRuntime, SyncThunk, sync_here
 
 

@@ -1,4 +1,5 @@
-"""A network that loses what a test tells it to lose, in front of a real one."""
+# Made from tests/helpers/_async/faulty_transport.py by scripts/mirror.py. Do not edit.
+"""A transport that loses requests or answers, or invents answers, as a test plans it; all else goes to a real one."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.gather import async_until
+from tests.helpers.concurrency import sync_until
 
 LOSE_REQUEST = "lose the request"
 LOSE_ANSWER = "lose the answer"
@@ -40,11 +41,11 @@ class Says:
 Fault = str | Says | Callable[[], None]
 
 
-class AsyncFaultyTransport(httpx.AsyncBaseTransport):
+class SyncFaultyTransport(httpx.BaseTransport):
     """Sends through a real transport, but for the faults that are planned for an operation, in their order."""
 
     def __init__(self) -> None:
-        self._real = httpx.AsyncHTTPTransport()
+        self._real = httpx.HTTPTransport()
         self.sent: list[Sent] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
 
@@ -52,8 +53,8 @@ class AsyncFaultyTransport(httpx.AsyncBaseTransport):
         """The operations that were sent, in order."""
         return [each.operation for each in self.sent]
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        content = await request.aread()
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        content = request.read()
         *_, namespace, operation = request.url.path.split("/")
         body = json.loads(content) if content else dict(request.url.params)
         self.sent.append(Sent(operation, namespace, body, request.headers))
@@ -63,15 +64,15 @@ class AsyncFaultyTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("refused", request=request)
         if isinstance(fault, Says):
             if fault.once:
-                await async_until(fault.once)
+                sync_until(fault.once)
             return httpx.Response(fault.status, content=fault.content, headers=fault.headers, request=request)
         if callable(fault):
             fault()
-        response = await self._real.handle_async_request(request)
-        await response.aread()
+        response = self._real.handle_request(request)
+        response.read()
         if fault == LOSE_ANSWER:
             raise httpx.ReadTimeout("lost", request=request)
         return response
 
-    async def aclose(self) -> None:
-        await self._real.aclose()
+    def close(self) -> None:
+        self._real.close()

@@ -1,7 +1,7 @@
-"""A real PostgreSQL for tests and benchmarks: a private server in a directory of its own, on a free loopback port.
+"""A real PostgreSQL for tests and benchmarks: a private server in a temporary directory, on a free loopback port.
 
-It is as durable as one in production (fsync and synchronous_commit are on), so that killing it means something. It
-never touches a cluster of the machine's own, and as root it runs as another user: PostgreSQL refuses to run as root.
+It is as durable as one in production (fsync and synchronous_commit are on), so that a test may kill it. It never
+touches a cluster of the machine. Started as root it runs as another user, because PostgreSQL refuses to run as root.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 import vcr
 from vcr.request import Request
 
-CASSETTES = Path(__file__).parent / "cassettes"
+CASSETTES = Path(__file__).parents[1] / "cassettes"
 RECORDING = os.environ.get("VERITY_RECORD_CASSETTES") == "1"
 BASE_URL = "http://ledger.test/v1"
 """Stands in the cassettes for wherever the ledger was; in replay, what the client is told."""

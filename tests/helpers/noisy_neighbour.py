@@ -1,10 +1,10 @@
-"""A greedy neighbour: one `agent` key, and a large appetite. What others were promised holds all the same.
+"""A noisy neighbour: one `agent` API key that loads a ledger as heavily as it can. Other callers must not suffer.
 
-    python -m tests.greedy KEY URL [URL ...]
+    python -m tests.helpers.noisy_neighbour KEY URL [URL ...]
 
-It does all of it at once until it is killed, whatever becomes of the nodes: it asks for pages that it never reads, for
-counts, for metrics, waits for its own effects, commits what is not there, and renews and reports without end. Each
-second it writes how often each was answered, as a line of JSON, to standard output.
+It runs every load of `LOADS` at once until it is killed, also while nodes are down. It requests pages that it never
+reads, counts and metrics, waits for its own effects, commits effects that do not exist, and renews and reports without
+pause. Each second it writes a line of JSON to standard output: how many requests of each load were answered.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any
 
 import httpx
 
-APPETITES = ("pages", "counts", "metrics", "waits", "useless commits", "renewals and reports")
+LOADS = ("pages", "counts", "metrics", "waits", "useless commits", "renewals and reports")
 _IDLE_READERS = 10
 _WAITERS = 5
 _PAUSE_S = 0.05
-_HELD = "held by the greedy one"
+_HELD = "held by the noisy neighbour"
 
 
-class Greedy:
-    """The neighbour.
+class NoisyNeighbour:
+    """The neighbour, as a coroutine.
 
     Args:
         urls: of the nodes, with `/v1`.
@@ -38,8 +38,8 @@ class Greedy:
         leaves_traces: whether it has effects of its own, to wait for, to renew and to report on.
 
     Attributes:
-        answered: how often each of its appetites was answered, with whatever.
-        statuses: with what.
+        answered: number of answers of any status, by load.
+        statuses: number of answers, by HTTP status.
     """
 
     def __init__(self, urls: Sequence[str], key: str, *, leaves_traces: bool = True) -> None:
@@ -49,16 +49,16 @@ class Greedy:
         self._headers = {"Authorization": f"Bearer {key}"}
         self._http = httpx.AsyncClient(headers=self._headers, timeout=40, limits=httpx.Limits(max_connections=None))
         self._numbers = itertools.count()
-        self._appetites: list[Callable[[], Awaitable[None]]] = [
+        self._loads: list[Callable[[], Awaitable[None]]] = [
             *[self._ask_for_pages] * _IDLE_READERS,
             *(self._count, self._scrape, self._commit),
         ]
         if leaves_traces:
-            self._appetites += [*[self._wait] * _WAITERS, self._hold]
+            self._loads += [*[self._wait] * _WAITERS, self._hold]
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        tasks = [asyncio.ensure_future(self._again_and_again(appetite)) for appetite in self._appetites]
+        tasks = [asyncio.ensure_future(self._again_and_again(load)) for load in self._loads]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -67,10 +67,10 @@ class Greedy:
             await asyncio.wait(tasks)
             await self._http.aclose()
 
-    async def _again_and_again(self, appetite: Callable[[], Awaitable[None]]) -> None:
+    async def _again_and_again(self, load: Callable[[], Awaitable[None]]) -> None:
         while True:
             with suppress(OSError, httpx.HTTPError, asyncio.TimeoutError):  # the node is down, or has had enough
-                await appetite()
+                await load()
             await asyncio.sleep(_PAUSE_S)
 
     async def _ask_for_pages(self) -> None:
@@ -104,18 +104,18 @@ class Greedy:
     async def _hold(self) -> None:
         """Fill a trail, and have something to read and to wait for."""
         body = {"effectKey": _HELD, "leaseDurationMs": 5_000, "inputJson": "x" * 60_000}
-        lease = (await self._http.post(f"{self._url()}/effects/greedy/lease", json=body)).json()
+        lease = (await self._http.post(f"{self._url()}/effects/neighbour/lease", json=body)).json()
         tokens = {name: lease.get(name) for name in ("effectKey", "fenceToken", "leaseToken")}
         for _ in range(50):
             for call, more in (("renew", {}), ("report-observe", {"hit": False})):
                 await self._post(call, "renewals and reports", {**tokens, **more})
 
-    async def _post(self, call: str, appetite: str, body: Any, **more: Any) -> None:
-        await self._note(appetite, self._http.post(f"{self._url()}/effects/greedy/{call}", json=body, **more))
+    async def _post(self, call: str, load: str, body: Any, **more: Any) -> None:
+        await self._note(load, self._http.post(f"{self._url()}/effects/neighbour/{call}", json=body, **more))
 
-    async def _note(self, appetite: str, asked: Awaitable[httpx.Response]) -> None:
+    async def _note(self, load: str, asked: Awaitable[httpx.Response]) -> None:
         answer = await asked
-        self.answered[appetite] += 1
+        self.answered[load] += 1
         self.statuses[answer.status_code] += 1
 
     def _url(self) -> str:
@@ -123,15 +123,15 @@ class Greedy:
 
 
 @contextmanager
-def in_background(greedy: Greedy) -> Iterator[None]:
-    """Let it be greedy in a thread of its own."""
+def in_background(neighbour: NoisyNeighbour) -> Iterator[None]:
+    """Run the neighbour in a thread of its own."""
     loop = asyncio.new_event_loop()
 
     async def run() -> None:
         with suppress(asyncio.CancelledError):
             await running
 
-    running = loop.create_task(greedy.run())
+    running = loop.create_task(neighbour.run())
     thread = threading.Thread(target=loop.run_until_complete, args=[run()])
     thread.start()
     try:
@@ -146,10 +146,10 @@ def in_background(greedy: Greedy) -> Iterator[None]:
 async def main() -> None:
     """Until the process is killed."""
     key, *urls = sys.argv[1:]
-    greedy = Greedy(urls, key)
-    running = asyncio.create_task(greedy.run())
+    neighbour = NoisyNeighbour(urls, key)
+    running = asyncio.create_task(neighbour.run())
     while not running.done():
-        sys.stdout.write(f"{json.dumps(greedy.answered)}\n")
+        sys.stdout.write(f"{json.dumps(neighbour.answered)}\n")
         sys.stdout.flush()
         await asyncio.sleep(1)
     running.result()

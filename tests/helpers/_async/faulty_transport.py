@@ -1,5 +1,4 @@
-# Made from tests/_async/network.py by scripts/mirror.py. Do not edit.
-"""A network that loses what a test tells it to lose, in front of a real one."""
+"""A transport that loses requests or answers, or invents answers, as a test plans it; all else goes to a real one."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.gather import sync_until
+from tests.helpers.concurrency import async_until
 
 LOSE_REQUEST = "lose the request"
 LOSE_ANSWER = "lose the answer"
@@ -41,11 +40,11 @@ class Says:
 Fault = str | Says | Callable[[], None]
 
 
-class SyncFaultyTransport(httpx.BaseTransport):
+class AsyncFaultyTransport(httpx.AsyncBaseTransport):
     """Sends through a real transport, but for the faults that are planned for an operation, in their order."""
 
     def __init__(self) -> None:
-        self._real = httpx.HTTPTransport()
+        self._real = httpx.AsyncHTTPTransport()
         self.sent: list[Sent] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
 
@@ -53,8 +52,8 @@ class SyncFaultyTransport(httpx.BaseTransport):
         """The operations that were sent, in order."""
         return [each.operation for each in self.sent]
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        content = request.read()
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        content = await request.aread()
         *_, namespace, operation = request.url.path.split("/")
         body = json.loads(content) if content else dict(request.url.params)
         self.sent.append(Sent(operation, namespace, body, request.headers))
@@ -64,15 +63,15 @@ class SyncFaultyTransport(httpx.BaseTransport):
             raise httpx.ConnectError("refused", request=request)
         if isinstance(fault, Says):
             if fault.once:
-                sync_until(fault.once)
+                await async_until(fault.once)
             return httpx.Response(fault.status, content=fault.content, headers=fault.headers, request=request)
         if callable(fault):
             fault()
-        response = self._real.handle_request(request)
-        response.read()
+        response = await self._real.handle_async_request(request)
+        await response.aread()
         if fault == LOSE_ANSWER:
             raise httpx.ReadTimeout("lost", request=request)
         return response
 
-    def close(self) -> None:
-        self._real.close()
+    async def aclose(self) -> None:
+        await self._real.aclose()

@@ -1,4 +1,4 @@
-"""Every kind of store behind one face, for the tests that all of them must pass."""
+"""Every kind of store behind one interface (`Bench`), for the tests that each of them must pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import apsw
 
-from tests.served import DATABASE_CLOCK, DatabaseClock, TestClock
+from tests.helpers.served_ledger import DATABASE_CLOCK, DatabaseClock, TestClock
 from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.effect import Effect, agrees_with_its_events
 from verity._store.api_keys import ApiKey

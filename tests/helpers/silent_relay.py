@@ -1,4 +1,4 @@
-"""A relay for TCP that can fall silent: nothing passes any more, and no connection is closed, as in a partition."""
+"""A TCP relay that can stop to forward without closing connections, as in a network partition."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Tenants of one ledger that must not learn of each other, and what each of them may see.
+"""Tenants of one ledger, and what each of them may see.
 
-A tenant is a namespace of an environment. All use the same effect keys, cases and runs, so that only their scopes keep
-them apart; what is secret of a tenant has its `mark` in it. `Sight` looks for marks, ids and numbers of others in every
-answer, errors included.
+A tenant is a namespace of an environment. All tenants use the same effect keys, cases and runs, so that only their
+scopes keep them apart. Every secret of a tenant contains its `mark`. `Sight` searches all answers, errors included, for
+marks, ids and counts of other tenants.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.contract_hook import SPEC
-from tests.served import ServedLedger
+from tests.helpers.openapi import SPEC
+from tests.helpers.served_ledger import ServedLedger
 from verity._ledger.calls import ENVIRONMENTS, Environment
 from verity._ledger.transitions import MAX_REPORTS
 from verity._store.api_keys import Role

@@ -1,4 +1,4 @@
-"""Nodes of a ledger in PostgreSQL, in the test's own event loop."""
+"""Nodes of a ledger on PostgreSQL without HTTP: each a `PostgresStorage` in the test's own event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.ledger.calls import Caller
+from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Answer
 from verity._store.names import hash_key
 from verity._store.postgres.async_store import AsyncPostgresStore

@@ -1,0 +1,1 @@
+"""The client's test bench, written once; `tests/helpers/_sync` is made from it."""

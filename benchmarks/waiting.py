@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.ledger import VERITY, serve
 from verity import ConflictRetryConfig, SyncVerityClient, VerityClient
-from verity._async.acquisition import LINES
+from verity._async.acquisition import SINGLE_FLIGHT
 
 
 def run_side(port: int, key: str, number: int, *, processes: int, waiters: int, wait: bool) -> dict[str, Any]:
@@ -55,7 +55,7 @@ async def work(port: int, key: str, effect: str, waiters: int, *, wait: bool) ->
     retry = ConflictRetryConfig(wait=wait)
     async with VerityClient(f"http://127.0.0.1:{port}/v1", key, "benchmark", conflict_retry=retry) as client:
         calls = [asyncio.create_task(client.protect(effect, act=act)) for _ in range(waiters)]
-        while sum(map(len, LINES.lines.values())) < waiters:  # noqa: ASYNC110 - nobody tells
+        while sum(map(len, SINGLE_FLIGHT.flights.values())) < waiters:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
         print("waiting", flush=True)
         results = await asyncio.gather(*calls)

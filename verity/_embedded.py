@@ -17,9 +17,9 @@ import httpx
 from verity._clock import monotonic
 from verity._core.payload import encode_json
 from verity._ledger.calls import Answer, Environment, Request, Scope
-from verity._ledger.json_text import read_members
 from verity._ledger.prefer import read_wait_s
-from verity._store.lease_checks import EffectName
+from verity._ledger.raw_json import read_members
+from verity._store.lease_states import EffectName
 from verity._store.sqlite.registry import OpenLedger, open_ledger
 from verity._store.sqlite.store import SqliteStore
 from verity._tracing import trace_headers
@@ -69,7 +69,7 @@ class _Wait:
         key = read_members(self._request.body).values["effectKey"]
         name = EffectName(self._request.scope.environment, self._request.namespace or "", key)
         try:
-            (look,) = self._store.look([name])
+            (look,) = self._store.lease_states([name])
         except apsw.Error:  # the answer to who asks says what ails the storage
             return True
         return not look.remaining_ms

@@ -14,10 +14,10 @@ from tests.helpers._async.world import AsyncWorld
 from tests.helpers.concurrency import AsyncBackground, async_until
 from tests.helpers.served_ledger import ServedLedger
 from verity import ConflictRetryConfig, LeaseConflictError, VerityApiError, VerityClient
-from verity._async.acquisition import LINES
+from verity._async.acquisition import SINGLE_FLIGHT
 from verity._async.pool import MAX_CONNECTIONS
 from verity._concurrency import AsyncRuntime
-from verity._core.backoff import MAX_HOLDS
+from verity._core.backoff import MAX_WAITS
 
 LONG = ConflictRetryConfig(initial_delay_s=15.0, jitter=False, wait=True)
 """Long enough for whatever a test does meanwhile, however busy the machine is."""
@@ -51,7 +51,7 @@ class Contest:
 
     def in_line(self) -> int:
         """How many calls were refused the lease and wait now."""
-        return sum(map(len, LINES.lines.values()))
+        return sum(map(len, SINGLE_FLIGHT.flights.values()))
 
     def held(self) -> int:
         """How many requests asked to be held."""
@@ -92,7 +92,7 @@ async def test_who_waits_has_the_result_with_the_second_request(contest: Contest
     await contest.hold()
     async with AsyncBackground() as background:
         background.start(contest.protect)
-        await async_until(lambda: served.app.waiting.parked == 1)
+        await async_until(lambda: served.app.waiting.waiting_count == 1)
         await contest.commit()
     assert background.outcomes == ["theirs"]
     assert contest.acts == 0
@@ -105,7 +105,7 @@ async def test_of_many_that_wait_for_one_effect_one_asks(contest: Contest, serve
     async with AsyncBackground() as background:
         for _ in range(40):
             background.start(contest.protect)
-        await async_until(lambda: contest.in_line() == 40 and served.app.waiting.parked == 1)
+        await async_until(lambda: contest.in_line() == 40 and served.app.waiting.waiting_count == 1)
         await contest.commit()
     assert background.outcomes == ["theirs"] * 40
     assert contest.held() == 1
@@ -120,7 +120,7 @@ async def test_clients_of_one_process_stand_in_one_line(served: ServedLedger) ->
     async with AsyncBackground() as background:
         for client in clients[1:]:
             background.start(partial(client.protect, "k", act=contest.act))
-        await async_until(lambda: contest.in_line() == 3 and served.app.waiting.parked == 1)
+        await async_until(lambda: contest.in_line() == 3 and served.app.waiting.waiting_count == 1)
         await contest.commit()
     assert background.outcomes == ["theirs"] * 3
     assert contest.acts == 0
@@ -148,7 +148,7 @@ async def test_who_may_be_answered_otherwise_stands_in_another_line(other: str, 
     async with AsyncBackground() as background:
         background.start(contest.protect)
         background.start(theirs.protect)
-        await async_until(lambda: served.app.waiting.parked == 2)
+        await async_until(lambda: served.app.waiting.waiting_count == 2)
         await contest.commit("one")
         if other == "key":
             await theirs.commit("two")
@@ -164,7 +164,7 @@ async def test_what_failed_is_everybodys_answer_too(contest: Contest, served: Se
     async with AsyncBackground() as background:
         for _ in range(5):
             background.start(contest.protect)
-        await async_until(lambda: contest.in_line() == 5 and served.app.waiting.parked == 1)
+        await async_until(lambda: contest.in_line() == 5 and served.app.waiting.waiting_count == 1)
         await contest.fail()
     assert [type(each).__name__ for each in background.outcomes] == ["EffectPreviouslyFailedError"] * 5
     assert contest.held() == 1
@@ -184,7 +184,7 @@ async def test_when_the_one_who_asks_is_cancelled_the_next_one_asks(contest: Con
     await contest.hold()
     async with AsyncBackground() as background:
         first = background.start(contest.protect)
-        await async_until(lambda: served.app.waiting.parked == 1)
+        await async_until(lambda: served.app.waiting.waiting_count == 1)
         for _ in range(3):
             background.start(contest.protect)
         await async_until(lambda: contest.in_line() == 4)
@@ -246,7 +246,7 @@ async def test_each_has_a_result_of_its_own(contest: Contest, served: ServedLedg
         for _ in range(3):
             background.start(contest.protect)
         await async_until(lambda: contest.network is not None and len(contest.network.sent) == 4)
-        await async_until(lambda: served.app.waiting.parked == 1)
+        await async_until(lambda: served.app.waiting.waiting_count == 1)
         await contest.commit({"items": []})
     for number, result in enumerate(background.outcomes):
         result["items"].append(number)
@@ -280,10 +280,10 @@ async def test_what_is_held_leaves_connections_for_those_who_act(served: ServedL
         async with AsyncBackground() as background:
             for each in keys:
                 background.start(partial(client.protect, each, act=_nothing))
-            await async_until(lambda: served.app.waiting.parked + runtime.sleeping == len(keys))
-            assert served.app.waiting.parked == MAX_HOLDS < MAX_CONNECTIONS
+            await async_until(lambda: served.app.waiting.waiting_count + runtime.sleeping == len(keys))
+            assert served.app.waiting.waiting_count == MAX_WAITS < MAX_CONNECTIONS
             await client.protect("mine", act=_nothing)
-            assert served.app.waiting.parked == MAX_HOLDS, "it did not wait for one of them to end"
+            assert served.app.waiting.waiting_count == MAX_WAITS, "it did not wait for one of them to end"
             for grant in grants:
                 tokens = {name: grant[name] for name in ("effectKey", "fenceToken", "leaseToken")}
                 await holder.commit("payments", {**tokens, "result": "theirs"})
@@ -300,12 +300,12 @@ async def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:
         await embedded.commit()
     assert background.outcomes == ["theirs"] * 5
     assert embedded.acts == 0
-    assert not LINES.lines
+    assert not SINGLE_FLIGHT.flights
 
 
 async def test_a_request_that_is_held_in_vain_gives_its_place_back(world: AsyncWorld) -> None:
     """One call that is refused more often than requests may be held at a time."""
-    many = MAX_HOLDS + 5
+    many = MAX_WAITS + 5
     retry = ConflictRetryConfig(max_attempts=many + 1, initial_delay_s=1.0, max_delay_s=1.0, wait=True)
     client = world.new_client(conflict_retry=retry)
     world.network.faults["lease"] = [Says(409, b"{}", {"preference-applied": "wait"})] * many

@@ -16,8 +16,8 @@ from tests.helpers.concurrency import SyncBackground, sync_until
 from tests.helpers.served_ledger import ServedLedger
 from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient, VerityApiError
 from verity._concurrency import SyncRuntime
-from verity._core.backoff import MAX_HOLDS
-from verity._sync.acquisition import LINES
+from verity._core.backoff import MAX_WAITS
+from verity._sync.acquisition import SINGLE_FLIGHT
 from verity._sync.pool import MAX_CONNECTIONS
 
 LONG = ConflictRetryConfig(initial_delay_s=15.0, jitter=False, wait=True)
@@ -52,7 +52,7 @@ class Contest:
 
     def in_line(self) -> int:
         """How many calls were refused the lease and wait now."""
-        return sum(map(len, LINES.lines.values()))
+        return sum(map(len, SINGLE_FLIGHT.flights.values()))
 
     def held(self) -> int:
         """How many requests asked to be held."""
@@ -93,7 +93,7 @@ def test_who_waits_has_the_result_with_the_second_request(contest: Contest, serv
     contest.hold()
     with SyncBackground() as background:
         background.start(contest.protect)
-        sync_until(lambda: served.app.waiting.parked == 1)
+        sync_until(lambda: served.app.waiting.waiting_count == 1)
         contest.commit()
     assert background.outcomes == ["theirs"]
     assert contest.acts == 0
@@ -106,7 +106,7 @@ def test_of_many_that_wait_for_one_effect_one_asks(contest: Contest, served: Ser
     with SyncBackground() as background:
         for _ in range(40):
             background.start(contest.protect)
-        sync_until(lambda: contest.in_line() == 40 and served.app.waiting.parked == 1)
+        sync_until(lambda: contest.in_line() == 40 and served.app.waiting.waiting_count == 1)
         contest.commit()
     assert background.outcomes == ["theirs"] * 40
     assert contest.held() == 1
@@ -121,7 +121,7 @@ def test_clients_of_one_process_stand_in_one_line(served: ServedLedger) -> None:
     with SyncBackground() as background:
         for client in clients[1:]:
             background.start(partial(client.protect, "k", act=contest.act))
-        sync_until(lambda: contest.in_line() == 3 and served.app.waiting.parked == 1)
+        sync_until(lambda: contest.in_line() == 3 and served.app.waiting.waiting_count == 1)
         contest.commit()
     assert background.outcomes == ["theirs"] * 3
     assert contest.acts == 0
@@ -149,7 +149,7 @@ def test_who_may_be_answered_otherwise_stands_in_another_line(other: str, served
     with SyncBackground() as background:
         background.start(contest.protect)
         background.start(theirs.protect)
-        sync_until(lambda: served.app.waiting.parked == 2)
+        sync_until(lambda: served.app.waiting.waiting_count == 2)
         contest.commit("one")
         if other == "key":
             theirs.commit("two")
@@ -165,7 +165,7 @@ def test_what_failed_is_everybodys_answer_too(contest: Contest, served: ServedLe
     with SyncBackground() as background:
         for _ in range(5):
             background.start(contest.protect)
-        sync_until(lambda: contest.in_line() == 5 and served.app.waiting.parked == 1)
+        sync_until(lambda: contest.in_line() == 5 and served.app.waiting.waiting_count == 1)
         contest.fail()
     assert [type(each).__name__ for each in background.outcomes] == ["EffectPreviouslyFailedError"] * 5
     assert contest.held() == 1
@@ -231,7 +231,7 @@ def test_each_has_a_result_of_its_own(contest: Contest, served: ServedLedger) ->
         for _ in range(3):
             background.start(contest.protect)
         sync_until(lambda: contest.network is not None and len(contest.network.sent) == 4)
-        sync_until(lambda: served.app.waiting.parked == 1)
+        sync_until(lambda: served.app.waiting.waiting_count == 1)
         contest.commit({"items": []})
     for number, result in enumerate(background.outcomes):
         result["items"].append(number)
@@ -265,10 +265,10 @@ def test_what_is_held_leaves_connections_for_those_who_act(served: ServedLedger)
         with SyncBackground() as background:
             for each in keys:
                 background.start(partial(client.protect, each, act=_nothing))
-            sync_until(lambda: served.app.waiting.parked + runtime.sleeping == len(keys))
-            assert served.app.waiting.parked == MAX_HOLDS < MAX_CONNECTIONS
+            sync_until(lambda: served.app.waiting.waiting_count + runtime.sleeping == len(keys))
+            assert served.app.waiting.waiting_count == MAX_WAITS < MAX_CONNECTIONS
             client.protect("mine", act=_nothing)
-            assert served.app.waiting.parked == MAX_HOLDS, "it did not wait for one of them to end"
+            assert served.app.waiting.waiting_count == MAX_WAITS, "it did not wait for one of them to end"
             for grant in grants:
                 tokens = {name: grant[name] for name in ("effectKey", "fenceToken", "leaseToken")}
                 holder.commit("payments", {**tokens, "result": "theirs"})
@@ -285,12 +285,12 @@ def test_an_embedded_ledger_waits_too(embedded: Contest) -> None:
         embedded.commit()
     assert background.outcomes == ["theirs"] * 5
     assert embedded.acts == 0
-    assert not LINES.lines
+    assert not SINGLE_FLIGHT.flights
 
 
 def test_a_request_that_is_held_in_vain_gives_its_place_back(world: SyncWorld) -> None:
     """One call that is refused more often than requests may be held at a time."""
-    many = MAX_HOLDS + 5
+    many = MAX_WAITS + 5
     retry = ConflictRetryConfig(max_attempts=many + 1, initial_delay_s=1.0, max_delay_s=1.0, wait=True)
     client = world.new_client(conflict_retry=retry)
     world.network.faults["lease"] = [Says(409, b"{}", {"preference-applied": "wait"})] * many

@@ -17,7 +17,7 @@ from tests.helpers.http_relay import Relay
 from tests.helpers.served_ledger import ServedLedger
 from verity import ConflictRetryConfig, SyncVerityClient
 from verity._concurrency import SyncRuntime
-from verity._sync.acquisition import LINES
+from verity._sync.acquisition import SINGLE_FLIGHT
 
 T = TypeVar("T")
 THREADS = 64
@@ -39,7 +39,7 @@ class Waiters(SyncRuntime):
 
 def count_waiting() -> int:
     """How many calls stand in line for another holder's effect."""
-    return sum(map(len, LINES.lines.values()))
+    return sum(map(len, SINGLE_FLIGHT.flights.values()))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Requests in a storm of signals: `python -m tests.client.storms`.
 
-Each signal's handler raises. Afterwards all places and quotas must be free, and no connection may be used again that an
+Each signal's handler raises. Afterwards all permits must be free, and no connection may be used again that an
 exception went through. Prints how many requests were interrupted.
 """
 
@@ -15,7 +15,7 @@ from types import FrameType
 
 import httpx
 
-from verity._concurrency import Quota, Turn
+from verity._concurrency import NonBlockingLimiter, Permit
 from verity._sync.connection import SyncOneConnectionTransport
 from verity._sync.pool import SyncTransportPool
 
@@ -57,23 +57,23 @@ def _request(operation: str) -> httpx.Request:
     return httpx.Request("POST", f"http://127.0.0.1/v1/effects/payments/{operation}", content=b"{}")
 
 
-def _ask(pool: SyncTransportPool, quota: Quota) -> None:
-    turn = Turn()
+def _ask(pool: SyncTransportPool, limiter: NonBlockingLimiter) -> None:
+    permit = Permit()
     try:
-        assert quota.take(turn), "a quota was not given back"
+        assert limiter.acquire(permit), "a permit was not returned"
         pool.handle_request(_request("commit"))
     finally:
-        quota.line.pop(turn, None)
+        limiter.permits.pop(permit, None)
 
 
-def _storm(pool: SyncTransportPool, quota: Quota) -> int:
+def _storm(pool: SyncTransportPool, limiter: NonBlockingLimiter) -> int:
     """How many of the requests were interrupted."""
     interrupted = 0
     chance = random.Random(1)
     for _ in range(REQUESTS):
         try:
             signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, LONGEST_S), chance.uniform(1e-5, LONGEST_S))
-            _ask(pool, quota)
+            _ask(pool, limiter)
             signal.setitimer(signal.ITIMER_REAL, 0)
         except Interrupted:
             interrupted += 1
@@ -104,8 +104,8 @@ def main() -> None:
     """Print how many requests were interrupted; an AssertionError says what was not given back."""
     faulthandler.dump_traceback_later(WITHIN_S, exit=True)  # a place that was not given back is waited for
     signal.signal(signal.SIGALRM, _raise)
-    pool, quota = SyncTransportPool(Connection, PLACES), Quota(1)
-    interrupted = _storm(pool, quota)
+    pool, limiter = SyncTransportPool(Connection, PLACES), NonBlockingLimiter(1)
+    interrupted = _storm(pool, limiter)
     _all_places_are_free(pool)
     sys.stdout.write(f"{interrupted}\n")
 

@@ -16,7 +16,7 @@ from freezegun import freeze_time
 import verity
 from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient
 from verity._concurrency import SyncRuntime
-from verity._concurrency.lines import SyncLines
+from verity._concurrency.single_flight import SyncSingleFlight
 from verity._store.sqlite.store import now_ms
 
 VERITY = Path(verity.__file__).parent
@@ -64,9 +64,9 @@ def test_timers_fire() -> None:
 
 @pytest.mark.usefixtures("frozen")
 def test_patience_in_a_line_ends() -> None:
-    lines = SyncLines()
-    assert lines.place("k").turn(30)
-    assert not _within_30_s(lambda: lines.place("k").turn(0.05))
+    flights = SyncSingleFlight()
+    assert flights.join("k").wait_to_lead(30)
+    assert not _within_30_s(lambda: flights.join("k").wait_to_lead(0.05))
 
 
 def test_a_lease_runs_out_by_the_machines_clock(tmp_path: Path) -> None:

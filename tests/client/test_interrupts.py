@@ -27,7 +27,7 @@ from verity import (
     VerityError,
 )
 from verity._concurrency import SyncRuntime
-from verity._concurrency.lines import SyncLines
+from verity._concurrency.single_flight import SyncSingleFlight
 
 
 class Interrupt(Exception):
@@ -314,26 +314,26 @@ def test_an_interrupt_at_any_step_leaves_everything_right(ledger_kind: str, ever
 
 
 def test_a_thread_that_could_not_leave_its_line_holds_up_nobody() -> None:
-    lines = SyncLines()
-    first, second = lines.place("k"), lines.place("k")
-    assert first.turn(30)
+    flights = SyncSingleFlight()
+    first, second = flights.join("k"), flights.join("k")
+    assert first.wait_to_lead(30)
     turns: list[bool] = []
-    thread = threading.Thread(target=lambda: turns.append(second.turn(30)), daemon=True)
+    thread = threading.Thread(target=lambda: turns.append(second.wait_to_lead(30)), daemon=True)
     thread.start()
-    sync_until(lambda: len(lines.lines["k"]) == 2)
+    sync_until(lambda: len(flights.flights["k"]) == 2)
     first.is_gone = True  # all that is certain to be done where a second interrupt follows
     sync_until(lambda: turns == [True])
     second.leave()
-    assert not lines.lines
+    assert not flights.flights
 
 
 def test_what_is_shared_in_a_line_is_for_those_who_wait() -> None:
-    lines = SyncLines()
-    first, late = lines.place("k"), lines.place("k")
-    assert first.turn(30)
-    first.share("an answer")
-    assert late.turn(30)
-    assert late.shared is None
+    flights = SyncSingleFlight()
+    first, late = flights.join("k"), flights.join("k")
+    assert first.wait_to_lead(30)
+    first.publish("an answer")
+    assert late.wait_to_lead(30)
+    assert late.published is None
     first.leave()
     late.leave()
-    assert not lines.lines
+    assert not flights.flights

@@ -142,14 +142,14 @@ async def test_who_finds_no_place_waits_for_one_and_may_be_cancelled(server: Ser
     async with aclosing(_async_pool("direct", server)) as pool, AsyncBackground() as background:
         background.start(partial(pool.handle_async_request, _request(server, "commit")))
         await async_until(lambda: server.waiting == 1)
-        line = pool._places[b"commit"].line
+        permits = pool._limiters[b"commit"].permits
         scopes = [background.start(partial(pool.handle_async_request, _request(server, "fail"))) for _ in range(2)]
-        await async_until(lambda: len(line) == 3)
+        await async_until(lambda: len(permits) == 3)
         scopes[0].cancel()
-        await async_until(lambda: len(line) == 2)
+        await async_until(lambda: len(permits) == 2)
         server.let_go.set()
     assert [each.status_code for each in background.outcomes] == [200, 200]
-    assert not line
+    assert not permits
     assert server.opened == 1
 
 
@@ -158,13 +158,13 @@ def test_threads_wait_for_a_place_too(server: Server) -> None:
     with closing(_sync_pool("direct", server)) as pool, SyncBackground() as background:
         background.start(partial(pool.handle_request, _request(server, "commit")))
         sync_until(lambda: server.waiting == 1)
-        line = pool._places[b"commit"].line
+        permits = pool._limiters[b"commit"].permits
         for _ in range(2):
             background.start(partial(pool.handle_request, _request(server, "fail")))
-        sync_until(lambda: len(line) == 3)
+        sync_until(lambda: len(permits) == 3)
         server.let_go.set()
     assert [each.status_code for each in background.outcomes] == [200] * 3
-    assert not line
+    assert not permits
     assert server.opened == 1
 
 

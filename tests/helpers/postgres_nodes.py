@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Answer
-from verity._store.names import hash_key
+from verity._store.names import hash_effect_name
 from verity._store.postgres.async_store import AsyncPostgresStore
 from verity._store.postgres.batches import Ids
 from verity._store.postgres.database import connect
@@ -23,12 +23,12 @@ _ANSWERED_WITHIN_S = 30
 class Node:
     """One node's storage, called from its own event loop."""
 
-    def __init__(self, storage: AsyncPostgresStore) -> None:
-        self.storage = storage
+    def __init__(self, store: AsyncPostgresStore) -> None:
+        self.store = store
         self._caller = Caller(None)
 
     async def ask(self, operation: str, body: Any, *, key: str | None = None) -> Answer:
-        answer = self.storage.answer(self._caller.request(f"{operation}_effect", body, key=key))
+        answer = self.store.answer(self._caller.request(f"{operation}_effect", body, key=key))
         return await asyncio.wait_for(answer, _ANSWERED_WITHIN_S)
 
     async def __call__(self, operation: str, body: Any, *, key: str | None = None) -> Any:
@@ -45,7 +45,7 @@ class Node:
         """An effect's primary key."""
         request = self._caller.request("lease_effect", {"effectKey": key})
         environment, namespace = request.scope.environment, request.namespace or ""
-        return environment, namespace, hash_key(environment, namespace, key)
+        return environment, namespace, hash_effect_name(environment, namespace, key)
 
     async def warm_up(self) -> None:
         """Have every statement prepared, on the connection that comes next, too."""
@@ -58,11 +58,11 @@ class Node:
 async def node_on(url: str, *, ids: Ids | None = None, **settings: Any) -> AsyncIterator[Node]:
     database = await connect(url, readers=1, **settings)
     await migrate(database)
-    storage = AsyncPostgresStore(database, ids=ids)
+    store = AsyncPostgresStore(database, ids=ids)
     try:
-        yield Node(storage)
+        yield Node(store)
     finally:
-        await storage.close()
+        await store.close()
         await database.close()
 
 

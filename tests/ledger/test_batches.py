@@ -12,9 +12,9 @@ import pytest
 
 from tests.helpers.postgres_nodes import node_on
 from tests.helpers.store_calls import Caller
-from verity._ledger.wire import read_call
+from verity._ledger.codec import read_call
 from verity._store.postgres import batches
-from verity._store.postgres.batches import Ids, Work
+from verity._store.postgres.batches import Ids, PendingCall
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ class Recorder:
         return self._looked_up if sql == "look" else []
 
 
-def works_of(operation: str, **body: Any) -> list[Work]:
+def works_of(operation: str, **body: Any) -> list[PendingCall]:
     """Calls on ten effects, in the opposite order of their names."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     caller = Caller(None)
     works = [
-        Work(read_call(caller.request(operation, {"effectKey": f"k{number}", **body})), future, Ids())
+        PendingCall(read_call(caller.request(operation, {"effectKey": f"k{number}", **body})), future, Ids())
         for number in range(10)
     ]
     return sorted(works, key=lambda work: work.name, reverse=True)

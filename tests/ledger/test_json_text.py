@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verity._ledger.json_text import NotJson, Raw, dump_fields, read_members, to_payload
+from verity._ledger.raw_json import NotJson, Raw, dump_fields, read_members, to_payload
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

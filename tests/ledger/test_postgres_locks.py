@@ -183,7 +183,7 @@ def test_no_lock_is_waited_for_as_long_as_the_shortest_lease_lasts() -> None:
 
 
 async def test_the_limits_hold_on_the_connections(node: Node) -> None:
-    async with node.storage._database.connection(Use.RENEWALS) as session:
+    async with node.store._database.connection(Use.RENEWALS) as session:
         assert await session.fetchval("SHOW lock_timeout") == "250ms"
         assert await session.fetchval("SHOW statement_timeout") == "1s"
 
@@ -215,6 +215,6 @@ async def test_a_lock_that_is_known_costs_no_batch_any_time_and_is_forgotten_aft
         assert postgres_server.log.count(given_up) == known
     await other.close()
     assert (await node("commit", {**lease, "result": 1}))["status"] == "accepted"
-    assert not node.storage._calls._held
+    assert not node.store._calls._held
     assert (await node("lease", {"effectKey": "k0"}))["cachedResult"] == 1
     assert await trail(sql, "k0") == ["LEASE_GRANTED", "COMMITTED"]

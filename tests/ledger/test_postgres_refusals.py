@@ -14,7 +14,7 @@ from tests.helpers.postgres import PostgresServer
 from tests.helpers.postgres_nodes import Node, node_on, trail, until_somebody_waits
 from tests.helpers.store_calls import Caller
 from verity._store.interface import StorageError
-from verity._store.lease_checks import EffectName
+from verity._store.lease_states import EffectName
 from verity._store.postgres.batches import Ids
 from verity._store.postgres.database import Use, connect, find_dangers
 from verity._store.postgres.dispatch import MAX_COLLISIONS
@@ -202,7 +202,7 @@ async def test_the_databases_defaults_endanger_nothing(node: Node, postgres_url:
     ):
         await sql.execute(f"ALTER DATABASE {name} SET {setting}")
     async with node_on(postgres_url) as fresh:
-        pool = fresh.storage._database._pools[Use.RENEWALS].pool
+        pool = fresh.store._database._pools[Use.RENEWALS].pool
         async with pool.acquire() as connection:
             assert await connection.fetchval("SHOW synchronous_commit") == "on"
             assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
@@ -214,11 +214,11 @@ async def test_what_a_node_asks_for_itself_and_is_refused_is_no_answer(node: Nod
     """So a node that has lost its tables says 503, to `/readyz` too, and whoever waits for an effect survives it."""
     await sql.execute("ALTER TABLE effects RENAME TO elsewhere; ALTER TABLE api_keys RENAME TO nowhere")
     with pytest.raises(StorageError):
-        await node.storage.look([EffectName("test", "payments", "k")])
+        await node.store.lease_states([EffectName("test", "payments", "k")])
     with pytest.raises(StorageError):
-        await node.storage.find_key(bytes(32))
+        await node.store.find_key(bytes(32))
     with pytest.raises(StorageError):
-        await node.storage.expired_for_s()
+        await node.store.expired_for_s()
 
 
 async def test_a_nodes_clock_decides_nothing(postgres_url: str, sql: Any) -> None:
@@ -261,5 +261,5 @@ async def test_dangers_are_found() -> None:
 async def test_who_reads_can_not_write(node: Node) -> None:
     for use in (Use.READS, Use.LOOKS):
         with pytest.raises(StorageError, match="ReadOnly"):
-            async with node.storage._database.reading(use) as connection:
+            async with node.store._database.reading(use) as connection:
                 await connection.execute("DELETE FROM api_keys")

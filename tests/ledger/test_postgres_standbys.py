@@ -193,19 +193,19 @@ async def test_a_warning_of_the_owners_own_function_means_nothing(node: Node, st
 
 @both_ways
 async def test_a_key_is_made_and_revoked_where_it_has_to_be(node: Node, standbys: Standbys, how: str) -> None:
-    storage = node.storage
+    store = node.store
     _, first = issue("test", "agent", now=0)
     _, second = issue("test", "agent", now=0)
-    await storage.insert_key(first)
+    await store.insert_key(first)
     await standbys.require("nobody")
     with pytest.raises(StorageError):
-        await standbys.while_cut_off(how, storage.insert_key(second))
+        await standbys.while_cut_off(how, store.insert_key(second))
     for _ in range(2):  # the second time it finds it revoked
         with pytest.raises(StorageError):
-            await standbys.while_cut_off(how, storage.revoke_key(first.id, 1))
+            await standbys.while_cut_off(how, store.revoke_key(first.id, 1))
     await standbys.require("")
-    assert await storage.revoke_key(first.id, 2)
-    found = await storage.find_key(first.sha256)
+    assert await store.revoke_key(first.id, 2)
+    found = await store.find_key(first.sha256)
     assert found is not None
     assert found.revoked_at == 1
 

@@ -16,7 +16,7 @@ from tests.helpers.concurrency import SyncBackground, async_until, sync_until
 from tests.helpers.served_ledger import TestClock
 from tests.helpers.slow_reads import endless_reads, held_searches
 from tests.helpers.store_calls import Caller
-from verity._store.lease_checks import EffectName
+from verity._store.lease_states import EffectName
 from verity._store.purging import Purge
 from verity._store.reads import READ_WITHIN_S
 from verity._store.sqlite.readers import MOST_READERS, Readers, ReadTooLong
@@ -56,7 +56,7 @@ def test_nobody_waits_for_reads_that_are_under_way(store: SqliteStore, clock: Te
         assert call("renew_effect", call.tokens(lease))["status"] == "renewed"
         store.insert_key(record)
         assert store.find_key(record.sha256) == record
-        assert store.look([EffectName("test", "payments", "k")])[0].remaining_ms > 0
+        assert store.lease_states([EffectName("test", "payments", "k")])[0].remaining_ms > 0
         clock.advance(60_000)
         assert store.expired_for_ms() == {"test": 55_000}
         assert call("commit_effect", {**call.tokens(lease), "result": 1})["status"] == "accepted"
@@ -78,7 +78,7 @@ def test_reads_do_not_wait_for_the_writer(store: SqliteStore, tmp_path: Path) ->
         assert call("get_effect", effectKey="before")["status"] == "COMMITTED"
         assert store.find_key(b"") is None
         assert store.list_keys() == []
-        assert store.look([EffectName("test", "payments", "before")])[0].is_decided
+        assert store.lease_states([EffectName("test", "payments", "before")])[0].is_decided
         assert store.purge(Purge("test", 0, dry_run=True)).done
         assert store._lock.locked()
         other.execute("ROLLBACK")

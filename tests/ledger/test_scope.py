@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from verity._ledger.calls import Request, Scope
-from verity._ledger.wire import Refused
+from verity._ledger.problems import Problem
 from verity._store import reads
 from verity._store.postgres import statements
 from verity._store.sqlite import reads as sqlite_reads
@@ -45,7 +45,7 @@ def test_a_condition_can_not_get_around_the_scope(dialect: Dialect) -> None:
 def test_a_namespace_outside_the_scope_has_no_view(dialect: Dialect) -> None:
     for namespace, query in (("b", {}), (None, {"namespace": "b"})):
         request = Request(Scope("test", frozenset({"a"})), "list_effects", namespace=namespace, query=query)
-        with pytest.raises(Refused):
+        with pytest.raises(Problem):
             View(request, dialect)
 
 

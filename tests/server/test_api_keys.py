@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verity.server.api_keys import hash_key, is_well_formed, issue, mint
+from verity.server.api_keys import hash_api_key, is_well_formed, issue, mint
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KEY = mint("test", lambda size: bytes(range(size)))
@@ -47,7 +47,7 @@ def test_what_is_no_key(text: str) -> None:
 
 def test_a_record_holds_the_hash_and_not_the_key() -> None:
     key, record = issue("test", "agent", now=5, namespaces=["a"], name="worker", lifetime_ms=10)
-    assert record.sha256 == hash_key(key)
+    assert record.sha256 == hash_api_key(key)
     assert (record.created_at, record.expires_at, record.revoked_at) == (5, 15, None)
     assert key not in str([getattr(record, name) for name in record.__slots__])
     assert repr(record) == f"<ApiKey {record.id} test agent>"

@@ -10,10 +10,10 @@ from tests.conftest import both_stores
 from tests.helpers.served_ledger import ServedLedger, TestClock
 from tests.server.conftest import Client
 from verity._ledger.calls import Scope
+from verity._ledger.problems import Problem
 from verity._store.api_keys import ApiKey
-from verity.server.api_keys import hash_key, issue, mint
+from verity.server.api_keys import hash_api_key, issue, mint
 from verity.server.auth import Authenticator
-from verity.server.problems import Problem
 
 
 @both_stores
@@ -31,7 +31,7 @@ def test_a_key_is_revoked(served: ServedLedger, client_with: Client) -> None:
     key = served.create_key()
     client = client_with(key)
     assert client.get("/namespaces").status_code == 200
-    record = served.store.find_key(hash_key(key))
+    record = served.store.find_key(hash_api_key(key))
     assert record is not None
     assert served.store.revoke_key(record.id, 1)
     assert client.get("/namespaces").status_code == 401

@@ -171,7 +171,7 @@ def test_a_library_may_say_a_few_lines_a_second() -> None:
     assert passed("uvicorn.error", 10.9, level=logging.ERROR) == [None], "junk hides no error"
     assert passed("asyncio", 10.9) == [None], "and nothing of others"
     assert passed("verity.server", 10.9, times=100) == [None] * 100
-    assert passed("verity.server.strangers", 10.9, times=100) == few
+    assert passed("verity.server.unauthenticated", 10.9, times=100) == few
     assert passed("uvicorn.error", 11.0, times=100) == [101 - LINES_A_SECOND, *few[1:]]
     assert passed("uvicorn.error", 9.0) == [100 - LINES_A_SECOND], "a clock that is set back silences nobody"
     assert passed("uvicorn.error", 12.0, times=5) == few

@@ -17,7 +17,7 @@ from tests.helpers import openapi
 from tests.helpers.served_ledger import ServedLedger, TestClock, make_clock
 from tests.helpers.tenants import OPERATIONS, PLACE, Caller, Sight, Tenant, all_tenants, body_of, send
 from verity._ledger.calls import ENVIRONMENTS
-from verity.server.api_keys import hash_key, mint
+from verity.server.api_keys import hash_api_key, mint
 
 
 class Rule(NamedTuple):
@@ -164,7 +164,7 @@ def test_nobody_gets_in_without_a_valid_key(world: World) -> None:
     served, tenant = world.served, Tenant("test", HERE)
     effect_id = world.sight.effects[tenant, SHARED].effect_id
     expired, revoked = served.create_key(lifetime_ms=1), served.create_key(role="org_admin")
-    assert served.store.revoke_key(served.store.find_key(hash_key(revoked)).id, 1)
+    assert served.store.revoke_key(served.store.find_key(hash_api_key(revoked)).id, 1)
     world.clock.advance(1)
     with httpx.Client(base_url=served.base_url, trust_env=False) as http:
         for header in (*NO_KEYS, f"Bearer {expired}", f"Bearer {revoked}"):

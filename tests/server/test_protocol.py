@@ -327,7 +327,7 @@ def test_a_stopping_server_answers_what_has_begun_and_closes(served: ServedLedge
         waiter.key = holder.key
         assert holder.ask(holder.lease("held"))[0] == 200
         waiter.socket.sendall(waiter.lease("held", headers="Prefer: wait=20\r\n"))
-        wait_until(lambda: other.app.waiting.parked == 1)
+        wait_until(lambda: other.app.waiting.waiting_count == 1)
         stopping = threading.Thread(target=other.stop)
         stopping.start()
         status, head, _ = waiter.answer()
@@ -341,8 +341,8 @@ def test_who_leaves_while_waiting_waits_no_more(served: ServedLedger, raw: Raw) 
     assert raw.ask(raw.lease("left"))[0] == 200
     with Raw(served, raw.key) as waiter:
         waiter.socket.sendall(waiter.lease("left", headers="Prefer: wait=20\r\n"))
-        wait_until(lambda: served.app.waiting.parked == 1)
-    wait_until(lambda: served.app.waiting.parked == 0)
+        wait_until(lambda: served.app.waiting.waiting_count == 1)
+    wait_until(lambda: served.app.waiting.waiting_count == 0)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

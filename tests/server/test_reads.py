@@ -19,8 +19,8 @@ from tests.helpers.postgres import PostgresServer
 from tests.helpers.served_ledger import ServedLedger
 from tests.helpers.slow_reads import Gate, endless_reads, held_searches
 from verity._ledger.calls import Answer
+from verity._ledger.problems import Problem
 from verity.server.exchange import ClientGone
-from verity.server.problems import Problem
 from verity.server.searches import MAX_LOOKUPS, MAX_SEARCHES_OF_ALL, ReadLimit
 from verity.server.settings import ServerSettings
 

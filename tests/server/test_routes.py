@@ -8,7 +8,7 @@ import pytest
 from tests.helpers import openapi
 from tests.helpers.served_ledger import ServedLedger
 from tests.server.conftest import Client
-from verity._ledger.wire import EFFECT_OPERATIONS
+from verity._ledger.codec import EFFECT_OPERATIONS
 from verity._store.reads import READS
 from verity.server.contract import load_spec, read_operations
 from verity.server.router import Router

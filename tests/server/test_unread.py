@@ -67,7 +67,7 @@ class Connected:
     """Stands for a connection where nothing else of one is looked at."""
 
     def __init__(self, shares: Shares) -> None:
-        self.share = shares.strangers
+        self.share = shares.unauthenticated
         self.unread_bytes = 0
 
 
@@ -169,8 +169,8 @@ def test_one_key_can_have_half_of_the_connections() -> None:
 def test_those_who_show_no_key_make_room_for_those_who_do() -> None:
     with ServedLedger(settings=ServerSettings(max_connections=4, header_timeout_s=60)) as served, ExitStack() as stack:
         key = served.create_key()
-        strangers = [stack.enter_context(Raw(served)) for _ in range(4)]
+        unauthenticated = [stack.enter_context(Raw(served)) for _ in range(4)]
         sync_until(lambda: len(served.connections) == 4)
         with Raw(served, key) as raw:
             assert raw.ask(raw.lease("k"))[0] == 200
-            assert until_closed(strangers[0].socket) == b""
+            assert until_closed(unauthenticated[0].socket) == b""

@@ -16,10 +16,10 @@ import pytest
 from tests.helpers.concurrency import async_until, sync_until
 from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity._ledger.calls import Answer, Request, Scope
-from verity._ledger.json_text import read_members
 from verity._ledger.prefer import read_wait_s
+from verity._ledger.raw_json import read_members
 from verity._store.interface import StorageError
-from verity._store.lease_checks import EffectName, Look
+from verity._store.lease_states import EffectName, LeaseState
 from verity._store.sqlite.async_store import AsyncSqliteStore
 from verity._store.sqlite.registry import OpenLedger, open_ledger
 from verity.server.settings import ServerSettings
@@ -40,8 +40,8 @@ class Node:
         self.threads = ThreadPoolExecutor(64)
 
     @property
-    def parked(self) -> int:
-        return self.served.app.waiting.parked
+    def waiting_count(self) -> int:
+        return self.served.app.waiting.waiting_count
 
     def post(self, call: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
         return self.http.post(f"/effects/payments/{call}", json={"effectKey": "k", **body}, headers=headers or {})
@@ -110,18 +110,18 @@ def test_a_preference(header: str | None, seconds: int) -> None:
 def test_all_are_answered_when_the_effect_is_decided(node: Node, decision: str) -> None:
     tokens = node.hold()
     held = [node.lease() for _ in range(20)]
-    sync_until(lambda: node.parked == 20)
+    sync_until(lambda: node.waiting_count == 20)
     payload: dict[str, Any] = {"result": 7} if decision == "commit" else {"error": 7}
     node.post(decision, **tokens, **payload)
     answers = [each.result().json() for each in held]
     assert {answer["status"] for answer in answers} == {"cached_completed" if decision == "commit" else "cached_failed"}
-    assert node.parked == 0
+    assert node.waiting_count == 0
 
 
 def test_what_another_node_decides_is_seen(node: Node, other: Node) -> None:
     tokens = node.hold()
     held = [other.lease() for _ in range(3)]
-    sync_until(lambda: other.parked == 3)
+    sync_until(lambda: other.waiting_count == 3)
     node.post("commit", **tokens, result=7)
     answers = [each.result() for each in held]
     assert [answer.json()["cachedResult"] for answer in answers] == [7] * 3
@@ -131,11 +131,11 @@ def test_what_another_node_decides_is_seen(node: Node, other: Node) -> None:
 def test_a_lease_that_runs_out_or_is_reset_is_granted_to_one(node: Node) -> None:
     node.hold(5_000)
     held = [node.lease(wait_s=6) for _ in range(5)]
-    sync_until(lambda: node.parked == 5)
+    sync_until(lambda: node.waiting_count == 5)
     statuses = sorted(each.result().status_code for each in held)
     assert statuses == [200, 409, 409, 409, 409]
     waiting = node.lease()
-    sync_until(lambda: node.parked == 1)
+    sync_until(lambda: node.waiting_count == 1)
     node.post("reset", force=True)
     assert waiting.result().json()["fenceToken"] == 4
 
@@ -160,7 +160,7 @@ def test_only_so_many_are_held(url: str) -> None:
     try:
         tokens = node.hold()
         held = node.lease()
-        sync_until(lambda: node.parked == 1)
+        sync_until(lambda: node.waiting_count == 1)
         refused = node.lease().result()
         assert (refused.status_code, refused.headers.get("preference-applied")) == (409, None)
         node.post("commit", **tokens, result=7)
@@ -175,14 +175,14 @@ def test_one_key_can_have_half_of_the_places(url: str) -> None:
     try:
         tokens = node.hold()
         held = [node.lease() for _ in range(2)]
-        sync_until(lambda: node.parked == 2)
+        sync_until(lambda: node.waiting_count == 2)
         refused = node.lease().result()
         assert (refused.status_code, refused.headers.get("preference-applied")) == (409, None)
         held += [node.threads.submit(node.post, "lease", {"Prefer": "wait=25", **other}) for _ in range(2)]
-        sync_until(lambda: node.parked == 4)
+        sync_until(lambda: node.waiting_count == 4)
         node.post("commit", **tokens, result=7)
         assert [each.result().json()["cachedResult"] for each in held] == [7] * 4
-        assert not node.served.app.waiting._parked_of, "who has left is forgotten"
+        assert not node.served.app.waiting._waiting_by_key, "who has left is forgotten"
     finally:
         node.stop()
 
@@ -191,7 +191,7 @@ def test_a_server_that_stops_answers_everybody_first(url: str) -> None:
     node = Node(url)
     node.hold()
     held = [node.lease(wait_s=25) for _ in range(3)]
-    sync_until(lambda: node.parked == 3)
+    sync_until(lambda: node.waiting_count == 3)
     node.stop()
     assert [each.result().status_code for each in held] == [409] * 3
 
@@ -206,8 +206,8 @@ def test_a_client_that_leaves_is_forgotten_and_granted_nothing(node: Node) -> No
             b"Prefer: wait=25\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n%s"
             % (authorization.encode(), len(body), body)
         )
-        sync_until(lambda: node.parked == 1)
-    sync_until(lambda: node.parked == 0)
+        sync_until(lambda: node.waiting_count == 1)
+    sync_until(lambda: node.waiting_count == 0)
     node.post("fail", **tokens, error=1)
     node.post("reset")
     assert node.post("lease").json()["fenceToken"] == 2
@@ -222,22 +222,22 @@ async def check() -> None:
     """Nobody's key was revoked."""
 
 
-class CountingStorage(AsyncSqliteStore):
+class CountingStore(AsyncSqliteStore):
     """Tells how many effects each look was at."""
 
     def __init__(self, ledger: OpenLedger) -> None:
         super().__init__(ledger)
         self.looks: list[int] = []
 
-    async def look(self, names: Sequence[EffectName]) -> list[Look]:
+    async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
         self.looks.append(len(names))
-        return await super().look(names)
+        return await super().lease_states(names)
 
 
 async def test_many_waiters_are_one_look() -> None:
     ledger = open_ledger("sqlite://")
-    storage = CountingStorage(ledger)
-    room = WaitingRoom(storage, 10_000)
+    store = CountingStore(ledger)
+    room = WaitingRoom(store, 10_000)
 
     def request(operation: str, **body: Any) -> Request:
         text = json.dumps({"effectKey": "k", **body}).encode()
@@ -246,14 +246,14 @@ async def test_many_waiters_are_one_look() -> None:
     async def stay() -> None:
         await asyncio.Event().wait()
 
-    lease = json.loads((await storage.answer(request("lease_effect"))).body)
+    lease = json.loads((await store.answer(request("lease_effect"))).body)
     held = [asyncio.create_task(room.answer_lease(request("lease_effect"), 20, stay, check)) for _ in range(500)]
-    await async_until(lambda: room.parked == 500 and len(storage.looks) >= 3)
+    await async_until(lambda: room.waiting_count == 500 and len(store.looks) >= 3)
     commit = request("commit_effect", result=7, fenceToken=1, leaseToken=lease["leaseToken"])
-    await storage.answer(commit)
+    await store.answer(commit)
     room.changed(commit)
     assert {(await each).outcome[0] for each in held} == {"cached_completed"}
-    assert set(storage.looks) == {1}
+    assert set(store.looks) == {1}
     await async_until(lambda: room._looking is None)
     ledger.close()
 
@@ -262,28 +262,28 @@ async def test_a_lease_that_runs_out_wakes_one(clock: TestClock) -> None:
     """A thousand that ask at once would get one grant and 999 refusals, again and again."""
     ledger = open_ledger("sqlite://", clock=clock)
 
-    class Asked(CountingStorage):
+    class Asked(CountingStore):
         times = 0
 
         async def answer(self, asked: Request) -> Answer:
             self.times += 1
             return await super().answer(asked)
 
-    storage = Asked(ledger)
-    room = WaitingRoom(storage, 10_000)
+    store = Asked(ledger)
+    room = WaitingRoom(store, 10_000)
     body = b'{"effectKey":"k"}'
     request = Request(Scope("test"), "lease_effect", "payments", body, read_members(body))
-    await storage.answer(request)
+    await store.answer(request)
     stay = asyncio.Event().wait
     held = [asyncio.create_task(room.answer_lease(request, 25, stay, check)) for _ in range(100)]
-    await async_until(lambda: room.parked == 100 and len(storage.looks) >= 3)
-    asked = storage.times
+    await async_until(lambda: room.waiting_count == 100 and len(store.looks) >= 3)
+    asked = store.times
     clock.advance(30_000)
     done, _ = await asyncio.wait(held, timeout=20, return_when=asyncio.FIRST_COMPLETED)
     assert [each.result().outcome[0] for each in done] == ["granted"]
-    looked = len(storage.looks)
-    await async_until(lambda: len(storage.looks) >= looked + 3)
-    assert storage.times - asked <= 5, "the one; a few more where a look was overtaken by its grant"
+    looked = len(store.looks)
+    await async_until(lambda: len(store.looks) >= looked + 3)
+    assert store.times - asked <= 5, "the one; a few more where a look was overtaken by its grant"
     room.close()
     assert {each.outcome[0] for each in await asyncio.gather(*held)} == {"granted", "lease_conflict"}
     await async_until(lambda: room._looking is None)
@@ -308,12 +308,12 @@ async def test_what_is_decided_while_a_waiter_asks_is_not_missed() -> None:
                 room.changed(commit)
             return answer
 
-        async def look(self, names: Sequence[EffectName]) -> list[Look]:
+        async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
             raise StorageError("away")
 
-    storage = Overtaking(ledger)
-    room = WaitingRoom(storage, 10)
-    lease = json.loads((await storage.answer(request("lease_effect"))).body)
+    store = Overtaking(ledger)
+    room = WaitingRoom(store, 10)
+    lease = json.loads((await store.answer(request("lease_effect"))).body)
     answer = await asyncio.wait_for(room.answer_lease(request("lease_effect"), 25, asyncio.Event().wait, check), 12)
     assert answer.outcome[0] == "cached_completed"
     await async_until(lambda: room._looking is None)
@@ -327,23 +327,23 @@ async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: py
     class Blinking(AsyncSqliteStore):
         errors: tuple[Exception, ...] = (StorageError("away"), LookupError("refused"))
 
-        async def look(self, names: Sequence[EffectName]) -> list[Look]:
+        async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
             if self.errors:
                 error, *self.errors = self.errors  # type: ignore[assignment]
                 raise error
-            return await super().look(names)
+            return await super().lease_states(names)
 
-    storage = Blinking(ledger)
-    room = WaitingRoom(storage, 10)
+    store = Blinking(ledger)
+    room = WaitingRoom(store, 10)
     body = b'{"effectKey":"k"}'
     request = Request(Scope("test"), "lease_effect", "payments", body, read_members(body))
-    lease = json.loads((await storage.answer(request)).body)
+    lease = json.loads((await store.answer(request)).body)
     held = asyncio.create_task(room.answer_lease(request, 20, asyncio.Event().wait, check))
-    await async_until(lambda: not storage.errors)
+    await async_until(lambda: not store.errors)
     assert not held.done()
     text = json.dumps({"effectKey": "k", "result": 7, "fenceToken": 1, "leaseToken": lease["leaseToken"]}).encode()
     # As if another node had done it: only a look tells.
-    await storage.answer(Request(Scope("test"), "commit_effect", "payments", text, read_members(text)))
+    await store.answer(Request(Scope("test"), "commit_effect", "payments", text, read_members(text)))
     assert (await held).outcome[0] == "cached_completed"
     assert [record.message for record in caplog.records] == [
         "effects that are waited for could not be looked at: StorageError"
@@ -355,7 +355,7 @@ async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: py
 def test_a_key_that_is_revoked_meanwhile_gets_nothing(node: Node) -> None:
     tokens = node.hold()
     held = node.lease()
-    sync_until(lambda: node.parked == 1)
+    sync_until(lambda: node.waiting_count == 1)
     (record,) = node.served.store.list_keys()
     node.http.headers["Authorization"] = f"Bearer {node.served.create_key()}"
     assert node.served.store.revoke_key(record.id, record.created_at)

@@ -54,7 +54,7 @@ class AsyncLedger:
         """Who the ledger takes the client for: equal where two clients of a process get the same answers."""
         return self._sender.caller
 
-    async def lease(self, namespace: str, body: Wire, *, idempotency_key: str, hold_s: int = 0) -> LeaseResponse:
+    async def lease(self, namespace: str, body: Wire, *, idempotency_key: str, wait_s: int = 0) -> LeaseResponse:
         """Ask for a lease; the idempotency key makes a repeated request get the same grant.
 
         Args:
@@ -64,8 +64,8 @@ class AsyncLedger:
             hold_s: for how many seconds the ledger may hold the request while another holder's lease is live.
         """
         request = LeaseRequest.from_dict(body)
-        api = self._api_with(self._timeout_s + hold_s if hold_s else None)
-        prefer = f"wait={hold_s}" if hold_s else UNSET
+        api = self._api_with(self._timeout_s + wait_s if wait_s else None)
+        prefer = f"wait={wait_s}" if wait_s else UNSET
         return await self.call(
             LeaseResponse,
             "lease",

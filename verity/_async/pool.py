@@ -15,7 +15,7 @@ from collections.abc import Callable
 import httpx
 
 from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
-from verity._concurrency import AsyncHome, AsyncPlaces, Turn, forget_in_child, notice_fork
+from verity._concurrency import AsyncLimiter, AsyncLoopBinding, Permit, forget_in_child, notice_fork
 
 MAX_CONNECTIONS = 100
 """Of each kind of request at a time. As many connections at the most are kept while they are idle."""
@@ -37,22 +37,27 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
     def __init__(self, make_transport: Callable[[], _Transport], max_connections: int = MAX_CONNECTIONS) -> None:
         self._make_transport = make_transport
         self._max_connections = max_connections
-        self._home = AsyncHome(self._close_idle)
+        self._binding = AsyncLoopBinding(self._close_idle)
         self._closed = False
         self._start_anew()
         forget_in_child(self)
 
     def reset_after_fork(self) -> None:
         """Leave the parent's sockets alone: forget them without a word on the wire."""
-        in_use = [turn.using for places in self._places.values() for turn in places.line if turn.using is not None]
-        self._home.abandon([*self._idle, *in_use])
+        in_use = [
+            permit.using
+            for limiter in self._limiters.values()
+            for permit in limiter.permits
+            if permit.using is not None
+        ]
+        self._binding.abandon_after_fork([*self._idle, *in_use])
         self._start_anew()
 
     def _start_anew(self) -> None:
         # Last in, first out keeps few connections warm rather than many lukewarm.
         self._idle: list[_Transport] = []
         kinds = {_ASKING, *_KINDS.values()}
-        self._places = {kind: AsyncPlaces(self._max_connections) for kind in kinds}
+        self._limiters = {kind: AsyncLimiter(self._max_connections) for kind in kinds}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send and receive; raises what the transport raises.
@@ -61,14 +66,14 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
         transport is in nobody else's hands before it is whole again.
         """
         notice_fork()
-        if await self._home.moved():
+        if await self._binding.rebind():
             self._start_anew()
         idle = self._idle
-        places = self._places[_KINDS.get(request.url.raw_path.rpartition(b"/")[2], _ASKING)]
-        turn = Turn()
+        limiter = self._limiters[_KINDS.get(request.url.raw_path.rpartition(b"/")[2], _ASKING)]
+        permit = Permit()
         try:
-            await places.take(turn)
-            transport = turn.using = _take_last(idle) or self._make_transport()
+            await limiter.acquire(permit)
+            transport = permit.using = _take_last(idle) or self._make_transport()
             try:
                 response = await transport.handle_async_request(request)
                 await response.aread()
@@ -86,13 +91,13 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
                 await transport.aclose()
             return response
         finally:
-            places.line.pop(turn, None)
-            places.call_next()
+            limiter.permits.pop(permit, None)
+            limiter.wake_next()
 
     async def aclose(self) -> None:
         """Close all idle connections. Calls under way are left to finish, each request on a connection of its own."""
         self._closed = True
-        await self._home.leave()
+        await self._binding.release()
 
     async def _close_idle(self) -> None:
         idle, self._idle = self._idle, []

@@ -19,36 +19,36 @@ from verity._concurrency.calls import (
     sync_check_callable,
     sync_settled,
 )
-from verity._concurrency.homes import AsyncHome, SyncHome
 from verity._concurrency.interrupts import async_here, async_interrupt_in, sync_here, sync_interrupt_in
-from verity._concurrency.lines import AsyncLines, SyncLines
+from verity._concurrency.limiters import AsyncLimiter, NonBlockingLimiter, Permit, SyncLimiter
+from verity._concurrency.loop_binding import AsyncLoopBinding, SyncLoopBinding
 from verity._concurrency.names import async_addresses, async_connect, sync_addresses, sync_connect
 from verity._concurrency.nesting import Inside
-from verity._concurrency.places import AsyncPlaces, Quota, SyncPlaces, Turn
 from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
+from verity._concurrency.single_flight import AsyncSingleFlight, SyncSingleFlight
 from verity._process import forget_in_child, notice_fork
 
 __all__ = [
     "AsyncAct",
     "AsyncCancellation",
     "AsyncFunction",
-    "AsyncHome",
-    "AsyncLines",
-    "AsyncPlaces",
+    "AsyncLimiter",
+    "AsyncLoopBinding",
     "AsyncRuntime",
+    "AsyncSingleFlight",
     "AsyncThunk",
     "Inside",
-    "Quota",
+    "NonBlockingLimiter",
+    "Permit",
     "SyncAct",
     "SyncCancellation",
     "SyncFunction",
-    "SyncHome",
-    "SyncLines",
-    "SyncPlaces",
+    "SyncLimiter",
+    "SyncLoopBinding",
     "SyncRuntime",
+    "SyncSingleFlight",
     "SyncThunk",
     "Timer",
-    "Turn",
     "async_addresses",
     "async_check_callable",
     "async_connect",

@@ -9,7 +9,7 @@ from verity.config import ConflictRetryConfig
 MAX_HOLD_S = 25
 """The longest that a ledger holds a lease request."""
 
-MAX_HOLDS = 50
+MAX_WAITS = 50
 """How many requests of one client a ledger may hold at a time: half of its connections.
 
 A held request has its connection to itself. If all were held, commits and renewals would wait for one: leases that
@@ -32,7 +32,7 @@ def conflict_delay(config: ConflictRetryConfig, attempt: int, retry_after_s: flo
     return min(max(delay, retry_after_s or 0.0), config.max_delay_s)
 
 
-def hold_s(config: ConflictRetryConfig, delay_s: float) -> int:
+def ledger_wait_s(config: ConflictRetryConfig, delay_s: float) -> int:
     """Whole seconds for which a ledger may hold the next lease request, instead of a delay before it; 0: it may not.
 
     Rounded up, since a ledger answers as soon as there is something to say.
@@ -42,7 +42,7 @@ def hold_s(config: ConflictRetryConfig, delay_s: float) -> int:
     return min(math.ceil(delay_s), int(config.max_delay_s), MAX_HOLD_S)
 
 
-def may_be_held(config: ConflictRetryConfig, *, has_own_connections: bool) -> bool:
+def may_wait_at_ledger(config: ConflictRetryConfig, *, has_own_connections: bool) -> bool:
     """Whether a ledger may hold lease requests: of a caller's own transport nobody knows how many it can spare."""
     return has_own_connections if config.wait is None else config.wait
 

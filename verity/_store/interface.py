@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from verity._ledger.calls import Answer, Environment, Request
 from verity._store.api_keys import ApiKey
-from verity._store.lease_checks import EffectName, Look
+from verity._store.lease_states import EffectName, LeaseState
 
 MAX_BATCH = 256
 """The most calls in one transaction, unless a server is told otherwise."""
@@ -41,7 +41,7 @@ class AsyncStore(Protocol):
         """
         ...
 
-    async def look(self, names: Sequence[EffectName]) -> list[Look]:  # noqa: ARG002 - as with `watch_batches`
+    async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:  # noqa: ARG002 - as with `watch_batches`
         """Look at effects that somebody waits for, all of them at once, without disturbing anybody.
 
         Raises:

@@ -18,7 +18,7 @@ def next_id(latest: int, now_ms: int) -> int:
     return max(latest + 1, now_ms << _ID_RANDOM_BITS | draw_bits(_ID_RANDOM_BITS))
 
 
-def hash_key(environment: str, namespace: str, key: str) -> bytes:
+def hash_effect_name(environment: str, namespace: str, key: str) -> bytes:
     """What the unique index holds of an effect's full name. 128 bits: no two keys meet by chance."""
     return hashlib.blake2b(
         f"{environment}\0{namespace}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16

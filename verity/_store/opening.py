@@ -60,8 +60,8 @@ async def open_store(
         VerityConfigError: it can't be used.
     """
     if is_postgres(url):
-        async with _open_postgres(url, max_batch, database_timeout_s, search_timeout_s, must_exist) as storage:
-            yield storage
+        async with _open_postgres(url, max_batch, database_timeout_s, search_timeout_s, must_exist) as store:
+            yield store
         return
     read_file(url)
     ledger = open_ledger(url, upgrade=False, must_exist=must_exist)
@@ -78,7 +78,7 @@ async def _open_postgres(
     url: str, max_batch: int, database_timeout_s: float, search_timeout_s: float, must_exist: bool
 ) -> AsyncIterator[AsyncStore]:
     from verity._store.postgres.async_store import AsyncPostgresStore, width_for
-    from verity._store.postgres.database import Refusal, connect, find_dangers, without_password
+    from verity._store.postgres.database import StatementRefused, connect, find_dangers, without_password
     from verity._store.postgres.migrations import check_version, migrate, read_version
 
     width = width_for(max_batch)
@@ -95,16 +95,16 @@ async def _open_postgres(
                 await migrate(database)
             await check_version(database)
             dangers = await find_dangers(database)
-        except (StorageError, Refusal) as error:
+        except (StorageError, StatementRefused) as error:
             raise VerityConfigError(
                 f"The database at {without_password(url)} can't be used ({error}).", parameter="database"
             ) from None
         for danger in dangers:
             _logger.warning("acknowledged commits are in danger: %s", danger)
-        storage = AsyncPostgresStore(database, max_batch=max_batch, width=width)
+        store = AsyncPostgresStore(database, max_batch=max_batch, width=width)
         try:
-            yield storage
+            yield store
         finally:
-            await storage.close()
+            await store.close()
     finally:
         await database.close()

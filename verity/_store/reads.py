@@ -14,9 +14,10 @@ from typing import Any
 
 from verity._core.filters import parse_time
 from verity._ledger.calls import Answer, Request
+from verity._ledger.codec import effect_fields, event_fields, format_time
 from verity._ledger.effect import Effect, Event, EventType, parse_effect_id
-from verity._ledger.json_text import dump_fields
-from verity._ledger.wire import Refused, effect_fields, event_fields, format_time
+from verity._ledger.problems import Problem
+from verity._ledger.raw_json import dump_fields
 from verity._store.names import COLUMNS
 from verity._store.view import Dialect, Query, View, Where
 
@@ -90,7 +91,7 @@ def get_effect_by_id(view: View, query: Mapping[str, str], now: int) -> Reading:
     where.add("id = ?", parse_effect_id(query.get("effectId", "")))
     rows = yield view.effects(COLUMNS, where)
     if not rows:
-        raise Refused(404, "effect_not_found", "There is no effect with this id.")
+        raise Problem(404, "effect_not_found", "There is no effect with this id.")
     return Answer(200, dump_fields(effect_fields(Effect._make(rows[0]), now)))
 
 
@@ -190,7 +191,7 @@ def _find(view: View, query: Mapping[str, str]) -> Generator[Query, Rows, Effect
     rows = yield view.effect(key)
     if not rows:
         message = f"There is no effect {key!r} in this namespace."
-        raise Refused(404, "effect_not_found", message, details={"effectKey": key})
+        raise Problem(404, "effect_not_found", message, details={"effectKey": key})
     return Effect._make(rows[0])
 
 
@@ -231,14 +232,14 @@ def _read_time(name: str, text: str) -> int:
     raise _wrong_parameter(name, "a time in RFC 3339 such as 2026-01-31T12:00:00Z")
 
 
-def _wrong_parameter(name: str, takes: str) -> Refused:
+def _wrong_parameter(name: str, takes: str) -> Problem:
     message = f"{name} takes {takes}"
-    return Refused(400, "invalid_request", message, details=[{"path": f"query/{name}", "message": message}])
+    return Problem(400, "invalid_request", message, details=[{"path": f"query/{name}", "message": message}])
 
 
-def too_long() -> Refused:
+def too_long() -> Problem:
     """503: a read was not done in its time."""
-    return Refused(
+    return Problem(
         503,
         "unavailable",
         "The read took too long and was given up; nothing was changed. Ask for less: name a namespace or a workflow, a "

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from verity._ledger.calls import Request
+from verity._ledger.codec import need_namespace, read_namespace
 from verity._ledger.effect import Effect
-from verity._ledger.wire import need_namespace, read_namespace
-from verity._store.names import COLUMNS, hash_key
+from verity._store.names import COLUMNS, hash_effect_name
 
 
 class Query(NamedTuple):
@@ -99,7 +99,7 @@ class View:
         namespace = need_namespace(self._request)
         return Query(
             f"SELECT {COLUMNS} FROM effects WHERE environment = ? AND namespace = ? AND key_hash = ?",
-            (self._environment, namespace, hash_key(self._environment, namespace, key)),
+            (self._environment, namespace, hash_effect_name(self._environment, namespace, key)),
         )
 
     def events(self, effect: Effect, after: int, limit: int) -> Query:

@@ -1,21 +1,21 @@
 # Made from verity/_async/acquisition.py by scripts/mirror.py. Do not edit.
-"""How a lease is acquired: ask, and where another holder's lease is live, wait for it in line."""
+"""How a lease is acquired: ask for it; if another holder's lease is live, wait and ask again."""
 
 from __future__ import annotations
 
 import copy
 import logging
 
-from verity._concurrency import Quota, SyncLines, SyncRuntime, Turn
-from verity._core.backoff import MAX_HOLDS, attempt_after, conflict_delay, hold_s, may_be_held, patience_s
+from verity._concurrency import NonBlockingLimiter, Permit, SyncRuntime, SyncSingleFlight
+from verity._core.backoff import MAX_WAITS, attempt_after, conflict_delay, ledger_wait_s, may_wait_at_ledger, patience_s
 from verity._core.replies import GRANTED
 from verity._sync.ledger import SyncLedger, Wire
 from verity.config import ConflictRetryConfig
 from verity.errors import LeaseConflictError
 from verity.values import LeaseResponse
 
-LINES = SyncLines()
-"""Of all calls of a process that wait for the same effect only one asks the ledger, whatever client they came to."""
+SINGLE_FLIGHT = SyncSingleFlight()
+"""Of all calls in a process that wait for the same effect only one asks the ledger, also across clients."""
 
 
 class SyncAcquisition:
@@ -25,7 +25,7 @@ class SyncAcquisition:
         self._ledger = ledger
         self._runtime = runtime
         self._logger = logger
-        self._holds = Quota(MAX_HOLDS)
+        self._waits = NonBlockingLimiter(MAX_WAITS)
 
     def acquire(self, namespace: str, lease_body: Wire, config: ConflictRetryConfig) -> tuple[LeaseResponse, float]:
         """The lease, or the cached outcome, and when it was first requested, on the monotonic clock: a request that was
@@ -41,9 +41,9 @@ class SyncAcquisition:
         except LeaseConflictError as conflict:
             if not config.enabled or config.max_attempts == 1:
                 raise
-            return self._wait_in_line(namespace, lease_body, config, idempotency_key, conflict), requested_at
+            return self._wait_for_holder(namespace, lease_body, config, idempotency_key, conflict), requested_at
 
-    def _wait_in_line(
+    def _wait_for_holder(
         self,
         namespace: str,
         lease_body: Wire,
@@ -51,42 +51,45 @@ class SyncAcquisition:
         idempotency_key: str,
         conflict: LeaseConflictError,
     ) -> LeaseResponse:
-        """What is decided is everybody's answer; a lease is granted to one, and the next one goes on asking.
+        """Wait for the other holder, in single-flight. An outcome is published to all; a lease goes to one, and the
+        next caller asks.
 
-        Who asks at another pace stands in another line: nobody waits longer than its own settings say.
+        Callers with other settings are another flight: nobody waits longer than its own settings say.
         """
         began_at = self._runtime.monotonic()
-        place = LINES.place((self._ledger.caller, config, namespace, lease_body["effectKey"]))
+        caller = SINGLE_FLIGHT.join((self._ledger.caller, config, namespace, lease_body["effectKey"]))
         try:
-            if not place.turn(patience_s(config)):
+            if not caller.wait_to_lead(patience_s(config)):
                 raise conflict
-            shared: LeaseResponse | None = place.shared
-            if shared is not None:
-                return copy.deepcopy(shared)  # what one caller does to its result must not reach the others
-            is_holdable = may_be_held(config, has_own_connections=self._ledger.has_own_connections)
-            unheld = 0  # requests that an older ledger answered at once: their delay is still to come
+            published: LeaseResponse | None = caller.published
+            if published is not None:
+                return copy.deepcopy(published)  # what one caller does to its result must not reach the others
+            may_wait = may_wait_at_ledger(config, has_own_connections=self._ledger.has_own_connections)
+            answered_at_once = 0  # requests that an older ledger answered at once: their delay is still to come
             for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
-                delay_s = conflict_delay(config, attempt - unheld, conflict.retry_after_s, self._runtime.random())
-                held_s = 0 if unheld or not is_holdable else hold_s(config, delay_s)
+                delay_s = conflict_delay(
+                    config, attempt - answered_at_once, conflict.retry_after_s, self._runtime.random()
+                )
+                wait_s = 0 if answered_at_once or not may_wait else ledger_wait_s(config, delay_s)
                 self._logger.debug(
                     "Effect %r is being processed elsewhere; waiting %.1f s for it.", lease_body["effectKey"], delay_s
                 )
-                hold = Turn()
+                permit = Permit()
                 try:
-                    held_s = held_s if held_s and self._holds.take(hold) else 0
-                    if not held_s:
+                    wait_s = wait_s if wait_s and self._waits.acquire(permit) else 0
+                    if not wait_s:
                         self._runtime.sleep(delay_s)
-                    lease = self._ledger.lease(namespace, lease_body, idempotency_key=idempotency_key, hold_s=held_s)
+                    lease = self._ledger.lease(namespace, lease_body, idempotency_key=idempotency_key, wait_s=wait_s)
                 except LeaseConflictError as error:
                     conflict = error
-                    unheld = unheld or int(held_s > 0 and not error.waited)
+                    answered_at_once = answered_at_once or int(wait_s > 0 and not error.waited)
                 else:
                     if lease.status != GRANTED:
-                        place.share(copy.deepcopy(lease))
+                        caller.publish(copy.deepcopy(lease))
                     return lease
                 finally:
-                    self._holds.line.pop(hold, None)
+                    self._waits.permits.pop(permit, None)
             raise conflict
         finally:
-            place.is_gone = True  # an assignment: an interrupt could end a call at its entry
-            place.leave()
+            caller.is_gone = True  # an assignment: an interrupt could end a call at its entry
+            caller.leave()

@@ -55,7 +55,7 @@ class SyncLedger:
         """Who the ledger takes the client for: equal where two clients of a process get the same answers."""
         return self._sender.caller
 
-    def lease(self, namespace: str, body: Wire, *, idempotency_key: str, hold_s: int = 0) -> LeaseResponse:
+    def lease(self, namespace: str, body: Wire, *, idempotency_key: str, wait_s: int = 0) -> LeaseResponse:
         """Ask for a lease; the idempotency key makes a repeated request get the same grant.
 
         Args:
@@ -65,8 +65,8 @@ class SyncLedger:
             hold_s: for how many seconds the ledger may hold the request while another holder's lease is live.
         """
         request = LeaseRequest.from_dict(body)
-        api = self._api_with(self._timeout_s + hold_s if hold_s else None)
-        prefer = f"wait={hold_s}" if hold_s else UNSET
+        api = self._api_with(self._timeout_s + wait_s if wait_s else None)
+        prefer = f"wait={wait_s}" if wait_s else UNSET
         return self.call(
             LeaseResponse,
             "lease",

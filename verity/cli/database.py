@@ -170,9 +170,9 @@ def _open_postgres(url: str, create: bool) -> tuple[Store, Failures]:
 
 def _postgres_failures() -> Failures:
     from verity._store.interface import StorageError
-    from verity._store.postgres.database import Refusal
+    from verity._store.postgres.database import StatementRefused
 
-    return StorageError, Refusal
+    return StorageError, StatementRefused
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def issue(
     key = mint(environment)
     record = ApiKey(
         id=f"key_{draw_bits(64):016x}",
-        sha256=hash_key(key),
+        sha256=hash_api_key(key),
         environment=environment,
         role=role,
         namespaces=frozenset(namespaces) or None,
@@ -69,7 +69,7 @@ def is_well_formed(key: str) -> bool:
     return _FORM.fullmatch(key) is not None and _with_checksum(key[:-_CHECKSUM_DIGITS]) == key
 
 
-def hash_key(key: str) -> bytes:
+def hash_api_key(key: str) -> bytes:
     """What is stored of a key: its SHA-256. With 256 random bits there is nothing that a slow hash would add."""
     return hashlib.sha256(key.encode()).digest()
 

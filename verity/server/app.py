@@ -18,16 +18,16 @@ from urllib.parse import parse_qsl
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.prefer import read_wait_s
+from verity._ledger.problems import Problem, answer_problem
 from verity._store.interface import AsyncStore, StorageError
 from verity._store.reads import READS
 from verity._tracing import read_trace_parent
 from verity.server import metrics, problems
 from verity.server.auth import Authenticator
 from verity.server.contract import load_spec, read_operations
-from verity.server.exchange import AsgiExchange, Call, ClientGone, Exchange, Receive, Scope, Send
-from verity.server.logs import STRANGERS, describe
+from verity.server.exchange import AsgiExchange, AsgiReceive, AsgiScope, AsgiSend, ClientGone, Exchange, HttpRequest
+from verity.server.logs import UNAUTHENTICATED, describe
 from verity.server.metrics import Metrics, Outcome
-from verity.server.problems import Problem
 from verity.server.rates import RateLimit
 from verity.server.router import Router
 from verity.server.searches import ReadLimit
@@ -35,7 +35,7 @@ from verity.server.settings import ServerSettings
 from verity.server.waiting import WaitingRoom
 
 _logger = logging.getLogger("verity.server")
-_strangers = logging.getLogger(STRANGERS)
+_unauthenticated = logging.getLogger(UNAUTHENTICATED)
 
 _MAX_QUERY_PARAMETERS = 50
 _PREFIX = "/v1/"
@@ -54,26 +54,26 @@ class LedgerApp:
         tells_metrics: whether it tells it to its callers; if not, only `Operators` do.
     """
 
-    def __init__(self, storage: AsyncStore, settings: ServerSettings, now_ms: Callable[[], int]) -> None:
-        self.metrics = Metrics(storage, kept_s=settings.metrics_kept_s)
+    def __init__(self, store: AsyncStore, settings: ServerSettings, now_ms: Callable[[], int]) -> None:
+        self.metrics = Metrics(store, kept_s=settings.metrics_kept_s)
         self.tells_metrics = True
-        self._storage = storage
+        self._store = store
         self._settings = settings
         self._rates = RateLimit(settings.rate_limit)
         self._reads = ReadLimit(settings.max_searches)
         self._router = Router(read_operations(load_spec()))
-        self.waiting = WaitingRoom(storage, settings.max_waits)
-        self.metrics.watch_waits(lambda: self.waiting.parked)
-        self._callers = Authenticator(storage.find_key, cache_s=settings.key_cache_s, now_ms=now_ms)
+        self.waiting = WaitingRoom(store, settings.max_waits)
+        self.metrics.watch_waits(lambda: self.waiting.waiting_count)
+        self._callers = Authenticator(store.find_key, cache_s=settings.key_cache_s, now_ms=now_ms)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """Answer one request, as an ASGI application."""
         if scope["type"] != "http":
             raise RuntimeError(f"This application speaks HTTP, not {scope['type']}.")
         exchange = AsgiExchange(scope, receive, send)
         await self.serve(exchange.call, exchange)
 
-    async def serve(self, call: Call, exchange: Exchange) -> None:
+    async def serve(self, call: HttpRequest, exchange: Exchange) -> None:
         """Answer one request."""
         if not call.path.startswith(_PREFIX):  # probes would fill a trace with noise
             return await self._serve(call, exchange, self._answer)
@@ -81,7 +81,7 @@ class LedgerApp:
             return await self._serve(call, exchange, self._answer)
 
     async def _serve(
-        self, call: Call, exchange: Exchange, answer_call: Callable[[Call, Exchange], Awaitable[Answer]]
+        self, call: HttpRequest, exchange: Exchange, answer_call: Callable[[HttpRequest, Exchange], Awaitable[Answer]]
     ) -> None:
         request_id = call.request_id
         answer: Answer
@@ -91,25 +91,25 @@ class LedgerApp:
             self._record(call, metrics.GONE)
             return
         except Problem as problem:
-            answer = problems.to_answer(problem, request_id)
+            answer = answer_problem(problem, request_id)
         except (StorageError, asyncio.TimeoutError) as error:
             # Only a probe, or who has a key to be looked up, gets here: calls are answered, whatever ails the storage.
-            _strangers.error("storage did not answer: %s", describe(error), extra={"requestId": request_id})
-            answer = problems.to_answer(problems.unavailable(), request_id)
+            _unauthenticated.error("storage did not answer: %s", describe(error), extra={"requestId": request_id})
+            answer = answer_problem(problems.unavailable(), request_id)
         except asyncio.CancelledError:  # the server ends, and its time to do so in good order is over
             _logger.error("a request was given up: the server ends", extra={"requestId": request_id})
-            await exchange.send(problems.to_answer(problems.unavailable(), request_id), request_id)
+            await exchange.send(answer_problem(problems.unavailable(), request_id), request_id)
             self._record(call, 503)
             raise
         except Exception as error:  # noqa: BLE001 - the border: whatever fails is answered as a problem
             _logger.error("a request failed: %s", describe(error), extra={"requestId": request_id})
-            answer = problems.to_answer(problems.internal(), request_id)
+            answer = answer_problem(problems.internal(), request_id)
         self._record(call, answer.status, answer.outcome)
         if call.key_id is not None:
             self._rates.end(call.key_id, call.operation, answer)
         await exchange.send(answer, request_id)
 
-    def _record(self, call: Call, status: int | str, outcome: Outcome | None = None) -> None:
+    def _record(self, call: HttpRequest, status: int | str, outcome: Outcome | None = None) -> None:
         """Count the request, and log it where that is wished for."""
         seconds = time.perf_counter() - call.started_at
         self.metrics.count_request(call.operation, status, seconds, outcome)
@@ -126,13 +126,13 @@ class LedgerApp:
                 },
             )
 
-    def give_up(self, call: Call) -> None:
+    def give_up(self, call: HttpRequest) -> None:
         """Take note of a request whose client left before it had sent all of it."""
         with suppress(Problem):
             call.operation = self._router.find(call.method, call.path).operation.name
         self._record(call, metrics.GONE)
 
-    async def _answer(self, call: Call, exchange: Exchange) -> Answer:
+    async def _answer(self, call: HttpRequest, exchange: Exchange) -> Answer:
         if not call.path.startswith(_PREFIX):
             return await self._answer_probe(call, tells_metrics=self.tells_metrics)
         headers = call.headers
@@ -176,14 +176,14 @@ class LedgerApp:
                 return await self.waiting.answer_lease(request, wait_s, exchange.until_gone, check)
         if operation.name in READS:
             return await self._read(request, exchange)
-        answer = await self._storage.answer(request)
-        if self.waiting.parked and answer.status == 200:
+        answer = await self._store.answer(request)
+        if self.waiting.waiting_count and answer.status == 200:
             self.waiting.changed(request)
         return answer
 
     async def _read(self, request: Request, exchange: Exchange) -> Answer:
         def read() -> Awaitable[Answer]:
-            return self._storage.answer(request)
+            return self._store.answer(request)
 
         try:
             return await self._reads.answer(request.scope.actor or "", request.operation, read, exchange.until_gone)
@@ -198,14 +198,14 @@ class LedgerApp:
             self.metrics.count_rate_limited()
             raise problems.rate_limited(math.ceil(wait_s))
 
-    async def serve_operator(self, call: Call, exchange: Exchange) -> None:
+    async def serve_operator(self, call: HttpRequest, exchange: Exchange) -> None:
         """Answer one request that came on the address for operators."""
         await self._serve(call, exchange, self._answer_operator)
 
-    async def _answer_operator(self, call: Call, _exchange: Exchange) -> Answer:
+    async def _answer_operator(self, call: HttpRequest, _exchange: Exchange) -> Answer:
         return await self._answer_probe(call, tells_metrics=True)
 
-    async def _answer_probe(self, call: Call, *, tells_metrics: bool) -> Answer:
+    async def _answer_probe(self, call: HttpRequest, *, tells_metrics: bool) -> Answer:
         """`/healthz`: the process answers. `/readyz`: its storage does, too. `/metrics`: for Prometheus."""
         if call.path not in _PROBES or (call.path == "/metrics" and not tells_metrics):
             raise problems.not_found()
@@ -216,7 +216,7 @@ class LedgerApp:
             return Answer(200, await self.metrics.render(), {"content-type": metrics.CONTENT_TYPE})
         if call.path == "/readyz":
             # Looking up a key that nobody has is what every request needs of the storage.
-            await asyncio.wait_for(self._storage.find_key(_NOBODY), _READY_WITHIN_S)
+            await asyncio.wait_for(self._store.find_key(_NOBODY), _READY_WITHIN_S)
         return Answer(200, b'{"status":"ok"}')
 
 
@@ -227,22 +227,22 @@ class Operators:
         self.metrics = app.metrics
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """Answer one request, as an ASGI application."""
         exchange = AsgiExchange(scope, receive, send)
         await self.serve(exchange.call, exchange)
 
-    async def serve(self, call: Call, exchange: Exchange) -> None:
+    async def serve(self, call: HttpRequest, exchange: Exchange) -> None:
         """Answer one request."""
         await self._app.serve_operator(call, exchange)
 
-    def give_up(self, call: Call) -> None:
+    def give_up(self, call: HttpRequest) -> None:
         """Take note of a request whose client left before it had sent all of it."""
         self._app.give_up(call)
 
 
 def create_app(
-    storage: AsyncStore,
+    store: AsyncStore,
     settings: ServerSettings | None = None,
     *,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -254,7 +254,7 @@ def create_app(
         settings: the defaults, if None.
         now_ms: ms since 1970; it decides when API keys expire.
     """
-    return LedgerApp(storage, settings or ServerSettings(), now_ms)
+    return LedgerApp(store, settings or ServerSettings(), now_ms)
 
 
 def _read_query(query: bytes) -> list[tuple[str, str]]:

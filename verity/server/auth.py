@@ -64,7 +64,7 @@ class Authenticator:
         Raises:
             Problem: as `authenticate` does.
         """
-        known = self._cache.get(api_keys.hash_key(_read_key(header)))
+        known = self._cache.get(api_keys.hash_api_key(_read_key(header)))
         if known is None or known.scope is None or self._monotonic() >= known.trusted_until:
             return None
         return self._let_in(known, admin_only=admin_only)
@@ -94,7 +94,7 @@ class Authenticator:
 
     def _look_up(self, key: str) -> _Known:
         now = self._monotonic()
-        sha256 = api_keys.hash_key(key)
+        sha256 = api_keys.hash_api_key(key)
         known = self._cache.get(sha256)
         if known is None or now >= known.trusted_until:
             if not api_keys.is_well_formed(key):

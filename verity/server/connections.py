@@ -71,12 +71,12 @@ class Connections:
     def add(self, connection: OpenConnection, transport: asyncio.Transport) -> None:
         """One more. Where there are too many, the oldest of those who have shown no API key goes, or it is refused."""
         self.open.add(connection)
-        self.shares.strangers.connections[connection] = None
+        self.shares.unauthenticated.connections[connection] = None
         if len(self.open) <= self.settings.max_connections:
             return
         self.metrics.count_connection_too_many()
-        if self.shares.has_too_many_strangers():  # those who show a key do so at once
-            oldest = next(iter(self.shares.strangers.connections))
+        if self.shares.has_too_many_unauthenticated():  # those who show a key do so at once
+            oldest = next(iter(self.shares.unauthenticated.connections))
             self.remove(oldest)
             oldest.transport.abort()
         else:

@@ -14,7 +14,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from verity._ledger.json_text import Members
+from verity._ledger.raw_json import Members
 from verity.server.json_body import BadBody, read_object
 from verity.server.problems import Details, invalid_request
 

@@ -15,9 +15,9 @@ from verity._unique import draw_bits
 from verity.server import problems
 
 Headers = dict[bytes, bytes]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiScope = MutableMapping[str, Any]
+AsgiReceive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _logger = logging.getLogger("verity.server")
 
@@ -50,7 +50,7 @@ class ClientGone(Exception):
     """The client closed the connection before it had sent its request."""
 
 
-class Call:
+class HttpRequest:
     """What is known of one request by and by.
 
     Args:
@@ -104,8 +104,8 @@ class Exchange(Protocol):
 class AsgiExchange:
     """An exchange by way of an ASGI server."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.call = Call(
+    def __init__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
+        self.call = HttpRequest(
             scope["method"], scope["raw_path"].decode("latin-1"), scope["query_string"], dict(scope["headers"])
         )
         self.connection: Connection | None = scope.get("state", {}).get("connection")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from verity.server import problems
+from verity._ledger.problems import Problem, answer_problem
 from verity.server.exchange import head_of, new_request_id
-from verity.server.problems import Problem
 from verity.server.uvicorn_names import STATUS_LINE
 
 __all__ = ["STATUS_LINE", "write_lines", "write_refusal"]
@@ -18,5 +17,5 @@ def write_lines(head: dict[str, str]) -> bytes:
 def write_refusal(problem: Problem) -> bytes:
     """The whole answer to a request that is not read."""
     request_id = new_request_id()
-    answer = problems.to_answer(problem, request_id)
+    answer = answer_problem(problem, request_id)
     return STATUS_LINE[answer.status] + write_lines(head_of(answer, request_id)) + b"\r\n" + answer.body

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from verity._ledger.json_text import Members, dump, scan_object
+from verity._ledger.raw_json import Members, dump, scan_object
 
 MAX_DEPTH = 201
 """A payload's 200 levels, and the object around it."""

@@ -19,7 +19,7 @@ LogFormat = Literal["plain", "json"]
 LINES_A_SECOND = 5
 """Of a library's logger, for each level: what uvicorn says of junk, it says to anybody who sends it."""
 
-STRANGERS = "verity.server.strangers"
+UNAUTHENTICATED = "verity.server.unauthenticated"
 """The logger for what a caller causes before it is known who it is."""
 
 _IN_CALLBACK = "Exception in callback"
@@ -80,7 +80,7 @@ class Throttle(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record passes. Verity's own do: what else a caller without a key can cause is the access log."""
-        if record.name.partition(".")[0] == "verity" and record.name != STRANGERS:
+        if record.name.partition(".")[0] == "verity" and record.name != UNAUTHENTICATED:
             return True
         second = int(record.created)
         with self._lock:

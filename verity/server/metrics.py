@@ -41,7 +41,7 @@ class Metrics:
         monotonic: seconds; it decides how long all that is kept.
     """
 
-    def __init__(self, storage: AsyncStore, *, kept_s: float = 0.0, monotonic: Callable[[], float] = monotonic) -> None:
+    def __init__(self, store: AsyncStore, *, kept_s: float = 0.0, monotonic: Callable[[], float] = monotonic) -> None:
         self._kept_s = kept_s
         self._monotonic = monotonic
         self._rendered_at = -math.inf
@@ -69,15 +69,15 @@ class Metrics:
         batches = Histogram(
             "verity_group_commit_size", "Operations in one transaction.", buckets=_BATCH_SIZES, registry=registry
         )
-        storage.watch_batches(batches.observe)
-        self._oldest = _OldestExpired(storage, monotonic)
+        store.watch_batches(batches.observe)
+        self._oldest = _OldestExpired(store, monotonic)
         self._oldest_age = Gauge(
             "verity_oldest_expired_effect_age_seconds",
             "How long ago the oldest lease ran out that nobody has taken over; NaN where the storage does not answer.",
             ["environment"],
             registry=registry,
         )
-        self._watch_pool(storage)
+        self._watch_pool(store)
         ProcessCollector(registry=registry)
 
     def count_request(self, operation: str, status: int | str, seconds: float, outcome: Outcome | None = None) -> None:
@@ -111,11 +111,11 @@ class Metrics:
             self._oldest_age.labels(environment).set(age_s)
         return generate_latest(self._registry)
 
-    def _watch_pool(self, storage: AsyncStore) -> None:
-        if storage.pool() is None:
+    def _watch_pool(self, store: AsyncStore) -> None:
+        if store.pool() is None:
             return
-        self._gauge("verity_pool_connections", "Connections to the database.", lambda: _pool(storage)[0])
-        self._gauge("verity_pool_idle_connections", "Those of them that wait for work.", lambda: _pool(storage)[1])
+        self._gauge("verity_pool_connections", "Connections to the database.", lambda: _pool(store)[0])
+        self._gauge("verity_pool_idle_connections", "Those of them that wait for work.", lambda: _pool(store)[1])
 
     def _gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         Gauge(name, documentation, registry=self._registry).set_function(read)
@@ -160,8 +160,8 @@ class _Requests(Collector):
         yield latencies
 
 
-def _pool(storage: AsyncStore) -> tuple[int, int]:
-    return storage.pool() or (0, 0)
+def _pool(store: AsyncStore) -> tuple[int, int]:
+    return store.pool() or (0, 0)
 
 
 def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
@@ -201,8 +201,8 @@ def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
 class _OldestExpired:
     """Asks the storage at most every few seconds, once at a time, and never lets a scrape wait for it long."""
 
-    def __init__(self, storage: AsyncStore, monotonic: Callable[[], float]) -> None:
-        self._storage = storage
+    def __init__(self, store: AsyncStore, monotonic: Callable[[], float]) -> None:
+        self._store = store
         self._monotonic = monotonic
         self._asked_at = -math.inf
         self._reading: asyncio.Task[Mapping[Environment, float] | None] | None = None
@@ -218,7 +218,7 @@ class _OldestExpired:
 
     async def _ask(self) -> Mapping[Environment, float] | None:
         try:
-            return await self._storage.expired_for_s()
+            return await self._store.expired_for_s()
         except Exception as error:  # noqa: BLE001 - a scrape tells the rest, whatever ails the storage
             _logger.warning("storage did not tell the oldest expired effect: %s", describe(error))
             return None

@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from verity._ledger.calls import Answer
-from verity._ledger.wire import Refused, answer_problem
+from verity._ledger.problems import Problem
 
 Details = list[dict[str, str]]
-
-
-class Problem(Refused):
-    """A refusal with headers of its own (lower-case names)."""
-
-    def __init__(
-        self, status: int, code: str, message: str, *, details: Any = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(status, code, message, details=details)
-        self.headers = headers or {}
-
-
-def to_answer(problem: Problem, request_id: str) -> Answer:
-    """The answer that travels."""
-    answer = answer_problem(problem, request_id)
-    return Answer(answer.status, answer.body, {**answer.headers, **problem.headers})
 
 
 def invalid_request(details: Details) -> Problem:

@@ -16,10 +16,10 @@ from typing import Any
 from verity._ledger.calls import Answer
 from verity.server import problems
 from verity.server.connections import Connections
-from verity.server.exchange import Call, Headers, head_of
+from verity.server.exchange import Headers, HttpRequest, head_of
 from verity.server.head import STATUS_LINE, write_lines, write_refusal
 from verity.server.logs import describe
-from verity.server.transport import Flow, LastingTransport
+from verity.server.transport import BufferedTransport, Flow
 from verity.server.uvicorn_names import HttpToolsProtocol
 
 MOST_PLAIN_BYTES = 16_384
@@ -64,13 +64,13 @@ class LedgerProtocol(HttpToolsProtocol):
         self._idle_until: float | None = None
         self._abort_at: float | None = None
         self._rest = b""
-        self.share = connections.shares.strangers
+        self.share = connections.shares.unauthenticated
         self.unread_bytes = 0
         """What is kept of its answers, and of requests that wait for their turn, until its client reads."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Wait for a request, or say that there are too many."""
-        super().connection_made(LastingTransport(transport, self.loop, self.keep))  # type: ignore[arg-type]
+        super().connection_made(BufferedTransport(transport, self.loop, self.keep))  # type: ignore[arg-type]
         self.flow = Flow(self.transport, lambda: bool(self.pipeline or self._rest))
         self._allow(self._header_timeout_s)
         self.connections_of_server.add(self, transport)
@@ -135,7 +135,7 @@ class LedgerProtocol(HttpToolsProtocol):
         self._unspent_bytes = 0
         headers = dict(self.headers)
         if self._is_plain(headers):
-            call = Call(self.parser.get_method().decode(), self.url.decode(), b"", headers)
+            call = HttpRequest(self.parser.get_method().decode(), self.url.decode(), b"", headers)
             self.cycle = PlainExchange(call, self)
             return
         url, sent, expects = self.url, self.headers, self.expect_100_continue
@@ -309,7 +309,7 @@ class PlainExchange:
         "response_started",
     )
 
-    def __init__(self, call: Call, protocol: LedgerProtocol) -> None:
+    def __init__(self, call: HttpRequest, protocol: LedgerProtocol) -> None:
         self.call = call
         self.body = b""
         self.more_body = True

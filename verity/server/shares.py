@@ -59,7 +59,7 @@ class Shares:
         self._most_connections = max(1, max_connections // 2)
         self._most_unread_bytes = max_unread_bytes
         self._by_key: dict[str, Share] = {}
-        self.strangers = Share("")
+        self.unauthenticated = Share("")
         """Those who have shown no key."""
 
     def move(self, connection: OpenConnection, key_id: str) -> bool:
@@ -88,9 +88,9 @@ class Shares:
         if connection in connection.share.connections:
             connection.share.unread_bytes += size
 
-    def has_too_many_strangers(self) -> bool:
+    def has_too_many_unauthenticated(self) -> bool:
         """Whether those who have shown no key have more than half of the connections."""
-        return len(self.strangers.connections) > self._most_connections
+        return len(self.unauthenticated.connections) > self._most_connections
 
     def is_full(self, share: Share) -> bool:
         """Whether a key has as much unread as it may."""
@@ -100,7 +100,7 @@ class Shares:
         """The connections to cut, the worst of each key first, so that each has no more than it may, and all of them
         together no more than there may be.
         """
-        shares = [self.strangers, *self._by_key.values()]
+        shares = [self.unauthenticated, *self._by_key.values()]
         left = {share: share.unread_bytes for share in shares if share.unread_bytes}
         worst: list[OpenConnection] = []
         while left:

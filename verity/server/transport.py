@@ -30,7 +30,7 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class LastingTransport:
+class BufferedTransport:
     """A transport that can be used beyond its end, and then does nothing; that sends in one go what is written in one
     turn of the event loop; and that knows how much of it is unread.
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from verity._ledger.calls import Answer, Request
-from verity._ledger.json_text import read_members
+from verity._ledger.raw_json import read_members
 from verity._store.interface import AsyncStore
-from verity._store.lease_checks import EffectName, Look
+from verity._store.lease_states import EffectName, LeaseState
 
 _logger = logging.getLogger("verity.server")
 
@@ -59,14 +59,14 @@ class WaitingRoom:
         max_waits: how many requests may be parked; one more is answered at once. Of these one API key may have half.
     """
 
-    def __init__(self, storage: AsyncStore, max_waits: int) -> None:
-        self._storage = storage
+    def __init__(self, store: AsyncStore, max_waits: int) -> None:
+        self._store = store
         self._max_waits = max_waits
         self._waiters: dict[EffectName, deque[_Waiter]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._is_closing = False
-        self._parked_of: Counter[str | None] = Counter()
-        self.parked = 0
+        self._waiting_by_key: Counter[str | None] = Counter()
+        self.waiting_count = 0
         """How many requests are parked now."""
 
     async def answer_lease(
@@ -86,32 +86,32 @@ class WaitingRoom:
         """
         owner = request.scope.actor
         if self._is_closing or not self._has_room(owner):
-            return await self._storage.answer(request)
+            return await self._store.answer(request)
         name = name_of(request)
         waiter = _Waiter()
         waiters = self._waiters.setdefault(name, deque())
         waiters.append(waiter)  # before it asks, so that it can't miss what is decided meanwhile
-        self.parked += 1
-        self._parked_of[owner] += 1
+        self.waiting_count += 1
+        self._waiting_by_key[owner] += 1
         gone: asyncio.Task[Any] | None = None
         end = asyncio.get_running_loop().time() + wait_s
         try:
             while True:
-                answer = await self._storage.answer(request)
+                answer = await self._store.answer(request)
                 left_s = end - asyncio.get_running_loop().time()
                 if answer.outcome[0] != "lease_conflict" or left_s <= 0 or self._is_closing:
                     break
                 gone = gone or asyncio.ensure_future(until_gone())
-                if await self._park(waiter, gone, left_s):
+                if await self._sleep(waiter, gone, left_s):
                     break
                 await check()
         finally:
             if gone is not None:
                 gone.cancel()
             self._leave(name, waiters, waiter)
-            self._parked_of[owner] -= 1
-            if not self._parked_of[owner]:
-                del self._parked_of[owner]
+            self._waiting_by_key[owner] -= 1
+            if not self._waiting_by_key[owner]:
+                del self._waiting_by_key[owner]
         return replace(answer, headers={**answer.headers, "preference-applied": "wait"})
 
     def changed(self, request: Request) -> None:
@@ -126,7 +126,7 @@ class WaitingRoom:
         for waiters in self._waiters.values():
             self._wake(waiters, everybody=True)
 
-    async def _park(self, waiter: _Waiter, gone: asyncio.Future[Any], left_s: float) -> bool:
+    async def _sleep(self, waiter: _Waiter, gone: asyncio.Future[Any], left_s: float) -> bool:
         """Wait to be woken or for the time to be over; true: the client has gone."""
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look_while_somebody_waits())
@@ -134,10 +134,10 @@ class WaitingRoom:
         return gone.done()
 
     def _has_room(self, owner: str | None) -> bool:
-        return self.parked < self._max_waits and 2 * self._parked_of[owner] < self._max_waits
+        return self.waiting_count < self._max_waits and 2 * self._waiting_by_key[owner] < self._max_waits
 
     def _leave(self, name: EffectName, waiters: deque[_Waiter], waiter: _Waiter) -> None:
-        self.parked -= 1
+        self.waiting_count -= 1
         waiters.remove(waiter)
         if not waiters:
             self._waiters.pop(name, None)
@@ -155,7 +155,7 @@ class WaitingRoom:
             began_at = loop.time()
             names = list(self._waiters)
             try:
-                for name, look in zip(names, await self._storage.look(names), strict=True):
+                for name, look in zip(names, await self._store.lease_states(names), strict=True):
                     self._wake_if_ready(name, look)
                 has_failed = False
             except Exception as error:  # noqa: BLE001 - whatever ails the storage, they wait on and it is looked at again
@@ -165,7 +165,7 @@ class WaitingRoom:
             await asyncio.sleep(max(_LOOK_EVERY_S, (loop.time() - began_at) * _SHARE))
         self._looking = None
 
-    def _wake_if_ready(self, name: EffectName, look: Look) -> None:
+    def _wake_if_ready(self, name: EffectName, look: LeaseState) -> None:
         waiters = self._waiters.get(name)
         if waiters and not look.remaining_ms:
             self._wake(waiters, everybody=look.is_decided)

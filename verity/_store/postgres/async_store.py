@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from verity._ledger.calls import Answer, Environment, Request
-from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_problem, read_call
+from verity._ledger.codec import EFFECT_OPERATIONS, read_call
+from verity._ledger.problems import Problem, answer_problem
 from verity._store.api_keys import ApiKey
 from verity._store.interface import MAX_BATCH, AsyncStore, Pool, StorageError
-from verity._store.lease_checks import UNKNOWN, EffectName, Look, look_at
-from verity._store.names import hash_key
+from verity._store.lease_states import NO_LEASE, EffectName, LeaseState, read_lease_state
+from verity._store.names import hash_effect_name
 from verity._store.postgres import api_keys
-from verity._store.postgres.batches import Ids, Work
-from verity._store.postgres.database import Database, Refusal, TooSlow, Use
+from verity._store.postgres.batches import Ids, PendingCall
+from verity._store.postgres.database import Database, StatementRefused, TooSlow, Use
 from verity._store.postgres.dispatch import NO_ROOM, Dispatcher, unavailable
 from verity._store.postgres.session import Unanswered
 from verity._store.postgres.statements import (
@@ -69,9 +70,9 @@ class AsyncPostgresStore(AsyncStore):
             if request.operation not in EFFECT_OPERATIONS:
                 return await self._read(request)
             call = read_call(request)
-        except Refused as refused:
+        except Problem as refused:
             return answer_problem(refused, request.request_id)
-        return await self._calls.answer(Work(call, asyncio.get_running_loop().create_future(), self._ids))
+        return await self._calls.answer(PendingCall(call, asyncio.get_running_loop().create_future(), self._ids))
 
     async def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash, also if it is revoked or has expired."""
@@ -111,12 +112,15 @@ class AsyncPostgresStore(AsyncStore):
             now: int = await connection.fetchval(f"SELECT {self._sql.clock}")
         return now
 
-    async def look(self, names: Sequence[EffectName]) -> list[Look]:
+    async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
         """Look at effects that somebody waits for."""
-        rows = [(name.environment, name.namespace, hash_key(*name)) for name in names]
+        rows = [(name.environment, name.namespace, hash_effect_name(*name)) for name in names]
         async with self._looking() as connection:
             found = await connection.fetch(self._sql.states, *to_arrays(rows))
-        return [UNKNOWN if status is None else look_at(status, expires_at, now) for status, expires_at, now in found]
+        return [
+            NO_LEASE if status is None else read_lease_state(status, expires_at, now)
+            for status, expires_at, now in found
+        ]
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""
@@ -146,7 +150,7 @@ class AsyncPostgresStore(AsyncStore):
         try:
             async with self._database.reading(Use.LOOKS) as connection:
                 yield connection
-        except Refusal as error:
+        except StatementRefused as error:
             raise StorageError(str(error)) from error
 
     async def _read(self, request: Request) -> Answer:
@@ -155,11 +159,11 @@ class AsyncPostgresStore(AsyncStore):
             return await asyncio.wait_for(self._fetch(request), self._database.read_within_s)
         except (asyncio.TimeoutError, TooSlow):
             raise too_long() from None
-        except (Unanswered, Refusal) as error:
+        except (Unanswered, StatementRefused) as error:
             ids = {"requestId": request.request_id}
             _logger.error("the database did not answer a read: %s", error, extra=ids)
-            if isinstance(error, Refusal) and error.is_about_a_value:
-                raise Refused(400, "invalid_request", NO_ROOM) from None
+            if isinstance(error, StatementRefused) and error.is_about_a_value:
+                raise Problem(400, "invalid_request", NO_ROOM) from None
             raise unavailable("The ledger's storage does not answer. Send the request again.") from None
 
     async def _fetch(self, request: Request) -> Answer:

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 
 from verity._clock import machines_time_ns
 from verity._ledger.calls import Answer
+from verity._ledger.codec import EffectCall, answer_decision, answer_grant, answer_recorded
 from verity._ledger.commands import Commit, Context, Decision, Lease, ReportObserve, Reset
 from verity._ledger.effect import Effect, Event, EventType
-from verity._ledger.json_text import dump_object
+from verity._ledger.raw_json import dump_object
 from verity._ledger.transitions import apply
-from verity._ledger.wire import Call, answer_decision, answer_grant, answer_settled
-from verity._store.names import hash_key, next_id
+from verity._store.names import hash_effect_name, next_id
 from verity._store.postgres.session import Session
 from verity._store.postgres.statements import Statements, change_row, event_row, to_arrays
 from verity._unique import new_token
@@ -57,7 +57,7 @@ class Ids:
         return self._latest
 
 
-class Work:
+class PendingCall:
     """One call under way, and the future that waits for its answer."""
 
     __slots__ = (
@@ -76,13 +76,13 @@ class Work:
         "new_token",
     )
 
-    def __init__(self, call: Call, future: asyncio.Future[Answer], ids: Ids) -> None:
+    def __init__(self, call: EffectCall, future: asyncio.Future[Answer], ids: Ids) -> None:
         self.call = call
         self.answer = future
         self.name: PrimaryKey = (
             call.environment,
             call.namespace,
-            hash_key(call.environment, call.namespace, call.key),
+            hash_effect_name(call.environment, call.namespace, call.key),
         )
         """By it statements name the effect."""
         self.ids = ids
@@ -140,64 +140,64 @@ class Work:
             self.answer.set_result(answer_decision(self.call, decision, now))
 
 
-def command_of(work: Work) -> Any:
+def command_of(pending: PendingCall) -> Any:
     """Its command, of whose kind the lane makes sure."""
-    return work.call.command
+    return pending.call.command
 
 
-def is_guessed_commit(call: Call) -> bool:
+def is_guessed_commit(call: EffectCall) -> bool:
     """Whether `COMMIT` can take it: numbers that no fence has are the table's to refuse."""
     return isinstance(call.command, Commit) and call.command.fence <= _MAX_BIGINT
 
 
-def is_forced_reset(call: Call) -> bool:
+def is_forced_reset(call: EffectCall) -> bool:
     """Whether it takes a live lease away, whoever holds it by then."""
     return isinstance(call.command, Reset) and call.command.force
 
 
-def take_one_of_each(batch: Iterable[Work]) -> tuple[list[Work], list[Work]]:
+def take_one_of_each(batch: Iterable[PendingCall]) -> tuple[list[PendingCall], list[PendingCall]]:
     """The first call on each effect, in the order of their names so that two nodes' batches can't block each other in a
     circle; and the other calls.
     """
-    first: dict[PrimaryKey, Work] = {}
-    others = [work for work in batch if first.setdefault(work.name, work) is not work]
+    first: dict[PrimaryKey, PendingCall] = {}
+    others = [pending for pending in batch if first.setdefault(pending.name, pending) is not pending]
     return [first[name] for name in sorted(first)], others
 
 
 class Left(NamedTuple):
     """What an attempt did not answer."""
 
-    anew: Sequence[Work] = ()
+    anew: Sequence[PendingCall] = ()
     """Is to be read, and decided anew."""
-    locked: Sequence[Work] = ()
+    locked: Sequence[PendingCall] = ()
     """Somebody else holds a lock on its effect."""
 
 
-async def grant(session: Session, sql: Statements, batch: Sequence[Work]) -> Left:
+async def grant(session: Session, sql: Statements, batch: Sequence[PendingCall]) -> Left:
     """Grant leases on effects that are not there."""
     batch, others = take_one_of_each(batch)
-    rows = await session.fetch(sql.grant, *to_arrays([_grant_row(work) for work in batch]))
+    rows = await session.fetch(sql.grant, *to_arrays([_grant_row(pending) for pending in batch]))
     granted: dict[int, int] = dict(rows)
-    for work in batch:
-        now = granted.get(work.new_id)
+    for pending in batch:
+        now = granted.get(pending.new_id)
         if now is None:
-            others.append(work)
+            others.append(pending)
         else:
-            expires_at = now + command_of(work).lease_duration_ms
-            work.settle(answer_grant(work.call, work.new_id, 1, work.new_token, expires_at, "none"))
+            expires_at = now + command_of(pending).lease_duration_ms
+            pending.settle(answer_grant(pending.call, pending.new_id, 1, pending.new_token, expires_at, "none"))
     return Left(others)
 
 
-def _grant_row(work: Work) -> tuple[object, ...]:
-    command = command_of(work)
+def _grant_row(pending: PendingCall) -> tuple[object, ...]:
+    command = command_of(pending)
     payload = command.input or (None, None)
     return (
-        *work.name,
-        work.new_id,
-        work.call.key,
-        work.new_token,
+        *pending.name,
+        pending.new_id,
+        pending.call.key,
+        pending.new_token,
         command.lease_duration_ms,
-        work.idempotency_key,
+        pending.idempotency_key,
         command.effect_name,
         command.agent_id,
         command.workflow_name,
@@ -208,27 +208,29 @@ def _grant_row(work: Work) -> tuple[object, ...]:
     )
 
 
-async def commit(session: Session, sql: Statements, batch: Sequence[Work]) -> Left:
+async def commit(session: Session, sql: Statements, batch: Sequence[PendingCall]) -> Left:
     """Commit current leases."""
     batch, others = take_one_of_each(batch)
-    rows = await session.fetch(sql.commit, *to_arrays([_commit_row(number, work) for number, work in enumerate(batch)]))
+    rows = await session.fetch(
+        sql.commit, *to_arrays([_commit_row(number, pending) for number, pending in enumerate(batch)])
+    )
     committed: dict[int, int] = dict(rows)
-    for number, work in enumerate(batch):
+    for number, pending in enumerate(batch):
         effect_id = committed.get(number)
         if effect_id is None:
-            others.append(work)
+            others.append(pending)
         else:
-            command = command_of(work)
-            work.settle(answer_settled(work.call, "accepted", effect_id, command.fence, command.source))
+            command = command_of(pending)
+            pending.settle(answer_recorded(pending.call, "accepted", effect_id, command.fence, command.source))
     return Left(others)
 
 
-def _commit_row(number: int, work: Work) -> tuple[object, ...]:
-    command = command_of(work)
+def _commit_row(number: int, pending: PendingCall) -> tuple[object, ...]:
+    command = command_of(pending)
     detail = {"source": command.source, "resultSha256": command.result.sha256}
     return (
         number,
-        *work.name,
+        *pending.name,
         command.fence,
         command.lease_token,
         *command.result,
@@ -249,21 +251,21 @@ class _Change:
         self._reports = reports
         self.after = before
         self.events: list[Event] = []
-        self.decided: list[tuple[Work, Decision]] = []
+        self.decided: list[tuple[PendingCall, Decision]] = []
 
-    def decide(self, work: Work, now: int) -> None:
+    def decide(self, pending: PendingCall, now: int) -> None:
         """Decide on what the calls before have made of the effect."""
         reports = self._reports + sum(event.type in _REPORTS for event in self.events)
-        decision = work.decide(self.after, now, reports)
-        self.decided.append((work, decision))
+        decision = pending.decide(self.after, now, reports)
+        self.decided.append((pending, decision))
         if decision.events and decision.effect is not None:
             self.after = decision.effect
             self.events += decision.events
 
     @property
-    def works(self) -> list[Work]:
+    def calls(self) -> list[PendingCall]:
         """Its calls."""
-        return [work for work, _ in self.decided]
+        return [pending for pending, _ in self.decided]
 
     @property
     def needs_proof(self) -> bool:
@@ -271,24 +273,26 @@ class _Change:
         return any(decision.reply.word != "lease_conflict" for _, decision in self.decided)
 
 
-async def explain(session: Session, sql: Statements, batch: Sequence[Work]) -> Left:
+async def explain(session: Session, sql: Statements, batch: Sequence[PendingCall]) -> Left:
     """Answer calls by reading, deciding and writing, once. Never waits for a row that somebody else has locked."""
-    about: dict[PrimaryKey, list[Work]] = {}
-    for work in batch:
-        about.setdefault(work.name, []).append(work)
+    about: dict[PrimaryKey, list[PendingCall]] = {}
+    for pending in batch:
+        about.setdefault(pending.name, []).append(pending)
     names = sorted(about)
-    absent: list[Work] = []
+    absent: list[PendingCall] = []
     told: list[tuple[_Change, int]] = []
     changes: dict[int, tuple[_Change, int]] = {}
-    wanted = [(*name, any(isinstance(work.call.command, ReportObserve) for work in about[name])) for name in names]
+    wanted = [
+        (*name, any(isinstance(pending.call.command, ReportObserve) for pending in about[name])) for name in names
+    ]
     for number, now, has_standbys, reports, *columns in await session.fetch(sql.look, *to_arrays(wanted)):
-        works = about[names[number - 1]]
+        calls = about[names[number - 1]]
         if columns[0] is None:
-            absent += _refuse_or_keep(works, now)
+            absent += _refuse_or_keep(calls, now)
             continue
         change = _Change(Effect._make(columns), reports)
-        for work in works:
-            change.decide(work, now)
+        for pending in calls:
+            change.decide(pending, now)
         if change.events:
             changes[number] = (change, now)
         elif has_standbys and change.needs_proof:
@@ -309,10 +313,10 @@ async def explain(session: Session, sql: Statements, batch: Sequence[Work]) -> L
 
 async def _write(
     session: Session, sql: Statements, names: Sequence[PrimaryKey], changes: dict[int, tuple[_Change, int]]
-) -> tuple[list[Work], list[Work], bool]:
+) -> tuple[list[PendingCall], list[PendingCall], bool]:
     """Write changes; returns the calls to decide anew, those whose effect is locked, and whether any was written."""
-    anew: list[Work] = []
-    locked: list[Work] = []
+    anew: list[PendingCall] = []
+    locked: list[PendingCall] = []
     is_written = False
     if changes:
         rows = [
@@ -330,25 +334,25 @@ async def _write(
                 _settle_all(change, now)
                 is_written = True
             else:
-                anew += change.works
+                anew += change.calls
         for change, _ in changes.values():
-            locked += change.works
+            locked += change.calls
     return anew, locked, is_written
 
 
-def _refuse_or_keep(works: list[Work], now: int) -> list[Work]:
+def _refuse_or_keep(calls: list[PendingCall], now: int) -> list[PendingCall]:
     """Of calls on an effect that is not there, those that would make it."""
-    kept: list[Work] = []
-    for work in works:
-        decision = work.decide(None, now)
+    kept: list[PendingCall] = []
+    for pending in calls:
+        decision = pending.decide(None, now)
         if decision.events:
-            work.new_id = work.ids.new()  # in case that it was the id that was there already
-            kept.append(work)
+            pending.new_id = pending.ids.new()  # in case that it was the id that was there already
+            kept.append(pending)
         else:
-            work.settle_as(decision, now)
+            pending.settle_as(decision, now)
     return kept
 
 
 def _settle_all(change: _Change, now: int) -> None:
-    for work, decision in change.decided:
-        work.settle_as(decision, now)
+    for pending, decision in change.decided:
+        pending.settle_as(decision, now)

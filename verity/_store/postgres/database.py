@@ -107,7 +107,7 @@ ENCODINGS = frozenset({"UTF8", "SQL_ASCII"})
 """Those that hold any text; what is sent is UTF-8, which SQL_ASCII keeps as it is."""
 
 
-class Refusal(Exception):
+class StatementRefused(Exception):
     """The database refused a statement: for certain nothing of it was carried out."""
 
     def __init__(self, error: Exception) -> None:
@@ -169,7 +169,7 @@ class _Pool:
         except (*_GONE, asyncpg.PostgresError) as error:
             if isinstance(error, ValueError) or not isinstance(error, _GONE):
                 is_sound = True
-                raise Refusal(error) from error
+                raise StatementRefused(error) from error
             if isinstance(error, asyncpg.QueryCanceledError):
                 is_sound = True
                 raise TooSlow(type(error).__name__) from error

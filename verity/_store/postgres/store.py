@@ -37,50 +37,50 @@ class PostgresStore:
         except BaseException:
             self._loop.close()
             raise
-        self._storage = AsyncPostgresStore(self._database, clock=clock)
+        self._store = AsyncPostgresStore(self._database, clock=clock)
 
     def __repr__(self) -> str:
         return "<PostgresStore>"
 
     def answer(self, request: Request) -> Answer:
         """Carry a call of the API out."""
-        return self._run(self._storage.answer(request))
+        return self._run(self._store.answer(request))
 
     def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
         """Carry the requests out at the same time."""
 
         async def all_of_them() -> list[Answer]:
-            return await asyncio.gather(*map(self._storage.answer, requests))
+            return await asyncio.gather(*map(self._store.answer, requests))
 
         return self._run(all_of_them())
 
     def insert_key(self, key: ApiKey) -> None:
         """Add an API key, durably."""
-        self._run(self._storage.insert_key(key))
+        self._run(self._store.insert_key(key))
 
     def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash, also if it is revoked or has expired."""
-        return self._run(self._storage.find_key(sha256))
+        return self._run(self._store.find_key(sha256))
 
     def list_keys(self) -> list[ApiKey]:
         """All API keys, oldest first."""
-        return self._run(self._storage.list_keys())
+        return self._run(self._store.list_keys())
 
     def revoke_key(self, key_id: str, now: int) -> bool:
         """Revoke an API key, durably; False where there is none with this id."""
-        return self._run(self._storage.revoke_key(key_id, now))
+        return self._run(self._store.revoke_key(key_id, now))
 
     def purge(self, purge: Purge) -> Purge:
         """Carry out one batch of a purge, durably; returns what is left to do."""
-        return self._run(self._storage.purge(purge))
+        return self._run(self._store.purge(purge))
 
     def expired_for_ms(self) -> dict[Environment, int]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""
-        return {each: round(age_s * 1000) for each, age_s in self._run(self._storage.expired_for_s()).items()}
+        return {each: round(age_s * 1000) for each, age_s in self._run(self._store.expired_for_s()).items()}
 
     def now_ms(self) -> int:
         """The database's clock, in ms since 1970."""
-        return self._run(self._storage.now_ms())
+        return self._run(self._store.now_ms())
 
     def check_version(self) -> None:
         """Raise VerityConfigError unless the schema is this Verity's."""
@@ -93,12 +93,12 @@ class PostgresStore:
     def close(self) -> None:
         """Close the connections. Idempotent."""
         if not self._loop.is_closed():
-            self._run(self._storage.close())
+            self._run(self._store.close())
             self._run(self._database.close())
             self._loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._loop.run_until_complete(work)
+    def _run(self, pending: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run_until_complete(pending)
 
 
 async def _open(url: str, *, migrated: bool) -> Database:

@@ -9,7 +9,7 @@ import apsw
 from verity._ledger.calls import Answer, Environment, Request
 from verity._store.api_keys import ApiKey
 from verity._store.interface import AsyncStore, StorageError
-from verity._store.lease_checks import EffectName, Look
+from verity._store.lease_states import EffectName, LeaseState
 from verity._store.sqlite.registry import OpenLedger
 
 
@@ -30,10 +30,10 @@ class AsyncSqliteStore(AsyncStore):
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 
-    async def look(self, names: Sequence[EffectName]) -> list[Look]:
+    async def look(self, names: Sequence[EffectName]) -> list[LeaseState]:
         """Look at effects that somebody waits for."""
         try:
-            return await self._ledger.reads.look(lambda: self._ledger.store.look(names))
+            return await self._ledger.reads.look(lambda: self._ledger.store.lease_states(names))
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from verity._ledger.calls import Answer, Request
-from verity._ledger.wire import answer_problem
+from verity._ledger.problems import answer_problem
 from verity._process import notice_fork
 from verity._store.reads import SEARCHES, SEARCHES_AT_ONCE, too_long
 from verity._store.sqlite import forks

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import apsw
 
 from verity._ledger.calls import ENVIRONMENTS, Answer, Environment, Request
-from verity._ledger.wire import Refused, answer_problem
+from verity._ledger.problems import Problem, answer_problem
 from verity._store.api_keys import ApiKey
-from verity._store.lease_checks import UNKNOWN, EffectName, Look, look_at
-from verity._store.names import hash_key
+from verity._store.lease_states import NO_LEASE, EffectName, LeaseState, read_lease_state
+from verity._store.names import hash_effect_name
 from verity._store.reads import READ_WITHIN_S, Rows, begin, too_long
 from verity._store.sqlite import api_keys
 from verity._store.sqlite.readers import OneConnection, Readers, ReadTooLong
@@ -75,7 +75,7 @@ class SqliteReads:
                 within_s=self.read_within_s,
                 is_wanted=is_wanted,
             )
-        except Refused as refused:
+        except Problem as refused:
             return answer_problem(refused, request.request_id)
         except ReadTooLong:
             return answer_problem(too_long(), request.request_id)
@@ -97,12 +97,12 @@ class SqliteReads:
         """The ledger's clock, in ms since 1970."""
         return self._now()
 
-    def look(self, names: Sequence[EffectName]) -> list[Look]:
+    def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
         """Look at effects that somebody waits for. It reads; writers don't notice."""
-        hashes = [hash_key(*name) for name in names]
+        hashes = [hash_effect_name(*name) for name in names]
 
-        def find(connection: apsw.Connection) -> dict[object, Look]:
-            found: dict[object, Look] = {}
+        def find(connection: apsw.Connection) -> dict[object, LeaseState]:
+            found: dict[object, LeaseState] = {}
             now = self._now()
             for start in range(0, len(hashes), _LOOKED_UP_AT_ONCE):
                 some = hashes[start : start + _LOOKED_UP_AT_ONCE]
@@ -111,11 +111,13 @@ class SqliteReads:
                     f" WHERE key_hash IN ({', '.join('?' * len(some))})",
                     some,
                 ).fetchall()
-                found.update((key_hash, look_at(status, expires_at, now)) for key_hash, status, expires_at in rows)
+                found.update(
+                    (key_hash, read_lease_state(status, expires_at, now)) for key_hash, status, expires_at in rows
+                )
             return found
 
         found = self._own_reads.run(find, within_s=_LOOK_WITHIN_S)
-        return [found.get(each, UNKNOWN) for each in hashes]
+        return [found.get(each, NO_LEASE) for each in hashes]
 
     def expired_for_ms(self) -> dict[Environment, int]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""
@@ -138,10 +140,10 @@ class SqliteReads:
             rows = connection.execute(query.sql, tuple(query.values)).fetchall()
 
 
-def unavailable(why: str | None = None) -> Refused:
+def unavailable(why: str | None = None) -> Problem:
     """503: the storage failed."""
     said = f" ({why})" if why else ""
-    return Refused(
+    return Problem(
         503,
         "unavailable",
         f"The ledger's storage did not answer{said}; whether the call was carried out is unknown. Send it again.",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from verity._ledger.calls import Answer, Request
-from verity._ledger.wire import EFFECT_OPERATIONS
+from verity._ledger.codec import EFFECT_OPERATIONS
 from verity._process import notice_fork
 from verity._store.sqlite import forks
 from verity._store.sqlite.group_commit import LoopGroupCommit, ThreadGroupCommit

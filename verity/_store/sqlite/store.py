@@ -18,14 +18,15 @@ import apsw
 
 from verity._clock import machines_time_ns
 from verity._ledger.calls import Answer, Request
+from verity._ledger.codec import EFFECT_OPERATIONS, answer_decision, read_call
 from verity._ledger.commands import REPORTS_AMONG, Context
 from verity._ledger.effect import Effect, Event
-from verity._ledger.json_text import dump_object
+from verity._ledger.problems import Problem, answer_problem
+from verity._ledger.raw_json import dump_object
 from verity._ledger.transitions import apply
-from verity._ledger.wire import EFFECT_OPERATIONS, Refused, answer_decision, answer_problem, read_call
 from verity._process import notice_fork
 from verity._store.api_keys import ApiKey
-from verity._store.names import COLUMNS, hash_key, next_id
+from verity._store.names import COLUMNS, hash_effect_name, next_id
 from verity._store.purging import DUE, PURGED, Candidate, Purge
 from verity._store.reads import Rows
 from verity._store.sqlite import api_keys, forks
@@ -374,12 +375,12 @@ class SqliteStore(SqliteReads):
     def _answer(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
         try:
             return self._change(connection, request, now)
-        except Refused as refused:
+        except Problem as refused:
             return answer_problem(refused, request.request_id)
 
     def _change(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
         call = read_call(request)
-        key_hash = hash_key(call.environment, call.namespace, call.key)
+        key_hash = hash_effect_name(call.environment, call.namespace, call.key)
         row = connection.execute(_SELECT, (key_hash,)).fetchone()
         before = None if row is None else Effect._make(row)
         context = Context(

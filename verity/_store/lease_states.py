@@ -16,7 +16,7 @@ class EffectName(NamedTuple):
     key: str
 
 
-class Look(NamedTuple):
+class LeaseState(NamedTuple):
     """Whether a lease request would still meet another holder."""
 
     remaining_ms: int
@@ -25,12 +25,12 @@ class Look(NamedTuple):
     """Whether everybody who asks would get the outcome, and not one of them the lease."""
 
 
-UNKNOWN = Look(0, is_decided=False)
+NO_LEASE = LeaseState(0, is_decided=False)
 """Of an effect that is not there."""
 
 
-def look_at(status: str, lease_expires_at: int, now: int) -> Look:
+def read_lease_state(status: str, lease_expires_at: int, now: int) -> LeaseState:
     """What an effect's row says."""
     if status == Status.RUNNING:
-        return Look(max(0, lease_expires_at - now), is_decided=False)
-    return Look(0, is_decided=status != Status.IDLE)
+        return LeaseState(max(0, lease_expires_at - now), is_decided=False)
+    return LeaseState(0, is_decided=status != Status.IDLE)

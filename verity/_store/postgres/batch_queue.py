@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from verity._store.postgres.batches import Work
+from verity._store.postgres.batches import PendingCall
 
 SLOW_AFTER_S = 1.0
 
 
-class Lane:
+class BatchQueue:
     """Carries out one kind of work in batches.
 
     Args:
@@ -33,7 +33,7 @@ class Lane:
 
     def __init__(
         self,
-        carry_out: Callable[[list[Work]], Coroutine[Any, Any, None]],
+        carry_out: Callable[[list[PendingCall]], Coroutine[Any, Any, None]],
         *,
         max_batch: int,
         width: int,
@@ -44,7 +44,7 @@ class Lane:
         self._max_batch = max_batch
         self._width = width
         self._spare = spare
-        self._waiting: deque[Work] = deque()
+        self._waiting: deque[PendingCall] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._slow: set[asyncio.Task[None]] = set()
         self._is_planned = False
@@ -52,9 +52,9 @@ class Lane:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, work: Work) -> None:
+    def add(self, pending: PendingCall) -> None:
         """Have it carried out. What is added in the same turn of the event loop goes out together."""
-        self._waiting.append(work)
+        self._waiting.append(pending)
         self._plan()
 
     @property

@@ -11,21 +11,8 @@ from verity._ledger import commands
 from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.commands import Command, Decision
 from verity._ledger.effect import Effect, Event, Payload, State, format_effect_id
-from verity._ledger.json_text import Members, NotJson, Raw, dump_fields, read_members, to_payload
-
-
-class Refused(Exception):
-    """The call is answered with a problem."""
-
-    def __init__(
-        self, status: int, code: str, message: str, *, details: Any = None, retry_after_s: int | None = None
-    ) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.details = details
-        self.retry_after_s = retry_after_s
+from verity._ledger.problems import Problem, answer_problem
+from verity._ledger.raw_json import Members, NotJson, Raw, dump_fields, read_members, to_payload
 
 
 def read_namespace(request: Request) -> str | None:
@@ -38,7 +25,7 @@ def read_namespace(request: Request) -> str | None:
     namespace = request.namespace if request.namespace is not None else request.query.get("namespace")
     allowed = request.scope.namespaces
     if namespace is not None and allowed is not None and namespace not in allowed:
-        raise Refused(403, "forbidden", "This API key is not bound to this namespace.")
+        raise Problem(403, "forbidden", "This API key is not bound to this namespace.")
     return namespace
 
 
@@ -50,11 +37,11 @@ def need_namespace(request: Request) -> str:
     """
     namespace = read_namespace(request)
     if not namespace:
-        raise Refused(400, "invalid_request", "This call needs a namespace.")
+        raise Problem(400, "invalid_request", "This call needs a namespace.")
     return namespace
 
 
-class Call(NamedTuple):
+class EffectCall(NamedTuple):
     """An effect call, read: what it is about, and what it asks for."""
 
     request: Request
@@ -64,7 +51,7 @@ class Call(NamedTuple):
     command: Command
 
 
-def read_call(request: Request) -> Call:
+def read_call(request: Request) -> EffectCall:
     """Read an effect call, inside its scope.
 
     Raises:
@@ -72,7 +59,7 @@ def read_call(request: Request) -> Call:
     """
     namespace = need_namespace(request)
     key, command = read_command(request)
-    return Call(request, request.scope.environment, namespace, key, command)
+    return EffectCall(request, request.scope.environment, namespace, key, command)
 
 
 def read_command(request: Request) -> tuple[str, Command]:
@@ -91,10 +78,10 @@ def read_command(request: Request) -> tuple[str, Command]:
             raise KeyError("effectKey")
         return key, _READERS[request.operation](members, request)
     except NotJson as error:
-        raise Refused(400, "invalid_request", str(error)) from None
+        raise Problem(400, "invalid_request", str(error)) from None
     except KeyError as error:
         message = f"{error.args[0]} is missing, of the wrong type, or has a NUL character"
-        raise Refused(
+        raise Problem(
             400, "invalid_request", message, details=[{"path": f"/{error.args[0]}", "message": message}]
         ) from None
 
@@ -127,7 +114,7 @@ def _payload(members: Members, name: str) -> Payload | None:
         return None
     payload = to_payload(members.text_of(name), members.values[name])
     if payload is None:
-        raise Refused(413, "payload_too_large", f"{name} is over 65,536 bytes as compact UTF-8 JSON")
+        raise Problem(413, "payload_too_large", f"{name} is over 65,536 bytes as compact UTF-8 JSON")
     return payload
 
 
@@ -212,7 +199,7 @@ _MESSAGES = {
 }
 
 
-def answer_decision(call: Call, decision: Decision, now: int) -> Answer:
+def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
     """The answer to an effect call, also to one that the table refused.
 
     Every answer names the effect that it is about: a client takes none that is about another one.
@@ -228,7 +215,7 @@ def answer_decision(call: Call, decision: Decision, now: int) -> Answer:
             )
         return _answer_with_outcome(effect, reply.word)
     if operation in ("commit_effect", "fail_effect"):
-        return answer_settled(call, reply.word, effect.id, effect.fence, effect.source or "")
+        return answer_recorded(call, reply.word, effect.id, effect.fence, effect.source or "")
     fields: dict[str, Any] = {
         "status": reply.word,
         "effectId": effect.effect_id,
@@ -242,7 +229,7 @@ def answer_decision(call: Call, decision: Decision, now: int) -> Answer:
 
 
 def answer_grant(
-    call: Call, effect_id: int, fence: int, lease_token: str, lease_expires_at: int, prior_state: str
+    call: EffectCall, effect_id: int, fence: int, lease_token: str, lease_expires_at: int, prior_state: str
 ) -> Answer:
     """The answer to a lease request that was granted."""
     fields = {
@@ -258,7 +245,7 @@ def answer_grant(
     return Answer(200, dump_fields(fields), outcome=("granted", prior_state))
 
 
-def answer_settled(call: Call, word: str, effect_id: int, fence: int, source: str) -> Answer:
+def answer_recorded(call: EffectCall, word: str, effect_id: int, fence: int, source: str) -> Answer:
     """The answer to a commit or a fail that holds."""
     fields = {
         "status": word,
@@ -288,15 +275,15 @@ def _answer_with_outcome(effect: Effect, word: str) -> Answer:
     return Answer(200, dump_fields(fields), outcome=(word, effect.source or ""))
 
 
-def _refusal(code: str, effect: Effect | None, call: Call, now: int) -> Refused:
+def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Problem:
     name = f"effect {call.key!r}"
     asked: dict[str, Any] = {"namespace": call.namespace, "effectKey": call.key}
     if (fence := getattr(call.command, "fence", None)) is not None:
         asked["fenceToken"] = fence
     if code == "effect_not_found" or effect is None:
-        return Refused(404, "effect_not_found", f"There is no {name} in this namespace.", details=asked)
+        return Problem(404, "effect_not_found", f"There is no {name} in this namespace.", details=asked)
     if code == "lease_conflict":
-        return Refused(
+        return Problem(
             409,
             code,
             f"The lease on {name} is live; try again when it is released or has run out.",
@@ -305,7 +292,7 @@ def _refusal(code: str, effect: Effect | None, call: Call, now: int) -> Refused:
             retry_after_s=1,
         )
     if code == "effect_purged":
-        return Refused(
+        return Problem(
             410,
             code,
             f"The {name} is {effect.status}, and what it came to was purged; it is never granted again.",
@@ -316,17 +303,7 @@ def _refusal(code: str, effect: Effect | None, call: Call, now: int) -> Refused:
         "effect_finished": f"The {name} is {effect.status} already, which this call cannot change.",
         "not_failed": f"The {name} has not failed; it is {effect.state(now).value}.",
     }
-    return Refused(409, code, messages[code], details=asked)
-
-
-def answer_problem(refused: Refused, request_id: str) -> Answer:
-    """The answer to a call that is refused."""
-    error: dict[str, Any] = {"code": refused.code, "message": refused.message}
-    if refused.details is not None:
-        error["details"] = refused.details
-    headers = {} if refused.retry_after_s is None else {"retry-after": str(refused.retry_after_s)}
-    body = dump_fields({"error": error, "requestId": request_id})
-    return Answer(refused.status, body, headers, outcome=(refused.code, ""))
+    return Problem(409, code, messages[code], details=asked)
 
 
 def effect_fields(effect: Effect, now: int) -> dict[str, Any]:

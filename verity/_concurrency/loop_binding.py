@@ -9,7 +9,7 @@ from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.loops import current_loop
 
 
-class AsyncHome:
+class AsyncLoopBinding:
     """Tells when the event loop has changed, and closes what belongs to a loop when that loop ends.
 
     Sockets of one event loop can't be used in the next `asyncio.run()`. An async generator that is open while the
@@ -22,7 +22,7 @@ class AsyncHome:
         self._guard: AsyncGenerator[None, None] | None = None
         self._left_behind: list[object] = []
 
-    async def moved(self) -> bool:
+    async def rebind(self) -> bool:
         """Whether this is the first call in this event loop."""
         loop = current_loop()
         if loop is self._loop:
@@ -41,33 +41,33 @@ class AsyncHome:
                 self._loop = None
                 await self._close()
 
-    async def leave(self) -> None:
+    async def release(self) -> None:
         """Close now what would be closed with the loop."""
         guard, self._guard = self._guard, None
         if guard is not None and self._loop is current_loop():
             await guard.aclose()
 
-    def abandon(self, belongings: object) -> None:
+    def abandon_after_fork(self, belongings: object) -> None:
         """In the child of a fork: keep the parent's loop and sockets, since even letting go of them touches both."""
         self._left_behind += [belongings, self._loop, self._guard]
         self._loop = self._guard = None
 
 
-class SyncHome:
+class SyncLoopBinding:
     """The twin for threads: sockets belong to the process."""
 
     def __init__(self, close: SyncThunk[None]) -> None:
         self._close = close
 
-    def moved(self) -> bool:
+    def rebind(self) -> bool:
         """Never: threads share their process's sockets."""
         return False
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Close now."""
         self._close()
 
-    def abandon(self, belongings: Any) -> None:
+    def abandon_after_fork(self, belongings: Any) -> None:
         """In the child of a fork: closing a copied socket says nothing on the wire."""
         for each in belongings:
             each.close()

@@ -122,7 +122,7 @@ class AsyncEmbeddedSender(_EmbeddedSender):
             import anyio  # only here: a program that does not wait does not need it
 
             await anyio.sleep(_LOOK_EVERY_S)
-            if await self._ledger.reads.look(wait.is_over):
+            if await self._ledger.reads.run_for_node(wait.is_over):
                 answer = await self._ledger.answer(request)
         return _to_response(answer, wait)
 

@@ -297,7 +297,7 @@ async def test_what_looks_at_one_effect_or_for_the_node_does_not_queue_behind_se
             await async_until(lambda: gate.reached == 2)
             with anyio.fail_after(30):
                 assert (await ledger.answer(call.request("get_effect", effectKey="k"))).status == 200
-                assert await ledger.reads.look(lambda: ledger.store.find_key(b"")) is None
+                assert await ledger.reads.run_for_node(lambda: ledger.store.find_key(b"")) is None
                 assert (await ledger.answer(call.request("lease_effect", {"effectKey": "k"}))).status == 200
             assert gate.reached == 2, "few at a time"
             gate.open()

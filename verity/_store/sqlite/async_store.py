@@ -26,21 +26,21 @@ class AsyncSqliteStore(AsyncStore):
     async def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash."""
         try:
-            return await self._ledger.reads.look(lambda: self._ledger.store.find_key(sha256))
+            return await self._ledger.reads.run_for_node(lambda: self._ledger.store.find_key(sha256))
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 
-    async def look(self, names: Sequence[EffectName]) -> list[LeaseState]:
+    async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
         """Look at effects that somebody waits for."""
         try:
-            return await self._ledger.reads.look(lambda: self._ledger.store.lease_states(names))
+            return await self._ledger.reads.run_for_node(lambda: self._ledger.store.lease_states(names))
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how long ago the oldest lease ran out that nobody took over."""
         try:
-            ages_ms = await self._ledger.reads.look(self._ledger.store.expired_for_ms)
+            ages_ms = await self._ledger.reads.run_for_node(self._ledger.store.expired_for_ms)
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
         return {environment: age_ms / 1000 for environment, age_ms in ages_ms.items()}

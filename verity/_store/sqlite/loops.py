@@ -225,8 +225,8 @@ class LoopReads:
         except ReadTooLong:  # the ledger was closed
             return answer_problem(too_long(), request.request_id)
 
-    async def look(self, work: Callable[[], T]) -> T:
-        """Have a short look, for the node or the client itself: what `work` returns or raises."""
+    async def run_for_node(self, work: Callable[[], T]) -> T:
+        """Run a short read for the node or the client itself; return what `work` returns, or raise what it raises."""
         return await self._own.run(lambda _is_wanted: work())
 
     def close(self) -> None:

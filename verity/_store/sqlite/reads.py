@@ -28,7 +28,7 @@ _FIRST_EXPIRY = (
     "SELECT min(lease_expires_at) FROM effects WHERE environment = ? AND status = 'RUNNING' AND status <> 'COMMITTED'"
 )
 _LOOKED_UP_AT_ONCE = 500
-_LOOK_WITHIN_S = 2.0
+_NODE_READ_WITHIN_S = 2.0
 _RETRY_AFTER_S = 1
 DIALECT = Dialect(
     contains="instr({0}, ?) > 0",
@@ -52,10 +52,10 @@ class SqliteReads:
     """
 
     def __init__(
-        self, reads: Readers | OneConnection, own_reads: Readers | OneConnection, clock: Callable[[], int]
+        self, reads: Readers | OneConnection, node_reads: Readers | OneConnection, clock: Callable[[], int]
     ) -> None:
         self._reads = reads
-        self._own_reads = own_reads
+        self._node_reads = node_reads
         self.read_within_s = READ_WITHIN_S
         self._now = clock
 
@@ -87,7 +87,7 @@ class SqliteReads:
 
     def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash, also if it is revoked or has expired."""
-        return self._own_reads.run(lambda connection: api_keys.find(connection, sha256), within_s=_LOOK_WITHIN_S)
+        return self._node_reads.run(lambda connection: api_keys.find(connection, sha256), within_s=_NODE_READ_WITHIN_S)
 
     def list_keys(self) -> list[ApiKey]:
         """All API keys, oldest first."""
@@ -116,7 +116,7 @@ class SqliteReads:
                 )
             return found
 
-        found = self._own_reads.run(find, within_s=_LOOK_WITHIN_S)
+        found = self._node_reads.run(find, within_s=_NODE_READ_WITHIN_S)
         return [found.get(each, NO_LEASE) for each in hashes]
 
     def expired_for_ms(self) -> dict[Environment, int]:
@@ -125,7 +125,7 @@ class SqliteReads:
         def find(connection: apsw.Connection) -> dict[Environment, int | None]:
             return {each: connection.execute(_FIRST_EXPIRY, (each,)).get for each in ENVIRONMENTS}
 
-        first, now = self._own_reads.run(find, within_s=_LOOK_WITHIN_S), self._now()
+        first, now = self._node_reads.run(find, within_s=_NODE_READ_WITHIN_S), self._now()
         return {each: now - at for each, at in first.items() if at is not None and at <= now}
 
     def _read(self, connection: apsw.Connection, request: Request) -> Answer:

@@ -197,7 +197,7 @@ class SqliteStore(SqliteReads):
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""
         notice_fork()
-        for readers in (self._reads, self._own_reads):
+        for readers in (self._reads, self._node_reads):
             readers.close()
         with self._lock:
             if self._path is not None and not self._lost:
@@ -208,7 +208,7 @@ class SqliteStore(SqliteReads):
     def before_fork(self) -> None:
         """Let the transaction end, and close: SQLite's file locks belong to a process and must not be copied."""
         # Reads first: one of them may be about to take the lock, to shorten the log.
-        for readers in (self._reads, self._own_reads):
+        for readers in (self._reads, self._node_reads):
             readers.before_fork()
         self._lock.acquire()
         if self._path is not None:
@@ -217,7 +217,7 @@ class SqliteStore(SqliteReads):
     def after_fork_in_parent(self) -> None:
         """Go on."""
         self._lock.release()
-        for readers in (self._reads, self._own_reads):
+        for readers in (self._reads, self._node_reads):
             readers.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
@@ -229,7 +229,7 @@ class SqliteStore(SqliteReads):
             self._connection = self._locks = None
         self._lock = threading.Lock()
         self._lost = self._path is None
-        for readers in (self._reads, self._own_reads):
+        for readers in (self._reads, self._node_reads):
             readers.after_fork_in_child()
 
     def _shorten_log(self) -> None:

@@ -119,3 +119,12 @@ def test_the_versions_that_errors_tell_are_those_that_are_declared() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for requirement in (connection.HTTPX, connection.HTTPCORE, threads.ANYIO, uvicorn_names.UVICORN):
         assert f'"{requirement}",\n' in project
+
+
+def test_the_drawn_arrows_are_those_that_the_import_linter_checks() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("Which way the arrows point")[2]
+    drawn = text.split("```\n")[1].splitlines()
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = project.partition('containers = ["verity"]')[2].partition("layers = [\n")[2].partition("]\n")[0]
+    assert drawn == re.findall(r'"(.+)",', layers)
+    assert len(drawn) == 10

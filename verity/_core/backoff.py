@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-
-from verity.config import ConflictRetryConfig
+from typing import Protocol
 
 MAX_HOLD_S = 25
 """The longest that a ledger holds a lease request."""
@@ -23,7 +22,22 @@ _FIRST_RESEND_S = 0.2
 _JITTER = 0.3
 
 
-def conflict_delay(config: ConflictRetryConfig, attempt: int, retry_after_s: float | None, random: float) -> float:
+class ConflictRetry(Protocol):
+    """How to wait for another holder: `ConflictRetryConfig` is documented where it is checked, above this room."""
+
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def initial_delay_s(self) -> float: ...
+    @property
+    def max_delay_s(self) -> float: ...
+    @property
+    def jitter(self) -> bool: ...
+    @property
+    def wait(self) -> bool | None: ...
+
+
+def conflict_delay(config: ConflictRetry, attempt: int, retry_after_s: float | None, random: float) -> float:
     """Seconds to wait after lease request number `attempt` (from 1) met a live lease.
 
     Doubles from `initial_delay_s`; never shorter than the server's `Retry-After`, never longer than `max_delay_s`.
@@ -32,7 +46,7 @@ def conflict_delay(config: ConflictRetryConfig, attempt: int, retry_after_s: flo
     return min(max(delay, retry_after_s or 0.0), config.max_delay_s)
 
 
-def ledger_wait_s(config: ConflictRetryConfig, delay_s: float) -> int:
+def ledger_wait_s(config: ConflictRetry, delay_s: float) -> int:
     """Whole seconds for which a ledger may hold the next lease request, instead of a delay before it; 0: it may not.
 
     Rounded up, since a ledger answers as soon as there is something to say.
@@ -42,12 +56,12 @@ def ledger_wait_s(config: ConflictRetryConfig, delay_s: float) -> int:
     return min(math.ceil(delay_s), int(config.max_delay_s), MAX_HOLD_S)
 
 
-def may_wait_at_ledger(config: ConflictRetryConfig, *, has_own_connections: bool) -> bool:
+def may_wait_at_ledger(config: ConflictRetry, *, has_own_connections: bool) -> bool:
     """Whether a ledger may hold lease requests: of a caller's own transport nobody knows how many it can spare."""
     return has_own_connections if config.wait is None else config.wait
 
 
-def patience_s(config: ConflictRetryConfig) -> float:
+def patience_s(config: ConflictRetry) -> float:
     """How long all delays of a call take together, in seconds."""
     patience = 0.0
     for attempt in range(1, config.max_attempts):
@@ -58,7 +72,7 @@ def patience_s(config: ConflictRetryConfig) -> float:
     return patience
 
 
-def attempt_after(config: ConflictRetryConfig, waited_s: float) -> int:
+def attempt_after(config: ConflictRetry, waited_s: float) -> int:
     """The attempt (from 1) that a call has come to which has waited in line for so long. One more is always left."""
     for attempt in range(1, config.max_attempts - 1):
         waited_s -= _doubled(config.initial_delay_s, attempt, config.max_delay_s)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from verity._core.keys import MAX_EFFECT_KEY_CHARS, check_effect_key, check_optional_label
 from verity._core.text import read_choice, read_int, read_text
+from verity._rfc3339 import parse_time
 from verity.errors import VerityValidationError
 from verity.records import EffectStatus, ResetMode
 
@@ -16,8 +17,6 @@ MAX_PAGE_SIZE = 500
 MAX_REASON_CHARS = 1024
 STATUSES: tuple[str, ...] = get_args(EffectStatus)
 RESET_MODES: tuple[str, ...] = get_args(ResetMode)
-
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def read_filters(
@@ -73,20 +72,6 @@ def read_time(name: str, value: object) -> str | None:
         return at.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
     except OverflowError:
         raise _wrong(name, "a moment within the years 1 to 9999 in UTC", value) from None
-
-
-def parse_time(text: str) -> datetime | None:
-    """The moment that RFC 3339 names, to the microsecond; None where it is none."""
-    match = _TIME.fullmatch(text)
-    if match is None:
-        return None
-    day, time, fraction, offset = match.groups()
-    try:
-        return datetime.fromisoformat(
-            f"{day}T{time}.{(fraction or '0')[:6].ljust(6, '0')}{'+00:00' if offset in 'Zz' else offset}"
-        )
-    except ValueError:
-        return None
 
 
 def check_page_size(page_size: object) -> int:

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 from typing import Any
 
-from verity._core.filters import parse_time
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import effect_fields, event_fields, format_time
 from verity._ledger.effect import Effect, Event, EventType, parse_effect_id
 from verity._ledger.problems import Problem
 from verity._ledger.raw_json import dump_fields
+from verity._rfc3339 import parse_time
 from verity._store.names import COLUMNS
 from verity._store.view import Dialect, Query, View, Where
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 
-from verity._core.filters import RESET_MODES, STATUSES, parse_time
+from verity._core.filters import RESET_MODES, STATUSES
+from verity._rfc3339 import parse_time
 from verity.cli.options import json_option, parse_duration, read_duration
 from verity.cli.output import Row, print_fields, print_rows
 from verity.cli.target import ledger_options

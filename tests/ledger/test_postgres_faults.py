@@ -161,6 +161,21 @@ async def test_a_statement_that_arrives_late_changes_nothing(
     assert await other("lease", {"effectKey": "k"}, key="mine") if statement == GRANT else True
 
 
+async def test_a_database_without_a_connection_left_keeps_no_lease_from_its_renewal(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    """Whoever granted has a connection open. It is used, where a new one can't be had."""
+    name = postgres_url.rpartition("/")[2]
+    role = f"role_of_{name}"
+    postgres_server.execute(f"CREATE ROLE {role} LOGIN")
+    postgres_server.execute(f"ALTER DATABASE {name} OWNER TO {role}")
+    async with node_on(postgres_url.replace("postgres@", f"{role}@")) as node:
+        lease = await node("lease", {"effectKey": "k"})
+        postgres_server.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")  # those that are open stay
+        for _ in range(3):
+            assert (await node("renew", Caller.tokens(lease)))["status"] == "renewed"
+
+
 async def test_a_broken_batch_answers_each_of_its_calls(node: Node, relay: PostgresRelay, sql: Any) -> None:
     keys = [f"k{number}" for number in range(50)]
     relay.plan("answer", GRANT)

@@ -13,7 +13,7 @@ from verity._ledger.calls import Scope
 from verity._ledger.problems import Problem
 from verity._store.api_keys import ApiKey
 from verity.server.api_keys import hash_api_key, issue, mint
-from verity.server.auth import Authenticator
+from verity.server.auth import MAX_CACHED, MAX_STRANGERS, STRANGERS_AT_ONCE, Authenticator
 
 
 @both_stores
@@ -118,3 +118,83 @@ async def test_what_can_be_no_key_costs_no_lookup() -> None:
     with pytest.raises(Problem):
         await Cached(keys, mint("test")[:-1] + "!").ask()
     assert keys.lookups == 0
+
+
+class Storage:
+    """Look-ups of several keys, each answered when it is told to be; `known` ones exist."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, ApiKey] = {}
+        self.asked: dict[bytes, asyncio.Future[None]] = {}
+
+    async def find_key(self, sha256: bytes) -> ApiKey | None:
+        self.asked[sha256] = asyncio.get_running_loop().create_future()
+        await self.asked[sha256]
+        return self.known.get(sha256)
+
+    def answer(self) -> None:
+        for asked in self.asked.values():
+            if not asked.done():
+                asked.set_result(None)
+
+
+async def test_keys_that_nobody_has_keep_no_known_key_waiting() -> None:
+    storage = Storage()
+    key, record = issue("live", "agent", now=0)
+    storage.known[record.sha256] = record
+    now_s = [100.0]
+    callers = Authenticator(storage.find_key, cache_s=0.5, now_ms=lambda: 0, monotonic=lambda: now_s[0])
+
+    def ask(key: str) -> asyncio.Task[Scope]:
+        return asyncio.ensure_future(callers.authenticate(f"Bearer {key}".encode(), admin_only=False))
+
+    async def settle() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    first = ask(key)
+    await settle()
+    storage.answer()
+    assert (await first).actor == record.id
+    storage.asked.clear()
+    strangers = [ask(mint("live")) for _ in range(MAX_STRANGERS)]
+    await settle()
+    assert len(storage.asked) == STRANGERS_AT_ONCE
+    now_s[0] += 1
+    again = ask(key)
+    await settle()
+    assert record.sha256 in storage.asked
+    refused = ask(mint("live"))
+    await settle()
+    assert refused.done()
+    assert isinstance(problem := refused.exception(), Problem)
+    assert problem.status == 503
+    while not all(each.done() for each in strangers):
+        storage.answer()
+        await settle()
+    assert (await again).actor == record.id
+    assert all(isinstance(each.exception(), Problem) for each in strangers)
+    one_more = ask(mint("live"))
+    await settle()
+    storage.answer()
+    with pytest.raises(Problem) as unknown:
+        await one_more
+    assert unknown.value.status == 401
+
+
+async def test_keys_that_nobody_has_make_no_known_key_forgotten() -> None:
+    key, record = issue("live", "agent", now=0)
+    lookups = []
+
+    async def find_key(sha256: bytes) -> ApiKey | None:
+        lookups.append(sha256)
+        return record if sha256 == record.sha256 else None
+
+    callers = Authenticator(find_key, cache_s=60, now_ms=lambda: 0, monotonic=lambda: 100.0)
+    for _ in range(2):
+        await callers.authenticate(f"Bearer {key}".encode(), admin_only=False)
+    for _ in range(MAX_CACHED + 10):
+        with pytest.raises(Problem):
+            await callers.authenticate(f"Bearer {mint('live')}".encode(), admin_only=False)
+    await callers.authenticate(f"Bearer {key}".encode(), admin_only=False)
+    assert lookups.count(record.sha256) == 1

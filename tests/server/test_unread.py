@@ -166,6 +166,22 @@ def test_one_key_can_have_half_of_the_connections() -> None:
         assert again.ask(again.lease("k"))[0] == 409
 
 
+def test_who_leaves_while_its_key_is_looked_up_takes_no_place_for_good() -> None:
+    with ServedLedger(settings=ServerSettings(max_connections=4, key_cache_s=0.0)) as served:
+        key = served.create_key()
+        for _ in range(3):
+            served.store.before_fork()  # nothing is answered, as where a database is slow
+            try:
+                with Raw(served, key) as raw:
+                    raw.socket.sendall(raw.request("GET", "/v1/namespaces"))
+                    sync_until(lambda: len(served.connections) == 1)
+                sync_until(lambda: not served.connections)
+            finally:
+                served.store.after_fork_in_parent()
+            with Raw(served, key) as raw:
+                assert raw.ask(raw.request("GET", "/v1/namespaces"))[0] == 200
+
+
 def test_those_who_show_no_key_make_room_for_those_who_do() -> None:
     with ServedLedger(settings=ServerSettings(max_connections=4, header_timeout_s=60)) as served, ExitStack() as stack:
         key = served.create_key()

@@ -2,6 +2,9 @@
 
 A looked-up key is trusted for a moment (`key_cache_s`), so that storage is asked once per key and moment, not once per
 request, and a revoked key ends within that moment. Callers that come while a key is being looked up share the answer.
+
+Anybody can make up keys that look like keys. So those that nobody has wait in a line of their own, with those that this
+node has not seen yet, and are kept apart from the known ones: however many come, a known key is looked up at once.
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ from verity._clock import monotonic
 from verity._ledger.calls import Scope
 from verity._store.api_keys import ApiKey
 from verity.server import api_keys
-from verity.server.problems import forbidden, unauthenticated
+from verity.server.problems import forbidden, too_many_unknown_keys, unauthenticated
 
 FindKey = Callable[[bytes], Coroutine[Any, Any, ApiKey | None]]
 Lookup = asyncio.Future[ApiKey | None]
 
-_MAX_CACHED = 10_000
+MAX_CACHED = 10_000
+STRANGERS_AT_ONCE = 4
+"""How many keys that this node does not know are looked up at the same time."""
+MAX_STRANGERS = 1_000
+"""How many may be under way or wait for that; one more is refused until there is room."""
 
 
 class _Known:
@@ -57,6 +64,11 @@ class Authenticator:
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._cache: dict[bytes, _Known] = {}
+        """Keys that exist, and were let in or refused lately."""
+        self._strangers: dict[bytes, _Known] = {}
+        """All others: nobody has them, or they are looked up for the first time."""
+        self._strangers_under_way = 0
+        self._turns = asyncio.Semaphore(STRANGERS_AT_ONCE)
 
     def recall(self, header: bytes | None, *, admin_only: bool) -> Scope | None:
         """The scope of a caller who was let in a moment ago; None says nothing, and `authenticate` has to be asked.
@@ -73,7 +85,8 @@ class Authenticator:
         """The scope of a caller.
 
         Raises:
-            Problem: 401 without a valid key; 403 where the key's role may not do this.
+            Problem: 401 without a valid key; 403 where the key's role may not do this; 503, too many unknown keys are
+                being looked up.
         """
         known = self._look_up(_read_key(header))
         # Shared and shielded: the caller who came first may leave, and the others still get the answer.
@@ -95,7 +108,7 @@ class Authenticator:
     def _look_up(self, key: str) -> _Known:
         now = self._monotonic()
         sha256 = api_keys.hash_api_key(key)
-        known = self._cache.get(sha256)
+        known = self._cache.get(sha256) or self._strangers.get(sha256)
         if known is None or now >= known.trusted_until:
             if not api_keys.is_well_formed(key):
                 raise unauthenticated()
@@ -103,19 +116,42 @@ class Authenticator:
         return known
 
     def _begin_lookup(self, sha256: bytes, now: float) -> _Known:
-        lookup: Lookup = asyncio.ensure_future(self._find_key(sha256))
-        if len(self._cache) >= _MAX_CACHED:
-            self._cache.clear()
-        known = self._cache[sha256] = _Known(lookup, now + self._cache_s)
+        is_known = sha256 in self._cache
+        if not is_known and self._strangers_under_way >= MAX_STRANGERS:
+            raise too_many_unknown_keys()
+        find_key, cache = (self._find_key, self._cache) if is_known else (self._find_stranger, self._strangers)
+        lookup: Lookup = asyncio.ensure_future(find_key(sha256))
+        known = _Known(lookup, now + self._cache_s)
+        _keep(cache, sha256, known)
 
-        def forget_failure(done: Lookup) -> None:
+        def end(done: Lookup) -> None:
             """A storage that did not answer is asked again by the next caller."""
             failed = done.cancelled() or done.exception() is not None
-            if failed and self._cache.get(sha256) is known:
-                del self._cache[sha256]
+            if cache.get(sha256) is not known:
+                return
+            if failed:
+                del cache[sha256]
+            elif not is_known and done.result() is not None:
+                _keep(self._cache, sha256, cache.pop(sha256))
 
-        lookup.add_done_callback(forget_failure)
+        lookup.add_done_callback(end)
         return known
+
+    async def _find_stranger(self, sha256: bytes) -> ApiKey | None:
+        self._strangers_under_way += 1
+        try:
+            async with self._turns:
+                return await self._find_key(sha256)
+        finally:
+            self._strangers_under_way -= 1
+
+
+def _keep(cache: dict[bytes, _Known], sha256: bytes, known: _Known) -> None:
+    """Remember it, and where there are too many, forget the one that was looked up longest ago."""
+    cache.pop(sha256, None)
+    if len(cache) >= MAX_CACHED:
+        del cache[next(iter(cache))]
+    cache[sha256] = known
 
 
 def _read_key(header: bytes | None) -> str:

@@ -55,6 +55,12 @@ def unavailable() -> Problem:
     return Problem(503, "unavailable", message, headers={"retry-after": "1"})
 
 
+def too_many_unknown_keys() -> Problem:
+    """503: as many keys that this node does not know are being looked up as may be."""
+    message = "This node of the ledger is looking up too many unknown API keys. Send the request again."
+    return Problem(503, "unavailable", message, headers={"retry-after": "1"})
+
+
 def too_many_connections() -> Problem:
     """503: this node has as many connections as it may have."""
     message = "This node of the ledger has too many connections. Send the request again."

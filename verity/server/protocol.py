@@ -188,7 +188,9 @@ class LedgerProtocol(HttpToolsProtocol):
         Raises:
             Problem: 429, the key has too many connections.
         """
-        if self.share.key_id != key_id and not self.connections_of_server.shares.move(self, key_id):
+        if self.share.key_id == key_id or self not in self.connections_of_server.open:
+            return  # who left while the key was looked up has no connection that could be counted, or would ever end
+        if not self.connections_of_server.shares.move(self, key_id):
             self.connections_of_server.metrics.count_connection_too_many()
             raise problems.too_many_connections_of_key()
 

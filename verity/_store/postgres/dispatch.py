@@ -99,7 +99,9 @@ class Dispatcher:
             await asyncio.sleep(_SHORTEST_PAUSE_S if self._paused else 0)
 
     def _explain(self, pending: PendingCall) -> None:
-        lane = self._renewals if isinstance(pending.call.command, Renew) else self._others
+        # A renewal is asked again by another way: a database that has no connection left for it may have others open.
+        is_first = isinstance(pending.call.command, Renew) and not pending.asked_again
+        lane = self._renewals if is_first else self._others
         lane.add(pending)
 
     async def _carry_out(self, attempt: Attempt, use: Use, batch: list[PendingCall]) -> None:

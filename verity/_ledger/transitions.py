@@ -214,7 +214,8 @@ def _extend(effect: Effect, extension_ms: int, context: Context, word: str) -> D
 
 
 def _report(effect: Effect, command: ReportObserve, context: Context) -> Decision:
-    if context.count_reports() >= MAX_REPORTS:
+    # So few events can't hold so many reports: nobody has to count them.
+    if effect.event_count > MAX_REPORTS and context.count_reports() >= MAX_REPORTS:
         return Decision(effect, (), Reply("reported"))
     kind = EventType.OBSERVE_HIT if command.hit else EventType.OBSERVE_MISS
     detail = {} if command.duration_ms is None else {"durationMs": command.duration_ms}

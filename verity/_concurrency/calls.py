@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from verity._concurrency.interrupts import MAX_INTERRUPTS, Rescue
@@ -33,6 +34,9 @@ SyncAct = Callable[[], T]
 def is_async_callable(fn: object) -> bool:
     """Whether calling it gives a coroutine, as far as its definition tells."""
     fn = _unwrapped(fn)
+    flags = _code_flags(fn)
+    if flags is not None:
+        return bool(flags & inspect.CO_COROUTINE)
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004 - the method itself is wanted
 
 
@@ -40,6 +44,15 @@ def _unwrapped(fn: object) -> object:
     while isinstance(fn, partial):
         fn = fn.func
     return fn
+
+
+def _code_flags(fn: object) -> int | None:
+    """What the code of a plain function says, which is all that `inspect` looks for in one, ten times as fast.
+
+    None where `inspect` has to look: at what is no plain function, and at one that something was written on, as
+    `inspect.markcoroutinefunction` does.
+    """
+    return fn.__code__.co_flags if type(fn) is FunctionType and not fn.__dict__ else None
 
 
 def async_check_callable(name: str, fn: object) -> None:
@@ -73,6 +86,9 @@ def _not_callable(name: str, value: object, takes: str) -> VerityValidationError
 def _refuse_generator(name: str, fn: object) -> None:
     """Calling it would run none of it, and look like success."""
     fn = _unwrapped(fn)
+    flags = _code_flags(fn)
+    if flags is not None and not flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+        return
     functions = (fn, getattr(type(fn), "__call__", None))  # noqa: B004 - the method itself is wanted
     if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in functions):
         raise VerityValidationError(

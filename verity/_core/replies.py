@@ -133,7 +133,11 @@ def _is_of_another(operation: str, status: int, body: Any, asked: Asked) -> bool
             return True
     else:
         said = _error_parts(body)[2]
-    return isinstance(said, dict) and any(name in said and said[name] != value for name, value in asked.items())
+    if isinstance(said, dict):
+        for name, value in asked.items():
+            if name in said and said[name] != value:
+                return True
+    return False
 
 
 def _is_understood(operation: str, body: dict[str, Any]) -> bool:

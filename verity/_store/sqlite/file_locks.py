@@ -187,6 +187,8 @@ class FileLocks(NoLocks):
         Raises:
             Locked: that took too long.
         """
+        if self._try():
+            return
         until, delays = monotonic() + (self._wait_s if within_s is None else within_s), iter(_DELAYS_S)
         while not self._try():
             if monotonic() >= until:
@@ -194,13 +196,9 @@ class FileLocks(NoLocks):
             time.sleep(next(delays, _DELAYS_S[-1]))
 
     def _try(self) -> bool:
+        told = 1 + (machines_time_ns() // 1_000_000_000 << _PID_BITS | os.getpid())
         try:
-            _set(
-                self._database,
-                fcntl.F_WRLCK,
-                _OURS_AT,
-                1 + (machines_time_ns() // 1_000_000_000 << _PID_BITS | os.getpid()),
-            )
+            _set(self._database, fcntl.F_WRLCK, _OURS_AT, told)
         except BlockingIOError:
             return False
         except OSError as error:

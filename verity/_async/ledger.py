@@ -6,6 +6,7 @@ Above this module nobody sees httpx or the generated client; below it nobody kno
 from __future__ import annotations
 
 import sys
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import httpx
@@ -26,6 +27,8 @@ R = TypeVar("R", bound=Record)
 Wire = dict[str, Any]
 Send = AsyncThunk[httpx.Response]
 
+_KEPT_APIS = 16
+
 
 class AsyncLedger:
     """The effect calls. Bodies are camelCase mappings that `_core/bodies.py` has checked.
@@ -43,6 +46,8 @@ class AsyncLedger:
         self._max_delay_s = max_delay_s
         self._timeout_s = timeout_s
         self.api = _api_over(sender, base_url)
+        # For each report and renewal; they have few different timeouts.
+        self._api_within = lru_cache(maxsize=_KEPT_APIS)(partial(_api_within, sender, base_url))
 
     @property
     def has_own_connections(self) -> bool:
@@ -177,12 +182,17 @@ class AsyncLedger:
         return kind(fields, read_request_id(response.headers))
 
     def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
-        return self.api if timeout_s is None else _api_over(self._sender.with_timeout(timeout_s), self._base_url)
+        return self.api if timeout_s is None else self._api_within(timeout_s)
 
 
 def _asked(namespace: str, body: Wire) -> Asked:
     asked = {"namespace": namespace, "effectKey": body["effectKey"]}
     return {**asked, "fenceToken": body["fenceToken"]} if "fenceToken" in body else asked
+
+
+def _api_within(sender: AsyncSender, base_url: str, timeout_s: float) -> AuthenticatedClient:
+    """A generated client with a timeout of its own."""
+    return _api_over(sender.with_timeout(timeout_s), base_url)
 
 
 def _api_over(sender: AsyncSender, base_url: str) -> AuthenticatedClient:

@@ -38,7 +38,10 @@ def read_int(value: object) -> int | None:
 def read_choice(value: object, choices: Iterable[Word]) -> Word | None:
     """One of the words that are allowed, as an exact `str`; None where it is none of them."""
     text = read_text(value)
-    return next((word for word in choices if word == text), None)
+    for word in choices:
+        if word == text:
+            return word
+    return None
 
 
 def find_flaw(text: str) -> str | None:

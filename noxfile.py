@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nox
 
@@ -20,6 +21,7 @@ PYTHONS = [HERE, *(each for each in ("3.10", "3.11", "3.12", "3.13") if each != 
 # The generator needs Python 3.11; everything else runs on each.
 WORKSHOP = next(version for version in PYTHONS if version != "3.10")
 OTHERS = [version for version in PYTHONS if version != WORKSHOP]
+NEXT = "3.14"
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
@@ -62,6 +64,34 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=OTHERS)
 def tests_elsewhere(session: nox.Session) -> None:
     """The tests on the other Pythons that are installed."""
+    _run(session, "scripts.test", "--elsewhere", requirements="requirements-test.txt")
+
+
+def _test_versions(session: nox.Session, which: str, *arguments: str) -> None:
+    """Install the versions that `scripts.versions` chooses of what pyproject.toml declares, and run the tests."""
+    chosen = Path(session.create_tmp()) / f"{which}.txt"
+    session.run("python", "-m", "scripts.versions", which, str(chosen))
+    tests = ["-r", f"{chosen}.tests", "-c", str(chosen)]
+    session.install("-q", "--upgrade", "--upgrade-strategy", "eager", "-e", ".[server,otel]", *tests)
+    session.run("python", "-m", "scripts.test", "--elsewhere", *arguments, *session.posargs)
+
+
+@nox.session(python=WORKSHOP)
+def lowest(session: nox.Session) -> None:
+    """The tests with the lowest version of each dependency that pyproject.toml allows."""
+    _test_versions(session, "lowest", "-p", "tests.helpers.anyio_auto_mode")
+
+
+@nox.session(python=WORKSHOP)
+def newest(session: nox.Session) -> None:
+    """The tests with the newest version of each dependency that pyproject.toml allows."""
+    _test_versions(session, "newest")
+    session.run("python", "-m", "pip", "list", "--outdated")  # what the upper bounds, and the tests' pins, keep out
+
+
+@nox.session(python=NEXT)
+def next_python(session: nox.Session) -> None:
+    """The tests on the Python that is not supported yet; skipped where it is not installed."""
     _run(session, "scripts.test", "--elsewhere", requirements="requirements-test.txt")
 
 

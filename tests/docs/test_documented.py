@@ -10,6 +10,7 @@ import click
 import yaml
 
 import verity
+from scripts import versions
 from verity import records
 from verity._async import connection
 from verity._concurrency import threads
@@ -128,3 +129,12 @@ def test_the_drawn_arrows_are_those_that_the_import_linter_checks() -> None:
     layers = project.partition('containers = ["verity"]')[2].partition("layers = [\n")[2].partition("]\n")[0]
     assert drawn == re.findall(r'"(.+)",', layers)
     assert len(drawn) == 10
+
+
+def test_every_dependency_has_a_lowest_version_and_no_pin_of_the_tests_hides_it() -> None:
+    lowest = versions.lowest()
+    assert len(lowest) == len(versions.declared()) > 10
+    assert "httpx==0.27" in lowest
+    tests = versions.test_requirements()
+    assert "opentelemetry-sdk" in tests
+    assert not {versions.name_of(each) for each in tests} & {versions.name_of(each) for each in lowest}

@@ -12,7 +12,7 @@ import uvicorn
 
 from verity._private_names import check_names, is_gone
 
-UVICORN = "uvicorn>=0.31,<0.55"
+UVICORN = "uvicorn>=0.53,<0.55"
 
 try:
     from uvicorn.protocols.http.flow_control import FlowControl

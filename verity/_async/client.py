@@ -23,6 +23,7 @@ from verity._concurrency import (
     SyncThunk,
     async_check_callable,
     async_here,
+    check_threads,
     notice_fork,
 )
 from verity._core.bodies import check_duration_ms, to_wire
@@ -384,6 +385,7 @@ class VerityClient:
 
     def _check_open(self) -> None:
         notice_fork()
+        check_threads()
         if self._closed:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
         async_here.check()

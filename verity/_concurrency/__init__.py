@@ -19,6 +19,7 @@ from verity._concurrency.calls import (
     sync_check_callable,
     sync_settled,
 )
+from verity._concurrency.greenlets import check_threads
 from verity._concurrency.interrupts import async_here, async_interrupt_in, sync_here, sync_interrupt_in
 from verity._concurrency.limiters import AsyncLimiter, NonBlockingLimiter, Permit, SyncLimiter
 from verity._concurrency.loop_binding import AsyncLoopBinding, SyncLoopBinding
@@ -55,6 +56,7 @@ __all__ = [
     "async_here",
     "async_interrupt_in",
     "async_settled",
+    "check_threads",
     "forget_in_child",
     "notice_fork",
     "sync_addresses",

@@ -16,6 +16,7 @@ from verity._concurrency import (
     SyncAct,
     SyncCancellation,
     SyncRuntime,
+    check_threads,
     notice_fork,
     sync_check_callable,
     sync_here,
@@ -338,6 +339,7 @@ class SyncVerityClient:
 
     def _check_open(self) -> None:
         notice_fork()
+        check_threads()
         if self._closed:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
         sync_here.check()

@@ -67,7 +67,7 @@ class SyncLedger:
             namespace: where the key is.
             body: the request.
             idempotency_key: one for each logical request.
-            hold_s: for how many seconds the ledger may hold the request while another holder's lease is live.
+            wait_s: for how many seconds the ledger may hold the request while another holder's lease is live.
         """
         request = LeaseRequest.from_dict(body)
         api = self._api_with(self._timeout_s + wait_s if wait_s else None)

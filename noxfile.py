@@ -132,6 +132,7 @@ def steps(session: nox.Session) -> None:
     _install(session, "requirements-test.txt")
     for ledger in ("embedded", "served"):
         session.run("python", "-m", "tests.steps", "--ledger", ledger, "--storms", "5000", *session.posargs)
+        session.run("python", "-m", "tests.steps", "--ledger", ledger, "--at-once", "3", *session.posargs)
 
 
 @nox.session(python=HERE)

@@ -11,6 +11,8 @@ import threading
 import weakref
 from typing import Any, Protocol
 
+from verity._mutex import holding
+
 
 class _Forkable(Protocol):
     def reset_after_fork(self) -> None: ...
@@ -42,22 +44,28 @@ def notice_fork() -> None:
 
 
 def _begin_anew() -> None:
+    holding(_locks.setdefault(os.getpid(), threading.RLock()), _reset)
+
+
+def _reset() -> None:
     global _known, _resetting  # noqa: PLW0603 - a process has one id
     pid = os.getpid()
-    with _locks.setdefault(pid, threading.RLock()):
-        if pid in (_known, _resetting):
-            return
-        _resetting = pid
-        try:
-            for thing in list(_forkables):
-                thing.reset_after_fork()
-            _known = pid
-        finally:
+    if pid in (_known, _resetting):
+        return
+    _resetting = pid
+    try:
+        for thing in list(_forkables):
+            thing.reset_after_fork()
+        _known = pid
+    finally:
+        try:  # see verity/_mutex.py
             _resetting = _NONE
+        finally:
+            pass
 
 
 def _after_fork_in_child() -> None:
-    global _known  # noqa: PLW0603 - as above
+    global _known  # noqa: PLW0603 - a process has one id
     _known = _NONE  # in a PID namespace of its own, a child may have its parent's id
     _begin_anew()
 

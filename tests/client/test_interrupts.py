@@ -296,11 +296,14 @@ def test_a_lease_without_a_thread_for_its_renewals_is_given_up(
 # --- at every step ---
 
 
-@pytest.mark.parametrize(("ledger_kind", "every"), [("embedded", 60), ("served", 240)])
-def test_an_interrupt_at_any_step_leaves_everything_right(ledger_kind: str, every: int) -> None:
+@pytest.mark.parametrize(
+    ("ledger_kind", "every", "at_once"), [("embedded", 60, 1), ("embedded", 60, 3), ("served", 240, 1)]
+)
+def test_an_interrupt_at_any_step_leaves_everything_right(ledger_kind: str, every: int, at_once: int) -> None:
     """All steps: `nox -s steps`."""
+    steps = ["--ledger", ledger_kind, "--every", str(every), "--at-once", str(at_once), "--storms", "40"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.steps", "--ledger", ledger_kind, "--every", str(every), "--storms", "40"],
+        [sys.executable, "-m", "tests.steps", *steps],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

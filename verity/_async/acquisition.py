@@ -91,8 +91,13 @@ class AsyncAcquisition:
                         caller.publish(copy.deepcopy(lease))
                     return lease
                 finally:
-                    self._waits.permits.pop(permit, None)
+                    try:  # see verity/_mutex.py
+                        self._waits.permits.pop(permit, None)
+                    finally:
+                        pass
             raise conflict
         finally:
-            caller.is_gone = True  # an assignment: an interrupt could end a call at its entry
-            caller.leave()
+            try:  # see verity/_mutex.py
+                caller.is_gone = True  # an assignment: an interrupt could end a call at its entry
+            finally:
+                caller.leave()

@@ -147,7 +147,10 @@ class AsyncLedger:
                     delay_s = resend_delay(attempt, retry_after_s, self._max_delay_s, self._runtime.random())
                 await self._runtime.sleep(delay_s)
         finally:
-            async_here.is_inside = was_inside
+            try:  # see verity/_mutex.py
+                async_here.is_inside = was_inside
+            finally:
+                pass
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _send(self, kind: type[R], operation: str, asked: Asked, send: Send) -> R:

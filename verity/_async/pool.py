@@ -91,8 +91,10 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
                 await transport.aclose()
             return response
         finally:
-            limiter.permits.pop(permit, None)
-            limiter.wake_next()
+            try:  # see verity/_mutex.py
+                limiter.permits.pop(permit, None)
+            finally:
+                limiter.wake_next()
 
     async def aclose(self) -> None:
         """Close all idle connections. Calls under way are left to finish, each request on a connection of its own."""

@@ -80,9 +80,12 @@ class AsyncProtector:
         try:
             return await self._protect(effect)
         finally:
-            # Assignments: a signal's handler can end a call at its entry, before it has done anything.
-            effect.inside.is_over = True
-            async_here.is_inside = False
+            try:  # see verity/_mutex.py
+                # Assignments: a signal's handler can end a call at its entry, before it has done anything.
+                effect.inside.is_over = True
+                async_here.is_inside = False
+            finally:
+                pass
 
     async def _protect(self, effect: AsyncEffect) -> Any:
         effect.inside.refuse_itself()

@@ -10,8 +10,10 @@ of arrival, and the first `limit` permits in it are granted. Use it like this:
         limiter.acquire(permit)
         ...
     finally:
-        limiter.permits.pop(permit, None)  # one call into C; it may be repeated, and may come before acquire()
-        limiter.wake_next()
+        try:  # see verity/_mutex.py
+            limiter.permits.pop(permit, None)  # one call into C; it may be repeated, and may come before acquire()
+        finally:
+            limiter.wake_next()
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ class _Limiter:
         self.permits: dict[Permit, None] = {}
 
     def _is_granted(self, permit: Permit) -> bool:
-        return len(self.permits) <= self._limit or permit in islice(self.permits, self._limit)
+        return len(self.permits) <= self._limit or permit in self._first()
+
+    def _first(self) -> list[Permit]:
+        return list(self.permits)[: self._limit]  # `list` is one step; an `islice` can meet another thread's change
 
 
 class AsyncLimiter(_Limiter):
@@ -84,7 +89,7 @@ class SyncLimiter(_Limiter):
     def wake_next(self) -> None:
         """Wake all callers whose permits are granted now: if two return theirs at once, one may wake for both."""
         if len(self.permits) >= self._limit:
-            for permit in list(islice(self.permits, self._limit)):
+            for permit in self._first():
                 if permit.wake is not None:
                     permit.wake()
 

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ from verity._concurrency.calls import AsyncThunk, SyncThunk
 from verity._concurrency.interrupts import sync_here
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.steps import who_blocked
+from verity._mutex import Mutex
 from verity._process import forget_in_child, notice_fork
 from verity._unique import new_id
 
@@ -178,11 +180,11 @@ class _ThreadTimers:
     """
 
     def __init__(self, runtime: SyncRuntime) -> None:
-        self._lock = threading.Lock()
-        self._planned: list[tuple[float, int, _ThreadTimer]] = []
+        self._lock = Mutex()
+        self._planned: list[_Planned] = []
         self._count = itertools.count()
         self._waiting = threading.Lock()
-        self._starting = threading.Lock()
+        self._starting = Mutex()
         self._bell: SimpleQueue[object] = SimpleQueue()
         self._threads = 0
         self._is_closed = False
@@ -191,13 +193,15 @@ class _ThreadTimers:
     def plan(self, at: float, timer: _ThreadTimer) -> None:
         """Have the timer fire at that moment of the clock."""
         planned = (at, next(self._count), timer)
-        with self._lock:
-            heapq.heappush(self._planned, planned)
-            is_first = self._planned[0] is planned
-        if is_first:
+        if self._lock.run(partial(self._push, planned)):
             self._bell.put(None)
         if not sync_here.is_ours:  # a thread of ours comes back and waits
             self.ensure_waiter()
+
+    def _push(self, planned: _Planned) -> bool:
+        """Whether it is the first one."""
+        heapq.heappush(self._planned, planned)
+        return self._planned[0] is planned
 
     def close(self) -> None:
         """See above."""
@@ -210,20 +214,20 @@ class _ThreadTimers:
 
     def ensure_waiter(self) -> None:
         """Start a thread unless one waits, or all are in calls."""
-        if self._waiting.locked():
+        if not self._waiting.locked():
+            self._starting.run(self._start)
+
+    def _start(self) -> None:
+        if self._waiting.locked() or self._threads >= MAX_TIMER_THREADS:
             return
-        with self._starting:
-            if self._waiting.locked() or self._threads >= MAX_TIMER_THREADS:
-                return
-            has_begun: SimpleQueue[None] = SimpleQueue()
-            threading.Thread(target=self._run, args=(has_begun,), name="verity-timers", daemon=True).start()
-            has_begun.get()
+        has_begun: SimpleQueue[None] = SimpleQueue()
+        threading.Thread(target=self._run, args=(has_begun,), name="verity-timers", daemon=True).start()
+        has_begun.get()
 
     def _run(self, has_begun: SimpleQueue[None]) -> None:
         sync_here.is_ours = True
-        with self._lock:
-            self._threads += 1
-        waits = self._begin_to_wait()
+        self._lock.run(self._count_thread)
+        waits = self._lock.run(self._begin_to_wait)
         has_begun.put(None)
         while waits:
             try:
@@ -231,39 +235,48 @@ class _ThreadTimers:
             finally:
                 self._waiting.release()
             if timer is not None:
-                if self._has_more():
+                if self._lock.run(self._has_more):
                     with suppress(RuntimeError):  # no more threads to be had: the others wait for this one
                         self.ensure_waiter()
                 timer.fire()
-            waits = self._begin_to_wait()
-
-    def _begin_to_wait(self) -> bool:
-        """Whether this thread is the one that waits now; if not, it counts no more and has to end."""
-        with self._lock:
-            if not self._is_over() and self._waiting.acquire(blocking=False):
-                return True
-            self._threads -= 1
-            return False
+            waits = self._lock.run(self._begin_to_wait)
 
     def _next_due(self) -> _ThreadTimer | None:
         """Wait for the next timer that is due; None once there is none to wait for."""
         while True:
-            with self._lock:
-                if self._is_over():
-                    self._planned.clear()
-                    return None
-                delay_s = self._planned[0][0] - monotonic() if self._planned else None
-                if delay_s is not None and delay_s <= 0:
-                    return heapq.heappop(self._planned)[2]
+            delay_s, timer = self._lock.run(self._pop_due)
+            if delay_s == 0:
+                return timer
             with suppress(Empty):
                 self._bell.get(timeout=delay_s)
 
+    # -- inside the lock --
+
+    def _count_thread(self) -> None:
+        self._threads += 1
+
+    def _begin_to_wait(self) -> bool:
+        """Whether this thread is the one that waits now; if not, it counts no more and has to end."""
+        if not self._is_over() and self._waiting.acquire(blocking=False):
+            return True
+        self._threads -= 1
+        return False
+
+    def _pop_due(self) -> tuple[float | None, _ThreadTimer | None]:
+        """How long to wait, in seconds (None: for the bell), and once that is 0, the timer; None: nobody plans more."""
+        if self._is_over():
+            self._planned.clear()
+            return 0, None
+        if not self._planned:
+            return None, None
+        delay_s = self._planned[0][0] - monotonic()
+        return (delay_s, None) if delay_s > 0 else (0, heapq.heappop(self._planned)[2])
+
     def _has_more(self) -> bool:
-        with self._lock:
-            return any(timer.fn is not None for _, _, timer in self._planned)
+        return any(timer.fn is not None for _, _, timer in self._planned)
 
     def _is_over(self) -> bool:
-        """Inside the lock: nobody plans more, and nothing is left."""
+        """Whether nobody plans more, and nothing is left."""
         is_over = self._is_closed or self._runtime() is None
         return is_over and all(timer.fn is None for _, _, timer in self._planned)
 
@@ -283,3 +296,6 @@ class _ThreadTimer:
 
     def stop(self) -> None:
         self.fn = None
+
+
+_Planned = tuple[float, int, _ThreadTimer]

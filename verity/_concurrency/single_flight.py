@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from verity._clock import monotonic
 from verity._concurrency.loops import current_loop
+from verity._mutex import Mutex
 from verity._process import forget_in_child
 
 _CHECK_EVERY_S = 1.0
@@ -103,7 +106,7 @@ class SyncSingleFlight:
     def reset_after_fork(self) -> None:
         """Forget the callers: they are threads of the parent process."""
         self.flights: dict[object, _Flight] = {}
-        self.lock = threading.Lock()
+        self.lock = Mutex()
 
     def join(self, key: object) -> SyncCaller:
         """A caller that has not begun to wait. Call `wait_to_lead()` once, and `leave()` at the end."""
@@ -135,9 +138,10 @@ class SyncCaller:
 
     def wait_to_lead(self, timeout_s: float) -> bool:
         """Wait until this caller leads or an answer is published; False: `timeout_s` passed first."""
-        flight = self._enter()
+        flight = self._lock.run(self._enter)
+        is_over = partial(self._leads_or_has_answer, flight)
         until = monotonic() + timeout_s
-        while not self._leads_or_has_answer(flight):
+        while not self._lock.run(is_over):
             rest_s = until - monotonic()
             if rest_s <= 0:
                 return False
@@ -145,19 +149,17 @@ class SyncCaller:
         return True
 
     def _enter(self) -> _Flight:
-        with self._lock:
-            flight = self._flights.get(self._key)
-            if flight is None or flight.published is not None:  # an answer is only for callers that waited for it
-                flight = self._flights[self._key] = _Flight()
-            self._flight = flight
-            flight.callers.append(self)
+        flight = self._flights.get(self._key)
+        if flight is None or flight.published is not None:  # an answer is only for callers that waited for it
+            flight = self._flights[self._key] = _Flight()
+        self._flight = flight
+        flight.callers.append(self)
         return flight
 
     def _leads_or_has_answer(self, flight: _Flight) -> bool:
-        with self._lock:
-            while flight.callers[0].is_gone:
-                flight.callers.popleft()
-            return flight.callers[0] is self or flight.published is not None
+        while flight.callers[0].is_gone:
+            flight.callers.popleft()
+        return flight.callers[0] is self or flight.published is not None
 
     def publish(self, value: Any) -> None:
         """Give the answer to all callers that wait, and end the flight."""
@@ -168,21 +170,23 @@ class SyncCaller:
 
     def wake(self) -> None:
         """Tell this caller that it leads, or that an answer is published. Idempotent."""
-        with self._lock:
-            if self._wakeup.locked():
-                self._wakeup.release()
+        with suppress(RuntimeError):  # it was told before
+            self._wakeup.release()
 
     def leave(self) -> None:
         """Leave the flight; if this caller led, the next one leads. Idempotent."""
         self.is_gone = True
-        flight = self._flight
-        if flight is None:
-            return
-        with self._lock:
-            while flight.callers and flight.callers[0].is_gone:
-                flight.callers.popleft()
-            following = flight.callers[0] if flight.callers else None
-            if following is None and self._flights.get(self._key) is flight:
-                del self._flights[self._key]
-        if following is not None:
-            following.wake()
+        if self._flight is not None:
+            following = self._lock.run(partial(self._leave, self._flight))
+            if following is not None:
+                following.wake()
+
+    def _leave(self, flight: _Flight) -> SyncCaller | None:
+        """The caller that leads now."""
+        while flight.callers and flight.callers[0].is_gone:
+            flight.callers.popleft()
+        if flight.callers:
+            return flight.callers[0]
+        if self._flights.get(self._key) is flight:
+            del self._flights[self._key]
+        return None

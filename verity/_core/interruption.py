@@ -67,6 +67,8 @@ def has_run(fn: object, error: BaseException) -> bool:
     """
     here = error.__traceback__
     below = None if here is None else here.tb_next
+    while here is not None and below is not None and below.tb_frame is here.tb_frame:
+        below = below.tb_next  # Python 3.10 has this frame twice, where a trace function raised: a debugger's, to quit
     if here is None or below is None:  # a function of C's leaves no frame
         return not _is_python(fn)
     if _is_handler(below.tb_frame, here.tb_frame):

@@ -148,7 +148,10 @@ class SyncLedger:
                     delay_s = resend_delay(attempt, retry_after_s, self._max_delay_s, self._runtime.random())
                 self._runtime.sleep(delay_s)
         finally:
-            sync_here.is_inside = was_inside
+            try:  # see verity/_mutex.py
+                sync_here.is_inside = was_inside
+            finally:
+                pass
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _send(self, kind: type[R], operation: str, asked: Asked, send: Send) -> R:

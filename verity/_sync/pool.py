@@ -92,8 +92,10 @@ class SyncTransportPool(httpx.BaseTransport):
                 transport.close()
             return response
         finally:
-            limiter.permits.pop(permit, None)
-            limiter.wake_next()
+            try:  # see verity/_mutex.py
+                limiter.permits.pop(permit, None)
+            finally:
+                limiter.wake_next()
 
     def close(self) -> None:
         """Close all idle connections. Calls under way are left to finish, each request on a connection of its own."""

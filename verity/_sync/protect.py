@@ -81,9 +81,12 @@ class SyncProtector:
         try:
             return self._protect(effect)
         finally:
-            # Assignments: a signal's handler can end a call at its entry, before it has done anything.
-            effect.inside.is_over = True
-            sync_here.is_inside = False
+            try:  # see verity/_mutex.py
+                # Assignments: a signal's handler can end a call at its entry, before it has done anything.
+                effect.inside.is_over = True
+                sync_here.is_inside = False
+            finally:
+                pass
 
     def _protect(self, effect: SyncEffect) -> Any:
         effect.inside.refuse_itself()

@@ -24,7 +24,6 @@ import logging
 import os
 import struct
 import sys
-import threading
 import time
 import weakref
 from collections import Counter
@@ -37,6 +36,7 @@ from pathlib import Path
 import apsw
 
 from verity._clock import machines_time_ns, monotonic
+from verity._mutex import Mutex
 from verity._process import forget_in_child
 
 if sys.platform == "linux":
@@ -83,23 +83,23 @@ class _Descriptors:
 
     def reset_after_fork(self) -> None:
         """The parent's connections are not this process's."""
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._users: Counter[tuple[int, int]] = Counter()
         self._kept: dict[tuple[int, int], list[int]] = {}
 
     def add_user(self, file: tuple[int, int]) -> None:
         """A store is about to open the file."""
-        with self._lock:
-            self._users[file] += 1
+        self._lock.run(lambda: self._users.update((file,)))
 
     def remove_user(self, file: tuple[int, int], descriptors: list[int]) -> None:
         """It has closed all of its connections; the last one's end closes the descriptors of all."""
-        with self._lock:
-            self._kept.setdefault(file, []).extend(descriptors)
-            self._users[file] -= 1
-            kept = [] if self._users[file] > 0 else self._kept.pop(file)
-        for descriptor in kept:
+        for descriptor in self._lock.run(lambda: self._remove_user(file, descriptors)):
             os.close(descriptor)
+
+    def _remove_user(self, file: tuple[int, int], descriptors: list[int]) -> list[int]:
+        self._kept.setdefault(file, []).extend(descriptors)
+        self._users[file] -= 1
+        return [] if self._users[file] > 0 else self._kept.pop(file)
 
 
 _descriptors = _Descriptors()

@@ -16,14 +16,16 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import apsw
 
+from verity._mutex import holding
 from verity._process import forget_in_child, notice_fork
 from verity.errors import VerityConfigError
+
+T = TypeVar("T")
 
 
 class Forkable(Protocol):
@@ -39,17 +41,14 @@ _crossing: list[Forkable] = []
 _no_fork = threading.RLock()
 
 
-@contextmanager
-def held_off() -> Iterator[None]:
-    """No fork happens meanwhile: for what a fork must find either not begun or done, such as opening a file."""
-    with _no_fork:
-        yield
+def hold_off(work: Callable[[], T]) -> T:
+    """No fork happens during `work`: a fork must find it either not begun or done, such as opening a file."""
+    return holding(_no_fork, work)
 
 
 def watch(thing: Forkable) -> None:
     """Have the three methods called around every fork of this process."""
-    with held_off():
-        _watched.add(thing)
+    hold_off(lambda: _watched.add(thing))
 
 
 def _before() -> None:

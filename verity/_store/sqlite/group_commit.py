@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from verity._ledger.calls import Answer, Request
+from verity._mutex import Mutex
 from verity._store.interface import MAX_BATCH
 from verity._store.sqlite import forks
 from verity._store.sqlite.loops import Deliver, wait_for
@@ -59,7 +59,7 @@ class ThreadGroupCommit:
     """For threads: the first one carries out what has gathered, then hands the lead to the next one that waits.
 
     A signal's handler, or another thread, may raise an exception in any of these threads and at any point of this
-    code. Nobody else may be left waiting for that. So who leads is told by a lock, which `with` always releases; an
+    code. Nobody else may be left waiting for that. So who leads is told by a `Mutex`, which is always released; an
     operation stays in line until it has an outcome, so that the next leader finds what an interrupted one left; and a
     bell only saves time: who waits also looks for itself, every `_LOOK_EVERY_S` seconds.
     """
@@ -77,7 +77,7 @@ class ThreadGroupCommit:
 
     def after_fork_in_child(self) -> None:
         """Those who waited were threads of the parent."""
-        self._lead = threading.Lock()
+        self._lead = Mutex()
         self._waiting: deque[_Waiter] = deque()
 
     def answer(self, request: Request) -> Answer:
@@ -91,31 +91,37 @@ class ThreadGroupCommit:
         try:
             self._waiting.append(me)
             while me.outcome is None:
-                if self._lead.locked() and not me.bell.acquire(timeout=_LOOK_EVERY_S):
-                    continue
-                self._carry_out_what_waits(me)
+                if not self._lead_if_nobody_does(me):
+                    me.bell.acquire(timeout=_LOOK_EVERY_S)
         finally:
-            me.is_gone = True  # a store, not a call: an interrupt may come at the entry of a call
+            try:  # see verity/_mutex.py
+                me.is_gone = True  # a store, not a call: an interrupt may come at the entry of a call
+            finally:
+                pass
         if isinstance(me.outcome, VerityError):
             raise me.outcome
         return me.outcome
 
-    def _carry_out_what_waits(self, me: _Waiter) -> None:
-        """Lead: carry out a batch, unless another thread did so with `me` meanwhile; then let the next one lead."""
+    def _lead_if_nobody_does(self, me: _Waiter) -> bool:
+        """Carry out what waits, `me` among it, then let the next one lead. False: another thread leads."""
         batch: list[_Waiter] = []
+        has_led = False
         try:
-            with self._lead:
-                self._settle_what_was_left()
-                if me.outcome is None:
-                    batch = [each for each in self._first_in_line() if not each.is_gone]
-                    self._carry_out(batch)
-                    self._leave_line()
+            has_led = self._lead.run_if_free(partial(self._carry_out_what_waits, me, batch))
         finally:
-            if self._waiting:
+            if (has_led or batch) and self._waiting:
                 self._ring_next()
             for each in batch:
                 if each is not me:
                     each.ring()
+        return has_led
+
+    def _carry_out_what_waits(self, me: _Waiter, batch: list[_Waiter]) -> None:
+        self._settle_what_was_left()
+        if me.outcome is None:  # else another thread carried it out meanwhile
+            batch += [each for each in self._first_in_line() if not each.is_gone]
+            self._carry_out(batch)
+            self._leave_line()
 
     def _carry_out(self, batch: list[_Waiter]) -> None:
         for each in batch:
@@ -154,7 +160,7 @@ class ThreadGroupCommit:
                 return
 
     def _first_in_line(self) -> list[_Waiter]:
-        return list(islice(self._waiting, MAX_BATCH))  # in one step: others join meanwhile
+        return list(self._waiting)[:MAX_BATCH]  # `list` is one step: others join before it or after it
 
 
 class LoopGroupCommit:

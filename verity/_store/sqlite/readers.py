@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
-from typing import TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, TypeVar
 
 import apsw
 
 from verity._clock import monotonic
+from verity._mutex import Mutex
 from verity._process import notice_fork
 from verity._store.reads import READ_WITHIN_S
 from verity._store.sqlite import file_locks, forks
@@ -91,7 +94,9 @@ class Readers:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = Mutex()
+        self._bells: deque[threading.Lock] = deque()
+        """Of who waits for a change; they save time, since who waits also looks for itself."""
         self._idle: list[_Reader] = []
         # Weak: a reader whose thread was interrupted while it gave it back is gone with that, and held by nobody.
         self._busy: weakref.WeakSet[_Reader] = weakref.WeakSet()
@@ -141,43 +146,59 @@ class Readers:
         self._hold_off(for_good=False)
 
     def _hold_off(self, *, for_good: bool) -> None:
-        with self._changed:
-            self._is_held_off = True
-            while self._busy:
-                for reader in list(self._busy):
-                    reader.is_stopped = True
-                    if for_good:
-                        reader.is_wanted = _never
-                self._changed.wait(_LOOK_AGAIN_S)
-            idle, self._idle = self._idle, []
-        for reader in idle:
-            _close(reader)
+        self._is_held_off = True
+        while not self._are_stopped(for_good=for_good):
+            self._wait(_LOOK_AGAIN_S)
+        while self._idle:
+            _close(self._idle.pop())
+
+    def _are_stopped(self, *, for_good: bool) -> bool:
+        busy = self._lock.run(lambda: list(self._busy))
+        for reader in busy:
+            reader.is_stopped = True
+            if for_good:
+                reader.is_wanted = _never
+        return not busy
+
+    def _wait(self, at_most_s: float) -> None:
+        bell = threading.Lock()
+        bell.acquire()
+        self._bells.append(bell)
+        bell.acquire(timeout=at_most_s)
+
+    def _tell_of_change(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._bells.popleft().release()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
-        with self._changed:
-            self._is_held_off = False
-            self._changed.notify_all()
+        self._is_held_off = False
+        self._tell_of_change()
 
     def after_fork_in_child(self) -> None:
         """Go on with locks of this process."""
         if not self._is_held_off:  # no hook ran before this fork
             inherited = [each.connection for each in (*self._idle, *self._busy) if each.connection is not None]
-            in_use = len(self._busy) > 0 or not self._changed.acquire(blocking=False)
+            in_use = len(self._busy) > 0 or self._lock.locked()
             forks.leave_to_parent(*inherited, in_use=in_use)
         self._begin_anew()
 
     def _take(self, reader: _Reader, until: float) -> _Reader:
-        with self._changed:
-            while self._is_held_off or len(self._busy) >= self._most or (self._busy and self._has_long_log()):
-                left_s = until - monotonic()
-                if left_s <= 0:
-                    raise ReadTooLong
-                self._changed.wait(min(left_s, _LOOK_AGAIN_S))
-            if self._idle:
-                reader = self._idle.pop()
-            reader.is_stopped = False
-            self._busy.add(reader)
+        while (taken := self._lock.run(partial(self._take_if_free, reader))) is None:
+            left_s = until - monotonic()
+            if left_s <= 0:
+                raise ReadTooLong
+            self._wait(min(left_s, _LOOK_AGAIN_S))
+        return taken
+
+    def _take_if_free(self, reader: _Reader) -> _Reader | None:
+        if self._is_held_off or len(self._busy) >= self._most or (self._busy and self._has_long_log()):
+            return None
+        if self._idle:
+            reader = self._idle.pop()
+        reader.is_stopped = False
+        self._busy.add(reader)
         return reader
 
     def _begin(self, reader: _Reader) -> apsw.Connection:
@@ -202,11 +223,13 @@ class Readers:
         try:
             _end(reader)
         finally:
-            with self._changed:
-                self._busy.discard(reader)
-                if reader.connection is not None and reader not in self._idle:
-                    self._idle.append(reader)
-                self._changed.notify_all()
+            self._lock.run(partial(self._put_back, reader))
+            self._tell_of_change()
+
+    def _put_back(self, reader: _Reader) -> None:
+        self._busy.discard(reader)
+        if reader.connection is not None and reader not in self._idle:
+            self._idle.append(reader)
 
     def _has_long_log(self) -> bool:
         """Whether the log grew although SQLite begins it anew when nobody reads: somebody always did."""
@@ -216,6 +239,12 @@ class Readers:
             return False
 
 
+class Hold(Protocol):
+    """Calls `work` with a connection that nobody else uses meanwhile."""
+
+    def __call__(self, work: Callable[[apsw.Connection], T]) -> T: ...
+
+
 class OneConnection:
     """In memory: reads and the writer share one connection, in turns.
 
@@ -223,12 +252,12 @@ class OneConnection:
     out, too. So a read is short, or given up; and reads queue among themselves, so that a writer waits for one at most.
 
     Args:
-        hold: gives the connection, and keeps everybody else from it.
+        hold: calls a function with the connection, and keeps everybody else from it.
     """
 
-    def __init__(self, hold: Callable[[], AbstractContextManager[apsw.Connection]]) -> None:
+    def __init__(self, hold: Hold) -> None:
         self._hold = hold
-        self._turn = threading.Lock()
+        self._turn = Mutex()
 
     def run(
         self,
@@ -238,15 +267,21 @@ class OneConnection:
         is_wanted: Callable[[], bool] = _always,
     ) -> T:
         """As `Readers.run` does, in a fifth of the time."""
-        with self._turn, self._hold() as connection:
+
+        def read(connection: apsw.Connection) -> T:
             until = monotonic() + within_s / _SHORTER_IN_MEMORY
-            connection.set_progress_handler(lambda: monotonic() >= until or not is_wanted(), _STEPS)
             try:
+                connection.set_progress_handler(lambda: monotonic() >= until or not is_wanted(), _STEPS)
                 return work(connection)
             except apsw.InterruptError:
                 raise ReadTooLong from None
             finally:
-                connection.set_progress_handler(None)
+                try:  # see verity/_mutex.py
+                    connection.set_progress_handler(None)
+                finally:
+                    pass
+
+        return self._turn.run(lambda: self._hold(read))
 
     def close(self) -> None:
         """Its owner closes it."""
@@ -259,7 +294,7 @@ class OneConnection:
 
     def after_fork_in_child(self) -> None:
         """Who had the turn was a thread of the parent."""
-        self._turn = threading.Lock()
+        self._turn = Mutex()
 
 
 def _open(path: str, file: tuple[int, int] | None) -> apsw.Connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from verity._ledger.calls import Answer, Request
@@ -10,7 +11,7 @@ from verity._ledger.codec import EFFECT_OPERATIONS
 from verity._process import notice_fork
 from verity._store.sqlite import forks
 from verity._store.sqlite.group_commit import LoopGroupCommit, ThreadGroupCommit
-from verity._store.sqlite.location import read_location
+from verity._store.sqlite.location import Location, read_location
 from verity._store.sqlite.loops import LoopReads
 from verity._store.sqlite.store import SqliteStore, now_ms
 
@@ -38,15 +39,19 @@ class OpenLedger:
     def close(self) -> None:
         """Let go; the last one closes the file."""
         notice_fork()
-        with forks.held_off():
-            self.users -= 1
-            if self.users > 0:
-                return
-            if self.path is not None and _open.get(self.path) is self:
-                del _open[self.path]
-        self.reads.close()
-        self.loops.close()
-        self.store.close()
+        if forks.hold_off(self._let_go):
+            self.reads.close()
+            self.loops.close()
+            self.store.close()
+
+    def _let_go(self) -> bool:
+        """Whether that was the last one."""
+        self.users -= 1
+        if self.users > 0:
+            return False
+        if self.path is not None and _open.get(self.path) is self:
+            del _open[self.path]
+        return True
 
 
 # Changed only while forks are held off, which makes it safe among threads, too.
@@ -70,15 +75,18 @@ def open_ledger(
     place = read_location(url)
     if must_exist:
         place = place._replace(must_exist=True)
-    path = place.path
     notice_fork()
-    with forks.held_off():
-        if path is None or clock is not None:
-            return OpenLedger(SqliteStore.at(place, clock=clock or now_ms, upgrade=upgrade))
-        ledger = _open.get(path)
-        if ledger is None:
-            ledger = _open[path] = OpenLedger(SqliteStore.at(place, upgrade=upgrade))
-            ledger.path = path
-        else:
-            ledger.users += 1
-        return ledger
+    return forks.hold_off(partial(_open_here, place, clock, upgrade=upgrade))
+
+
+def _open_here(place: Location, clock: Callable[[], int] | None, *, upgrade: bool) -> OpenLedger:
+    path = place.path
+    if path is None or clock is not None:
+        return OpenLedger(SqliteStore.at(place, clock=clock or now_ms, upgrade=upgrade))
+    ledger = _open.get(path)
+    if ledger is None:
+        ledger = _open[path] = OpenLedger(SqliteStore.at(place, upgrade=upgrade))
+        ledger.path = path
+    else:
+        ledger.users += 1
+    return ledger

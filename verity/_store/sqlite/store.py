@@ -9,10 +9,11 @@ What only reads is in `sqlite_reads.py`, and no writer waits for it.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 
@@ -24,6 +25,7 @@ from verity._ledger.effect import Effect, Event
 from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.raw_json import dump_object
 from verity._ledger.transitions import apply
+from verity._mutex import Mutex
 from verity._process import notice_fork
 from verity._store.api_keys import ApiKey
 from verity._store.names import COLUMNS, hash_effect_name, next_id
@@ -37,6 +39,8 @@ from verity._store.sqlite.readers import OneConnection, Readers
 from verity._store.sqlite.reads import SqliteReads, unavailable
 from verity._unique import new_token
 from verity.errors import VerityConfigError
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("verity.ledger")
 
@@ -104,7 +108,7 @@ class SqliteStore(SqliteReads):
         self._path = path
         self._upgrade = upgrade
         self._new_token = new_token
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._lost = False
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
         self._files = files_of(path) + ([] if named in (None, path) else [Path(named)])
@@ -112,7 +116,7 @@ class SqliteStore(SqliteReads):
         self._locks: NoLocks | None = self._open_locks()
         self._is_told = False
         if path is None:
-            alone = OneConnection(self._writing)
+            alone = OneConnection(self._write)
             super().__init__(alone, alone, clock)
         else:
             super().__init__(Readers(path, shorten_log=self._shorten_log), Readers(path), clock)
@@ -136,26 +140,7 @@ class SqliteStore(SqliteReads):
             VerityConfigError: the store was in memory, and this process is a fork of its owner.
         """
         notice_fork()
-        with self._lock:
-            try:
-                return self._transaction(self._connected(), requests)
-            except apsw.Error as error:
-                self._roll_back()
-                if isinstance(error, apsw.IOError):
-                    with suppress(apsw.Error):
-                        self._close_file()  # what the log has by now counts once it was written anew: see `connect`
-                ids = [request.request_id for request in requests]
-                _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
-                return [_refuse(request, error) for request in requests]
-            finally:
-                # What a signal's handler raises comes by here. A method of ours could be interrupted once more at its
-                # entry, and other processes would wait for a transaction that nobody ends. A call into C can't.
-                try:
-                    if self._connection is not None and self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                finally:
-                    if self._locks is not None:
-                        self._locks.give_back()
+        return self._lock.run(partial(self._ending_all, partial(self._answer_batch, requests)))
 
     def answer(self, request: Request) -> Answer:
         """Carry one request out: a read, or an effect call as a transaction of its own."""
@@ -163,13 +148,11 @@ class SqliteStore(SqliteReads):
 
     def insert_key(self, key: ApiKey) -> None:
         """Add an API key, durably. Like the next two: raises apsw.Error where the storage fails."""
-        with self._writing() as connection:
-            api_keys.insert(connection, key)
+        self._write(partial(api_keys.insert, key=key))
 
     def revoke_key(self, key_id: str, now: int) -> bool:
         """Revoke an API key, durably; False where there is none with this id."""
-        with self._writing() as connection:
-            return api_keys.revoke(connection, key_id, now)
+        return self._write(partial(api_keys.revoke, key_id=key_id, now=now))
 
     def purge(self, purge: Purge) -> Purge:
         """Carry out one batch of a purge, durably; returns what is left to do. Raises apsw.Error as the above do."""
@@ -182,26 +165,14 @@ class SqliteStore(SqliteReads):
         due = [each for each in looked_at if each.is_due]
         if purge.dry_run or not due:
             return purge.after(looked_at, len(due))
-        with self._writing() as connection:
-            self._begin(connection)
-            try:
-                purged = self._purge(connection, due)
-                if not self._are_locks_whole():
-                    raise LocksDropped(str(self._path))
-                connection.execute("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
-        return purge.after(looked_at, purged)
+        return purge.after(looked_at, self._write(partial(self._purge, due)))
 
     def close(self) -> None:
         """Close the file. Idempotent; the store opens it again when it is used."""
         notice_fork()
         for readers in (self._reads, self._node_reads):
             readers.close()
-        with self._lock:
-            if self._path is not None and not self._lost:
-                self._close_file()
+        self._lock.run(self._close_here)
 
     # -- forks: see forks.py --
 
@@ -227,43 +198,80 @@ class SqliteStore(SqliteReads):
             if self._locks is not None and not self._lock.locked():
                 self._locks.leave_to_parent()
             self._connection = self._locks = None
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._lost = self._path is None
         for readers in (self._reads, self._node_reads):
             readers.after_fork_in_child()
 
     def _shorten_log(self) -> None:
         """Begin the file's log anew, unless somebody is reading or writing it for long: then another time."""
-        if not self._lock.acquire(timeout=_SHORTEN_WITHIN_S):
-            return
-        try:
-            connection = self._connected()
-            connection.set_busy_timeout(0)
-            locks = self._take_locks()
-            try:
-                locks.take(within_s=0.0)
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            except apsw.BusyError:
-                _logger.debug("another process works with the log, which stays as it is for now")
-            finally:
-                locks.give_back()
-                connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        finally:
-            self._lock.release()
+        self._lock.run_if_free(self._shorten_log_here, within_s=_SHORTEN_WITHIN_S)
 
-    @contextmanager
-    def _writing(self) -> Iterator[apsw.Connection]:
+    def _write(self, work: Callable[[apsw.Connection], T]) -> T:
+        """Call `work` with the connection, while nobody else uses it or writes."""
         notice_fork()
-        with self._lock:
-            connection = self._connected()
-            try:
-                self._take_locks().take()
-                yield connection
-            finally:
-                if self._locks is not None:
-                    self._locks.give_back()
+        return self._lock.run(partial(self._ending_all, partial(self._write_here, work)))
 
     # -- inside the lock --
+
+    def _ending_all(self, work: Callable[[], T]) -> T:
+        """Call `work`, and end its transaction and its locks, whatever interrupts it: other processes wait for them.
+
+        A method of ours could be interrupted once more at its entry. A call into C can't. Why `finally` begins with
+        `try`: see verity/_mutex.py.
+        """
+        try:
+            return work()
+        finally:
+            try:
+                if self._connection is not None and self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            finally:
+                try:
+                    if self._locks is not None:
+                        self._locks.give_back()
+                finally:
+                    pass
+
+    def _answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
+        try:
+            return self._transaction(self._connected(), requests)
+        except apsw.Error as error:
+            self._roll_back()
+            if isinstance(error, apsw.IOError):
+                with suppress(apsw.Error):
+                    self._close_file()  # what the log has by now counts once it was written anew: see `connect`
+            ids = [request.request_id for request in requests]
+            _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
+            return [_refuse(request, error) for request in requests]
+
+    def _write_here(self, work: Callable[[apsw.Connection], T]) -> T:
+        connection = self._connected()
+        try:
+            self._take_locks().take()
+            return work(connection)
+        except apsw.Error:
+            self._roll_back()
+            raise
+
+    def _shorten_log_here(self) -> None:
+        connection = self._connected()
+        locks = self._take_locks()
+        try:
+            connection.set_busy_timeout(0)
+            locks.take(within_s=0.0)
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            _logger.debug("another process works with the log, which stays as it is for now")
+        finally:
+            try:
+                locks.give_back()
+            finally:
+                connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    def _close_here(self) -> None:
+        if self._path is not None and not self._lost:
+            self._close_file()
 
     def _connected(self) -> apsw.Connection:
         if self._lost:
@@ -329,14 +337,18 @@ class SqliteStore(SqliteReads):
         except FileNotFoundError:
             raise FileMoved from None
 
-    def _purge(self, connection: apsw.Connection, due: Sequence[Candidate]) -> int:
+    def _purge(self, due: Sequence[Candidate], connection: apsw.Connection) -> int:
         """Purge what is still as it was read; returns how many."""
+        self._begin(connection)
         now, purged = self._now(), 0
         for each in due:
             connection.execute(_PURGE, (now, each.id, each.known_count))
             if connection.changes():
                 connection.execute("DELETE FROM events WHERE effect = ?", (each.id,))
                 purged += 1
+        if not self._are_locks_whole():
+            raise LocksDropped(str(self._path))
+        connection.execute("COMMIT")
         return purged
 
     def _roll_back(self) -> None:

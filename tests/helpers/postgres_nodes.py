@@ -12,9 +12,9 @@ from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Answer
 from verity._store.names import hash_effect_name
 from verity._store.postgres.async_store import AsyncPostgresStore
-from verity._store.postgres.batches import Ids
 from verity._store.postgres.database import connect
 from verity._store.postgres.migrations import migrate
+from verity._store.postgres.pending import Ids
 
 _ANSWERED_WITHIN_S = 30
 """Longer than what a node gives itself: who is left waiting is a failure, not a test that hangs."""

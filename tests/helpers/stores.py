@@ -12,12 +12,12 @@ from tests.helpers.served_ledger import DATABASE_CLOCK, DatabaseClock, TestClock
 from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.effect import Effect, agrees_with_its_events
 from verity._store.api_keys import ApiKey
+from verity._store.events import read_events
 from verity._store.names import COLUMNS
 from verity._store.postgres import statements
 from verity._store.postgres.database import Use
 from verity._store.postgres.store import PostgresStore
 from verity._store.purging import Purge
-from verity._store.reads import read_events
 from verity._store.sqlite.reads import DIALECT
 from verity._store.sqlite.store import SqliteStore
 from verity._store.view import Query, select_events

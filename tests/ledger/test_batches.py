@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ from tests.helpers.postgres_nodes import node_on
 from tests.helpers.store_calls import Caller
 from verity._ledger.codec import read_call
 from verity._store.postgres import batches
-from verity._store.postgres.batches import Ids, PendingCall
+from verity._store.postgres.pending import Ids, PendingCall
 
 
 @pytest.fixture
@@ -25,32 +24,33 @@ def anyio_backend() -> str:
 class Recorder:
     """Stands for a session, and answers with what a test hands in."""
 
-    def __init__(self, looked_up: Sequence[Sequence[Any]] = ()) -> None:
+    def __init__(self, found: Sequence[Sequence[Any]] = ()) -> None:
         self.sent: dict[str, list[tuple[Any, ...]]] = {}
-        self._looked_up = looked_up
+        self._found = found
 
     async def fetch(self, sql: str, *arrays: Sequence[Any]) -> Any:
         self.sent.setdefault(sql, []).extend(zip(*arrays, strict=False))  # of a change: as many as there are effects
-        return self._looked_up if sql == "look" else []
+        return self._found if sql == "read" else []
 
 
-def works_of(operation: str, **body: Any) -> list[PendingCall]:
+def calls_of(operation: str, **body: Any) -> list[PendingCall]:
     """Calls on ten effects, in the opposite order of their names."""
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     caller = Caller(None)
-    works = [
-        PendingCall(read_call(caller.request(operation, {"effectKey": f"k{number}", **body})), future, Ids())
+    calls = [
+        PendingCall(read_call(caller.request(operation, {"effectKey": f"k{number}", **body})), Ids())
         for number in range(10)
     ]
-    return sorted(works, key=lambda work: work.name, reverse=True)
+    for call in calls:
+        call.start_attempt()
+    return sorted(calls, key=lambda call: call.name, reverse=True)
 
 
 async def test_two_nodes_batches_lock_in_the_same_order() -> None:
     """Whatever the order in which their calls came: else each may wait for what the other has locked."""
-    sql: Any = SimpleNamespace(look="look", grant="grant", commit="commit", change="change")
-    leases = works_of("lease_effect")
-    commits = works_of("commit_effect", result=1, fenceToken=1, leaseToken="t")
-    names = sorted(work.name for work in leases)
+    sql: Any = SimpleNamespace(read="read", grant="grant", commit="commit", change="change")
+    leases = calls_of("lease_effect")
+    commits = calls_of("commit_effect", result=1, fenceToken=1, leaseToken="t")
+    names = sorted(call.name for call in leases)
 
     session: Any = Recorder()
     await batches.grant(session, sql, [*leases, *leases])
@@ -60,16 +60,16 @@ async def test_two_nodes_batches_lock_in_the_same_order() -> None:
     await batches.commit(session, sql, [*commits, *commits])
     assert [row[1:4] for row in session.sent["commit"]] == names
 
-    expired = [work.decide(None, now=0).effect for work in sorted(leases, key=lambda work: work.name)]
-    looked_up = [(number, 10**12, False, 0, *effect) for number, effect in enumerate(expired, 1) if effect is not None]
-    session = Recorder(looked_up)
-    await batches.explain(session, sql, leases)
-    assert [row[:3] for row in session.sent["look"]] == names
+    expired = [call.decide(None, now=0).effect for call in sorted(leases, key=lambda call: call.name)]
+    found = [(number, 10**12, False, 0, *effect) for number, effect in enumerate(expired, 1) if effect is not None]
+    session = Recorder(found)
+    await batches.decide(session, sql, leases)
+    assert [row[:3] for row in session.sent["read"]] == names
     assert [row[1:4] for row in session.sent["change"]] == names
 
     absent = [(number, 10**12, False, 0, None) for number in range(1, 11)]
     session = Recorder(absent)
-    await batches.explain(session, sql, leases)
+    await batches.decide(session, sql, leases)
     assert [row[:3] for row in session.sent["grant"]] == names
 
 

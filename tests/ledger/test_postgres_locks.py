@@ -215,6 +215,6 @@ async def test_a_lock_that_is_known_costs_no_batch_any_time_and_is_forgotten_aft
         assert postgres_server.log.count(given_up) == known
     await other.close()
     assert (await node("commit", {**lease, "result": 1}))["status"] == "accepted"
-    assert not node.store._calls._held
+    assert not node.store._calls._detours
     assert (await node("lease", {"effectKey": "k0"}))["cachedResult"] == 1
     assert await trail(sql, "k0") == ["LEASE_GRANTED", "COMMITTED"]

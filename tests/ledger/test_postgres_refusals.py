@@ -15,9 +15,9 @@ from tests.helpers.postgres_nodes import Node, node_on, trail, until_somebody_wa
 from tests.helpers.store_calls import Caller
 from verity._store.interface import StorageError
 from verity._store.lease_states import EffectName
-from verity._store.postgres.batches import Ids
 from verity._store.postgres.database import Use, connect, find_dangers
 from verity._store.postgres.dispatch import MAX_COLLISIONS
+from verity._store.postgres.pending import Ids
 from verity._store.postgres.statements import CLOCK
 from verity.errors import VerityConfigError
 
@@ -259,7 +259,7 @@ async def test_dangers_are_found() -> None:
 
 
 async def test_who_reads_can_not_write(node: Node) -> None:
-    for use in (Use.READS, Use.LOOKS):
+    for use in (Use.READS, Use.NODE_READS):
         with pytest.raises(StorageError, match="ReadOnly"):
             async with node.store._database.reading(use) as connection:
                 await connection.execute("DELETE FROM api_keys")

@@ -160,8 +160,13 @@ def _is_same_request(effect: Effect, command: Lease) -> bool:
 # --- commit, fail, renew, report: the pair is current ---
 
 
+def commit_detail(command: Commit) -> dict[str, Any]:
+    """The detail of a commit's event."""
+    return {"source": command.source, "resultSha256": command.result.sha256}
+
+
 def _commit(effect: Effect, command: Commit, context: Context) -> Decision:
-    detail = {"source": command.source, "resultSha256": command.result.sha256}
+    detail = commit_detail(command)
     event = Event(
         EventType.COMMITTED, context.now, effect.fence, effect.agent_id, command.run_id or effect.run_id, detail
     )

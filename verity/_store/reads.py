@@ -6,7 +6,6 @@ driver blocks and one whose driver awaits run the same code. It makes its querie
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
@@ -14,10 +13,11 @@ from typing import Any
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import effect_fields, event_fields, format_time
-from verity._ledger.effect import Effect, Event, EventType, parse_effect_id
+from verity._ledger.effect import Effect, EventType, parse_effect_id
 from verity._ledger.problems import Problem
 from verity._ledger.raw_json import dump_fields
 from verity._rfc3339 import parse_time
+from verity._store.events import read_events
 from verity._store.names import COLUMNS
 from verity._store.view import Dialect, Query, View, Where
 
@@ -105,14 +105,6 @@ def list_effect_events(view: View, query: Mapping[str, str], _now: int) -> Readi
     items = [event_fields(sequence, event) for sequence, event in events[:limit]]
     about = {"namespace": effect.namespace, "effectKey": effect.key}
     return _page(items, events[limit - 1][0] if len(events) > limit else None, about)
-
-
-def read_events(rows: Rows) -> list[tuple[int, Event]]:
-    """Each event with its sequence."""
-    return [
-        (sequence, Event(EventType(kind), at, fence, agent_id, run_id, json.loads(detail)))
-        for sequence, kind, at, fence, agent_id, run_id, detail in rows
-    ]
 
 
 def list_namespaces(view: View, query: Mapping[str, str], _now: int) -> Reading:

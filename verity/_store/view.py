@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from verity._ledger.calls import Request
 from verity._ledger.codec import need_namespace, read_namespace
 from verity._ledger.effect import Effect
+from verity._store.events import EVENT_COLUMNS
 from verity._store.names import COLUMNS, hash_effect_name
 
 
@@ -120,7 +121,7 @@ def select_events(dialect: Dialect, environment: str, effect: Effect, after: int
     """The events of an effect with a sequence above `after`, oldest first; for whoever has the effect itself."""
     values = {"environment": environment, "namespace": effect.namespace, "id": effect.id}
     return Query(
-        "SELECT sequence, type, at, fence, agent_id, run_id, detail FROM events"
+        f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"
         f" WHERE {' AND '.join(f'{column} = ?' for column in dialect.event_owner)}"
         " AND sequence > ? ORDER BY sequence LIMIT ?",
         (*(values[held] for held in dialect.event_owner.values()), after, limit),

@@ -1,4 +1,4 @@
-"""A ledger in PostgreSQL, as one node sees it."""
+"""The PostgreSQL store for servers, on an event loop. Several nodes may use one database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from verity._store.interface import MAX_BATCH, AsyncStore, Pool, StorageError
 from verity._store.lease_states import NO_LEASE, EffectName, LeaseState, read_lease_state
 from verity._store.names import hash_effect_name
 from verity._store.postgres import api_keys
-from verity._store.postgres.batches import Ids, PendingCall
 from verity._store.postgres.database import Database, StatementRefused, TooSlow, Use
-from verity._store.postgres.dispatch import NO_ROOM, Dispatcher, unavailable
+from verity._store.postgres.dispatch import BAD_VALUE, Dispatcher, unavailable
+from verity._store.postgres.pending import Ids, PendingCall
 from verity._store.postgres.session import Unanswered
 from verity._store.postgres.statements import (
     CLOCK,
     DIALECT,
-    look_for_purge,
+    find_candidates,
     to_arrays,
     to_numbered,
     write_statements,
@@ -35,18 +35,18 @@ _logger = logging.getLogger("verity.server")
 
 
 def width_for(max_batch: int) -> int:
-    """How many statements of a kind may be under way. Without group commit the connections carry the concurrency."""
+    """How many statements of a kind may be under way. Without group commit, concurrency needs many connections."""
     return 16 if max_batch == 1 else 1
 
 
 class AsyncPostgresStore(AsyncStore):
-    """Carries calls out in group commits.
+    """A ledger in a PostgreSQL database. Effect calls are carried out in batches (group commit).
 
     Args:
         database: stays the caller's to close, after `close()`.
         max_batch: the most calls in one statement; 1 switches group commit off.
         width: how many statements of a kind may be under way at a time.
-        clock: an SQL expression for the time in ms since 1970; it decides when leases run out.
+        clock: an SQL expression for the time in ms since 1970; it decides when leases expire.
         ids: makes effect ids.
     """
 
@@ -69,18 +69,17 @@ class AsyncPostgresStore(AsyncStore):
         try:
             if request.operation not in EFFECT_OPERATIONS:
                 return await self._read(request)
-            call = read_call(request)
-        except Problem as refused:
-            return answer_problem(refused, request.request_id)
-        return await self._calls.answer(PendingCall(call, asyncio.get_running_loop().create_future(), self._ids))
+            return await self._calls.answer(PendingCall(read_call(request), self._ids))
+        except Problem as problem:
+            return answer_problem(problem, request.request_id)
 
     async def find_key(self, sha256: bytes) -> ApiKey | None:
-        """The API key with this hash, also if it is revoked or has expired."""
-        async with self._looking() as connection:
+        """The API key with this hash, even if it is revoked or has expired; None: there is none."""
+        async with self._node_read() as connection:
             return await api_keys.find(connection, sha256)
 
     async def insert_key(self, key: ApiKey) -> None:
-        """Add an API key, durably. Like the next three: raises StorageError or Refusal where that fails."""
+        """Add an API key, durably. Like the next three, raises StorageError or StatementRefused if that fails."""
         async with self._database.connection() as connection:
             await api_keys.insert(connection, key)
 
@@ -90,21 +89,21 @@ class AsyncPostgresStore(AsyncStore):
             return await api_keys.list_all(connection)
 
     async def revoke_key(self, key_id: str, now: int) -> bool:
-        """Revoke an API key, durably; False where there is none with this id."""
+        """Revoke an API key, durably; False: there is none with this id."""
         async with self._database.connection() as connection:
             return await api_keys.revoke(connection, key_id, now)
 
     async def purge(self, purge: Purge) -> Purge:
         """Carry out one batch of a purge, durably; returns what is left to do."""
-        sql, values = look_for_purge(purge)
+        sql, values = find_candidates(purge)
         async with self._database.connection() as connection:
-            looked_at = [Candidate._make(row) for row in await connection.fetch(sql, *values)]
-            due = [each for each in looked_at if each.is_due]
+            candidates = [Candidate._make(row) for row in await connection.fetch(sql, *values)]
+            due = [each for each in candidates if each.is_due]
             if purge.dry_run or not due:
-                return purge.after(looked_at, len(due))
+                return purge.after(candidates, len(due))
             names = sorted((purge.environment, each.namespace, each.key_hash, each.known_count) for each in due)
             purged: int = await connection.fetchval(self._sql.purge, *to_arrays(names))
-        return purge.after(looked_at, purged)
+        return purge.after(candidates, purged)
 
     async def now_ms(self) -> int:
         """The database's clock, in ms since 1970."""
@@ -113,9 +112,9 @@ class AsyncPostgresStore(AsyncStore):
         return now
 
     async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
-        """Look at effects that somebody waits for."""
+        """The lease states of effects that requests wait for, in the order of the names."""
         rows = [(name.environment, name.namespace, hash_effect_name(*name)) for name in names]
-        async with self._looking() as connection:
+        async with self._node_read() as connection:
             found = await connection.fetch(self._sql.states, *to_arrays(rows))
         return [
             NO_LEASE if status is None else read_lease_state(status, expires_at, now)
@@ -123,13 +122,13 @@ class AsyncPostgresStore(AsyncStore):
         ]
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
-        """By environment, how long ago the oldest lease ran out that nobody took over."""
-        async with self._looking() as connection:
+        """By environment, how many seconds ago the oldest lease expired that was not taken over."""
+        async with self._node_read() as connection:
             rows = await connection.fetch(self._sql.oldest_expired)
         return {environment: age_ms / 1000 for environment, age_ms in rows}
 
     def pool(self) -> Pool:
-        """The connections at this moment."""
+        """How many connections there are now."""
         return Pool(self._database.size, self._database.idle)
 
     def watch_batches(self, watch: Callable[[int], None]) -> None:
@@ -137,24 +136,24 @@ class AsyncPostgresStore(AsyncStore):
         self._calls.watch_batches(watch)
 
     async def close(self) -> None:
-        """Carry out what waits."""
+        """Return once no call is under way."""
         await self._calls.drain()
 
     @asynccontextmanager
-    async def _looking(self) -> AsyncIterator[Any]:
-        """A connection for what the node itself wants to know, for which a refusal is no better than no answer.
+    async def _node_read(self) -> AsyncIterator[Any]:
+        """A connection for the node's own reads.
 
         Raises:
-            StorageError: the database did not answer, or refused, as it does without the table.
+            StorageError: the database did not answer, or refused (a table is missing, for one).
         """
         try:
-            async with self._database.reading(Use.LOOKS) as connection:
+            async with self._database.reading(Use.NODE_READS) as connection:
                 yield connection
         except StatementRefused as error:
             raise StorageError(str(error)) from error
 
     async def _read(self, request: Request) -> Answer:
-        """Carry a read out, within its time; then, or cancelled, the server is told to stop."""
+        """Carry out a read. At its timeout, or when cancelled, the server is told to stop."""
         try:
             return await asyncio.wait_for(self._fetch(request), self._database.read_within_s)
         except (asyncio.TimeoutError, TooSlow):
@@ -163,7 +162,7 @@ class AsyncPostgresStore(AsyncStore):
             ids = {"requestId": request.request_id}
             _logger.error("the database did not answer a read: %s", error, extra=ids)
             if isinstance(error, StatementRefused) and error.is_about_a_value:
-                raise Problem(400, "invalid_request", NO_ROOM) from None
+                raise Problem(400, "invalid_request", BAD_VALUE) from None
             raise unavailable("The ledger's storage does not answer. Send the request again.") from None
 
     async def _fetch(self, request: Request) -> Answer:

@@ -1,8 +1,8 @@
-"""Group commit on an event loop: calls that wait at the same moment go out together; a lone one goes at once.
+"""Group commit on an event loop: calls that wait at the same time go out as one batch; a lone call goes out at once.
 
-The same idea as SQLite's `group_commit.py`, with coroutines for threads. While as many batches are under way as a lane
-is wide, what comes gathers; the next batch takes all of it. A batch that is slow no longer counts, as long as the lane
-has room to spare.
+SQLite's `group_commit.py` does the same with threads. A queue has at most `width` batches under way. Calls that arrive
+meanwhile gather, and the next batch takes them all. A batch that takes longer than `SLOW_AFTER_S` does not count, as
+long as no more than `spare` batches are slow.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from verity._store.postgres.batches import PendingCall
+from verity._store.postgres.pending import Outcome, PendingCall
 
 SLOW_AFTER_S = 1.0
 
 
 class BatchQueue:
-    """Carries out one kind of work in batches.
+    """Attempts calls in batches.
 
     Args:
-        carry_out: carries a batch out, and answers each call or hands it to another lane; never raises.
+        attempt: attempts a batch, and concludes each of its calls. Never raises.
         max_batch: the most calls in one batch.
         width: how many batches may be under way at a time.
-        spare: how many more, while as many are slow.
+        spare: how many more may be under way while as many are slow.
 
     Attributes:
         watch: called with the size of each batch.
@@ -33,14 +33,14 @@ class BatchQueue:
 
     def __init__(
         self,
-        carry_out: Callable[[list[PendingCall]], Coroutine[Any, Any, None]],
+        attempt: Callable[[list[PendingCall]], Coroutine[Any, Any, None]],
         *,
         max_batch: int,
         width: int,
         spare: int = 0,
     ) -> None:
         self.watch: Callable[[int], None] = lambda _size: None
-        self._carry_out = carry_out
+        self._attempt = attempt
         self._max_batch = max_batch
         self._width = width
         self._spare = spare
@@ -49,21 +49,20 @@ class BatchQueue:
         self._slow: set[asyncio.Task[None]] = set()
         self._is_planned = False
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def add(self, pending: PendingCall) -> None:
-        """Have it carried out. What is added in the same turn of the event loop goes out together."""
-        self._waiting.append(pending)
+    def add(self, call: PendingCall) -> asyncio.Future[Outcome]:
+        """Have a call attempted; returns its outcome. Calls added in one turn of the event loop go out together."""
+        outcome = call.start_attempt()
+        self._waiting.append(call)
         self._plan()
+        return outcome
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is under way."""
+        """Whether no call waits and no batch is under way."""
         return not (self._running or self._waiting)
 
     async def drain(self) -> None:
-        """Return once nothing waits and nothing is under way."""
+        """Return once the queue is idle."""
         while not self.is_idle:
             self._plan()
             await asyncio.gather(*self._running, asyncio.sleep(0))
@@ -83,12 +82,12 @@ class BatchQueue:
         while self._waiting and self._has_room:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
             self.watch(len(batch))
-            task = loop.create_task(self._carry_out(batch))
+            task = loop.create_task(self._attempt(batch))
             self._running.add(task)
-            timer = loop.call_later(SLOW_AFTER_S, self._let_others_pass, task) if self._spare else None
+            timer = loop.call_later(SLOW_AFTER_S, self._note_slow, task) if self._spare else None
             task.add_done_callback(functools.partial(self._end, timer))
 
-    def _let_others_pass(self, task: asyncio.Task[None]) -> None:
+    def _note_slow(self, task: asyncio.Task[None]) -> None:
         self._slow.add(task)
         if self._waiting:
             self._begin()

@@ -43,7 +43,7 @@ class Use(enum.Enum):
     """Calls that are blocked or slow by themselves."""
     READS = enum.auto()
     """What callers read. Nothing is written there, and what nobody waits for any more is cancelled."""
-    LOOKS = enum.auto()
+    NODE_READS = enum.auto()
     """What the node itself looks up: API keys, effects that somebody waits for, whether it is ready."""
     COMMANDS = enum.auto()
     """Migrations, purges, keys: they wait for locks."""
@@ -63,9 +63,7 @@ BATCH_LOCK_TIMEOUT_S = 0.25
 SINGLE_LOCK_TIMEOUT_S = 0.1
 BRISK_S = 1.0
 SINGLES = 4
-
-
-LOOKERS = 2
+NODE_READERS = 2
 
 
 def limits_for(
@@ -80,7 +78,7 @@ def limits_for(
         Use.SINGLES: Limits(SINGLES, brisk_s, min(SINGLE_LOCK_TIMEOUT_S, lock_s)),
         Use.PATIENT: Limits(SINGLES, statement_timeout_s, lock_s),
         Use.READS: Limits(readers, read_within_s, 0, only_reads=True),
-        Use.LOOKS: Limits(LOOKERS, statement_timeout_s, 0, only_reads=True),
+        Use.NODE_READS: Limits(NODE_READERS, statement_timeout_s, 0, only_reads=True),
         Use.COMMANDS: Limits(2, statement_timeout_s, 0),
     }
 
@@ -206,7 +204,7 @@ class Database:
         self.patience_s = limits[Use.COMMANDS].statement_timeout_s
         self.read_within_s = limits[Use.READS].statement_timeout_s
         self._pools = {use: _Pool(pool, only_reads=limits[use].only_reads) for use, pool in pools.items()}
-        self._turns = {use: asyncio.Semaphore(limits[use].size) for use in (Use.READS, Use.LOOKS)}
+        self._turns = {use: asyncio.Semaphore(limits[use].size) for use in (Use.READS, Use.NODE_READS)}
         self._waiting = dict.fromkeys(self._turns, 0)
 
     @property

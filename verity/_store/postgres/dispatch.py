@@ -1,10 +1,20 @@
-"""Which lane a call takes, and what becomes of it when something is in its way.
+"""The way of each effect call: which queue attempts it, and what follows an attempt that did not answer it.
 
-What a batch can't do at once never holds up the rest of it. A row that somebody else has locked is passed over, and
-looked at again a little later. A batch is taken apart if it meets any other lock (of the table, or of a row that is
-being inserted), if it is slow, or if the database refuses it: each of its calls is tried alone, a few at a time, on
-connections of their own. A call that is blocked although it is alone waits on yet others. Renewals share neither a lane
-nor a connection with other calls.
+`Dispatcher.answer` is the whole way of one call: a loop over attempts until one answers it. There are six queues, each
+with batches and connections of its own:
+
+- grants and commits: the fast path (see `batches.py`).
+- others: the slow path, for all other calls and for what the fast path did not answer.
+- renewals: the slow path, for renewals alone. They never wait behind other calls, or leases would expire.
+- singles: the slow path, one call at a time. A batch that was blocked, slow or refused is taken apart into it.
+- patient: the slow path, for calls that were blocked or slow although they were alone.
+
+So what one call of a batch runs into does not hold up the others. The slow path skips rows that are locked, and such
+a call is retried a little later. A call that is blocked gives up after the statement timeout, counted from the first
+time. Later calls on its effect go directly to the queue where it got stuck, until one of them is answered.
+
+A call whose statement was lost is retried once, by the slow path: it finds what the lost statement did. After a second
+loss the answer says that the outcome is unknown. A forced reset is never retried after a loss.
 """
 
 from __future__ import annotations
@@ -16,26 +26,29 @@ from functools import partial
 
 from verity._ledger.calls import Answer
 from verity._ledger.commands import Lease, Renew
-from verity._ledger.problems import Problem, answer_problem
+from verity._ledger.problems import Problem
 from verity._store.postgres import batches
 from verity._store.postgres.batch_queue import BatchQueue
-from verity._store.postgres.batches import Left, PendingCall, PrimaryKey, is_forced_reset, is_guessed_commit
 from verity._store.postgres.database import SINGLES, SPARE, Database, StatementRefused, TooSlow, Use
+from verity._store.postgres.pending import DECIDE, LOCKED, Decide, PendingCall, PrimaryKey, Reason, Retry
 from verity._store.postgres.session import Session, Unanswered
 from verity._store.postgres.statements import Statements
 
 _logger = logging.getLogger("verity.server")
 
-MAX_WAITING = 20_000
+MAX_CALLS = 20_000
+"""How many calls may be under way at a time. What comes beyond is answered 503."""
+MAX_LOST_RACES = 30
 MAX_COLLISIONS = 5
-_MAX_HELD = 10_000
-_HELD_AFTER = 3
+_MAX_DETOURS = 10_000
+_DETOUR_AFTER = 3
+"""How often a row has to be locked until later calls on it skip the fast path."""
 _SHORTEST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.16
 _RETRY_AFTER_S = 1
-NO_ROOM = "The request has a value that the database can't hold."
+BAD_VALUE = "The request has a value that the database can't hold."
 
-Attempt = Callable[[Session, Statements, Sequence[PendingCall]], Awaitable[Left]]
+Attempt = Callable[[Session, Statements, Sequence[PendingCall]], Awaitable[None]]
 
 
 class Dispatcher:
@@ -51,215 +64,222 @@ class Dispatcher:
     def __init__(self, database: Database, sql: Statements, *, max_batch: int, width: int) -> None:
         self._database = database
         self._sql = sql
-        self._paused: set[PendingCall] = set()
-        self._held: dict[PrimaryKey, BatchQueue] = {}
-        """Effects that somebody else held up lately. A call on one of them does not go into a batch that would wait."""
+        self._under_way = 0
+        self._detours: dict[PrimaryKey, BatchQueue] = {}
+        """Effects on which a call was blocked lately, and the queue for later calls on them."""
 
-        def lane(attempt: Attempt, use: Use) -> BatchQueue:
-            return BatchQueue(partial(self._carry_out, attempt, use), max_batch=max_batch, width=width, spare=SPARE)
+        def batched(attempt: Attempt, use: Use) -> BatchQueue:
+            return BatchQueue(partial(self._attempt, attempt, use), max_batch=max_batch, width=width, spare=SPARE)
 
-        self._grants = lane(batches.grant, Use.CALLS)
-        self._commits = lane(batches.commit, Use.CALLS)
-        self._others = lane(batches.explain, Use.CALLS)
-        self._renewals = lane(batches.explain, Use.RENEWALS)
+        def one_by_one(use: Use) -> BatchQueue:
+            return BatchQueue(partial(self._attempt, batches.decide, use), max_batch=1, width=SINGLES)
+
+        self._grants = batched(batches.grant, Use.CALLS)
+        self._commits = batched(batches.commit, Use.CALLS)
+        self._others = batched(batches.decide, Use.CALLS)
+        self._renewals = batched(batches.decide, Use.RENEWALS)
+        self._singles = one_by_one(Use.SINGLES)
+        self._patient = one_by_one(Use.PATIENT)
         self._batched = (self._grants, self._commits, self._others, self._renewals)
-        self._singles = BatchQueue(partial(self._carry_out, batches.explain, Use.SINGLES), max_batch=1, width=SINGLES)
-        self._patient = BatchQueue(partial(self._carry_out, batches.explain, Use.PATIENT), max_batch=1, width=SINGLES)
+        self._queues = (*self._batched, self._singles, self._patient)
 
-    async def answer(self, pending: PendingCall) -> Answer:
-        """Carry a call out, durably."""
-        if sum(map(len, self._batched)) + len(self._singles) + len(self._paused) >= MAX_WAITING:
-            return answer_problem(unavailable("The ledger is overloaded."), pending.call.request.request_id)
-        command = pending.call.command
-        lane = self._held.get(pending.name) if self._held else None
-        if lane is self._patient:
-            self._be_patient(pending)
-        elif lane is not None or not (isinstance(command, Lease) or is_guessed_commit(pending.call)):
-            self._explain(pending)
-        elif isinstance(command, Lease):
-            self._grants.add(pending)
-        else:
-            self._commits.add(pending)
-        answer = await pending.answer
-        if lane is not None and answer.status < 500:
-            self._held.pop(pending.name, None)
-        return answer
+    async def answer(self, call: PendingCall) -> Answer:
+        """Carry a call out, durably.
+
+        Raises:
+            Problem: it was not carried out, or its outcome is unknown.
+        """
+        if self._under_way >= MAX_CALLS:
+            raise unavailable("The ledger is overloaded.")
+        self._under_way += 1
+        try:
+            detour = self._detours.get(call.name) if self._detours else None
+            queue = self._first_queue(call, detour)
+            while True:
+                outcome = await queue.add(call)
+                if isinstance(outcome, Answer):
+                    if detour is not None:
+                        self._detours.pop(call.name, None)
+                    return outcome
+                if isinstance(outcome, Decide):
+                    queue = self._slow_path(call)
+                    continue
+                queue = self._next_queue(call, queue, outcome)
+                if outcome.reason is Reason.LOCKED:
+                    await asyncio.sleep(min(_SHORTEST_PAUSE_S * 2 ** (call.times_locked - 1), _LONGEST_PAUSE_S))
+        finally:
+            self._under_way -= 1
 
     def watch_batches(self, watch: Callable[[int], None]) -> None:
         """Have `watch` called with the number of calls in each batch."""
-        for lane in self._batched:
-            lane.watch = watch
+        for queue in self._batched:
+            queue.watch = watch
 
     async def drain(self) -> None:
-        """Carry out what waits."""
-        lanes = (*self._batched, self._singles, self._patient)
-        while self._paused or not all(lane.is_idle for lane in lanes):
-            for lane in lanes:
-                await lane.drain()
-            await asyncio.sleep(_SHORTEST_PAUSE_S if self._paused else 0)
+        """Return once no call is under way."""
+        while self._under_way or not all(queue.is_idle for queue in self._queues):
+            for queue in self._queues:
+                await queue.drain()
+            await asyncio.sleep(_SHORTEST_PAUSE_S if self._under_way else 0)
 
-    def _explain(self, pending: PendingCall) -> None:
-        # A renewal is asked again by another way: a database that has no connection left for it may have others open.
-        is_first = isinstance(pending.call.command, Renew) and not pending.asked_again
-        lane = self._renewals if is_first else self._others
-        lane.add(pending)
+    # -- where a call goes --
 
-    async def _carry_out(self, attempt: Attempt, use: Use, batch: list[PendingCall]) -> None:
-        """Answer a batch; whatever happens, nobody is left waiting and nobody is told of what did not happen."""
+    def _first_queue(self, call: PendingCall, detour: BatchQueue | None) -> BatchQueue:
+        if detour is self._patient:
+            return self._be_patient(call)
+        if detour is not None or not call.has_fast_path:
+            return self._slow_path(call)
+        return self._grants if isinstance(call.command, Lease) else self._commits
+
+    def _slow_path(self, call: PendingCall) -> BatchQueue:
+        """The queue of the slow path. A renewal whose statement was lost changes to the connections of the other calls:
+        the database may have no free connection for renewals, while others are open.
+        """
+        is_first_renewal = isinstance(call.command, Renew) and not call.is_unknown
+        return self._renewals if is_first_renewal else self._others
+
+    def _next_queue(self, call: PendingCall, queue: BatchQueue, retry: Retry) -> BatchQueue:
+        """The queue for the attempt after one that did not answer the call.
+
+        Raises:
+            Problem: there is none.
+        """
+        reason = retry.reason
+        if reason is Reason.OVERDUE:
+            raise _unknown(call) if call.is_unknown else _locked()
+        if reason is Reason.LOCKED:
+            return self._after_lock(call, queue)
+        if reason in (Reason.LOST, Reason.TOO_SLOW):
+            return self._after_loss(call, queue, retry)
+        if reason is Reason.CHANGED:
+            call.lost_races += 1
+            if call.lost_races < MAX_LOST_RACES:
+                return queue
+            raise _crowded()
+        if reason is Reason.BLOCKED or not retry.is_alone:
+            return self._set_apart(call, retry)
+        return self._after_refusal(call, queue, reason)
+
+    def _after_lock(self, call: PendingCall, queue: BatchQueue) -> BatchQueue:
+        self._start_patience(call)
+        call.times_locked += 1
+        if queue is self._patient:
+            return queue
+        if call.times_locked == _DETOUR_AFTER:
+            self._add_detour(call, self._others)
+        return self._slow_path(call)
+
+    def _after_loss(self, call: PendingCall, queue: BatchQueue, retry: Retry) -> BatchQueue:
+        """The next queue of a call whose statement was lost or too slow, so that its outcome is unknown."""
+        if queue is self._patient and retry.reason is Reason.TOO_SLOW:
+            raise _unknown(call)
+        if queue is self._singles and retry.reason is Reason.TOO_SLOW and call.is_unknown:
+            return self._be_patient(call)
+        if call.is_unknown or call.is_forced_reset:
+            raise _unknown(call)
+        call.is_unknown = True
+        return self._slow_path(call) if retry.reason is Reason.LOST else self._set_apart(call, retry)
+
+    def _after_refusal(self, call: PendingCall, queue: BatchQueue, reason: Reason) -> BatchQueue:
+        """The next queue of a call that the database refused although it was alone."""
+        if reason is Reason.COLLIDED and call.collisions < MAX_COLLISIONS:
+            call.collisions += 1
+            return queue
+        self._add_detour(call, self._patient)
+        if call.is_unknown:
+            raise _unknown(call)
+        if reason is Reason.COLLIDED:
+            raise _crowded()
+        if reason is Reason.BAD_VALUE:
+            raise Problem(400, "invalid_request", BAD_VALUE)
+        raise Problem(500, "internal", "The ledger's database refused the call; nothing was carried out.")
+
+    def _set_apart(self, call: PendingCall, retry: Retry) -> BatchQueue:
+        """Attempt a call alone; give it more time if it was alone already."""
+        self._start_patience(call)
+        return self._be_patient(call) if retry.is_alone else self._singles
+
+    def _be_patient(self, call: PendingCall) -> BatchQueue:
+        self._start_patience(call)
+        self._add_detour(call, self._patient)
+        return self._patient
+
+    def _start_patience(self, call: PendingCall) -> None:
+        if call.gives_up_at is None:
+            call.gives_up_at = asyncio.get_running_loop().time() + self._database.patience_s
+
+    def _add_detour(self, call: PendingCall, queue: BatchQueue) -> None:
+        if len(self._detours) >= _MAX_DETOURS:
+            del self._detours[next(iter(self._detours))]
+        self._detours[call.name] = queue
+
+    # -- one attempt --
+
+    async def _attempt(self, attempt: Attempt, use: Use, batch: list[PendingCall]) -> None:
+        """Attempt a batch. Each of its calls gets an outcome, whatever happens."""
         try:
-            await self._try(attempt, use, self._give_up(batch))
-        except Exception as error:  # noqa: BLE001 - the lane must go on, and the error belongs to those who wait
-            for pending in batch:
-                if pending.waits:
-                    pending.answer.set_exception(error)
+            batch = self._leave_out_overdue([call for call in batch if call.waits])
+            if batch:
+                await self._try(attempt, use, batch)
+        except Exception as error:  # noqa: BLE001 - the queue has to go on; `answer` raises the error to each caller
+            for call in batch:
+                call.fail(error)
 
-    async def _try(self, attempt: Attempt, use: Use, left: list[PendingCall]) -> None:
+    async def _try(self, attempt: Attempt, use: Use, batch: Sequence[PendingCall]) -> None:
         try:
-            for _ in range(batches.MAX_ROUNDS):
-                if not left:
-                    return
-                async with self._database.connection(use) as session:
-                    anew, locked = await attempt(session, self._sql, left)
-                self._pass_over(locked)
-                left = [*anew]
-                if attempt is not batches.explain:
-                    for pending in left:
-                        self._explain(pending)
-                    return
-            for pending in left:
-                _settle(pending, _crowded())
-        except TooSlow as error:
-            self._log("the database gave up %d calls as too slow: %s", left, error)
-            self._too_slow(use, left)
-        except Unanswered as error:
-            self._log("the database broke off %d calls: %s", left, error)
-            self._ask_again(left)
-        except StatementRefused as refusal:
-            await self._refused(attempt, use, [pending for pending in left if pending.waits], refusal)
+            async with self._database.connection(use) as session:
+                await attempt(session, self._sql, batch)
+        except (Unanswered, StatementRefused) as error:
+            left = [call for call in batch if call.waits]
+            reason = _reason_of(error)
+            is_alone = len(left) == 1
+            if reason in (Reason.TOO_SLOW, Reason.LOST) or (is_alone and reason is not Reason.BLOCKED):
+                _log(reason, left, error)
+            outcome: Retry | Decide = Retry(reason, is_alone)
+            if reason is Reason.BLOCKED and use is Use.PATIENT:
+                outcome = LOCKED  # wait for it further, with a pause
+            elif reason is Reason.BLOCKED and attempt is batches.commit:
+                outcome = DECIDE  # the slow path skips locked rows
+            for call in left:
+                call.conclude(outcome)
 
-    def _ask_again(self, batch: list[PendingCall]) -> None:
-        """What became of a call is unknown: it is read once more, and answered with the truth, or with 503."""
-        for pending in batch:
-            if self._may_ask_again(pending):
-                self._explain(pending)
-
-    def _too_slow(self, use: Use, batch: list[PendingCall]) -> None:
-        """The database gave a statement up; it has most probably undone it, but that is not counted on."""
-        left: list[PendingCall] = []
-        for pending in batch:
-            if use is Use.PATIENT:
-                _settle(pending, _unknown())
-            elif (use is Use.SINGLES and pending.waits and pending.asked_again) or self._may_ask_again(pending):
-                left.append(pending)
-        self._set_apart(left)
-
-    @staticmethod
-    def _may_ask_again(pending: PendingCall) -> bool:
-        """Whether it may be, now that a statement for it is lost; else it is answered."""
-        if is_forced_reset(pending.call):  # asked again, it could hit the next holder
-            _settle(pending, _unknown("Look at the effect before you send it again."))
-        elif pending.asked_again:
-            _settle(pending, _unknown())
-        elif pending.waits:
-            pending.asked_again = True
-            return True
-        return False
-
-    async def _refused(self, attempt: Attempt, use: Use, left: list[PendingCall], refusal: StatementRefused) -> None:
-        """The database refused one call's part, and with it all of the batch."""
-        if refusal.is_locked and attempt is batches.commit:
-            await self._carry_out(batches.explain, use, left)  # which passes over locked rows
-        elif refusal.is_locked and use is Use.PATIENT:
-            self._pass_over(left)
-        elif len(left) > 1 or refusal.is_locked:
-            self._set_apart(left)
-        else:
-            for pending in left:
-                await self._refuse(attempt, use, pending, refusal)
-
-    async def _refuse(self, attempt: Attempt, use: Use, pending: PendingCall, refusal: StatementRefused) -> None:
-        self._log("the database refused %d calls: %s", [pending], refusal)
-        if refusal.is_passing and pending.collisions < MAX_COLLISIONS:
-            pending.collisions += 1
-            await self._carry_out(attempt, use, [pending])
-            return
-        self._hold(pending, self._patient)
-        if pending.asked_again:
-            _settle(pending, _unknown())
-        elif refusal.is_passing:
-            _settle(pending, _crowded())
-        elif refusal.is_about_a_value:
-            _settle(pending, Problem(400, "invalid_request", NO_ROOM))
-        else:
-            message = "The ledger's database refused the call; nothing was carried out."
-            _settle(pending, Problem(500, "internal", message))
-
-    def _set_apart(self, batch: Sequence[PendingCall]) -> None:
-        """Have each of several calls tried alone, or one that was alone be given more time."""
-        for pending in batch:
-            self._start_its_time(pending)
-            if len(batch) > 1:
-                self._singles.add(pending)
-            else:
-                self._be_patient(pending)
-
-    def _be_patient(self, pending: PendingCall) -> None:
-        """Have a call wait that is blocked or slow by itself."""
-        self._start_its_time(pending)
-        pending.is_patient = True
-        self._hold(pending, self._patient)
-        self._patient.add(pending)
-
-    def _start_its_time(self, pending: PendingCall) -> None:
-        if pending.gives_up_at is None:
-            pending.gives_up_at = asyncio.get_running_loop().time() + self._database.patience_s
-
-    def _pass_over(self, locked: Sequence[PendingCall]) -> None:
-        """Look at calls again a little later."""
-        for pending in locked:
-            self._start_its_time(pending)
-        for pending in self._give_up(locked):
-            pause_s = min(_SHORTEST_PAUSE_S * 2**pending.blocked, _LONGEST_PAUSE_S)
-            pending.blocked = min(pending.blocked + 1, _HELD_AFTER + 10)
-            if pending.blocked == _HELD_AFTER and not pending.is_patient:
-                self._hold(pending, self._others)
-            self._paused.add(pending)
-            asyncio.get_running_loop().call_later(pause_s, self._resume, pending)
-
-    def _give_up(self, batch: Sequence[PendingCall]) -> list[PendingCall]:
-        """Answer the calls whose time is over; returns those that still wait."""
+    def _leave_out_overdue(self, batch: list[PendingCall]) -> list[PendingCall]:
+        """The calls whose time to wait for locks is not over."""
         now = asyncio.get_running_loop().time()
-        over = [
-            pending
-            for pending in batch
-            if pending.waits and pending.gives_up_at is not None and now >= pending.gives_up_at
-        ]
-        if over:
-            self._log("somebody else holds locks that %d calls need: %s", over, "their time is over")
-        for pending in over:
-            _settle(pending, _unknown() if pending.asked_again else _locked())
-        return [pending for pending in batch if pending.waits]
-
-    def _resume(self, pending: PendingCall) -> None:
-        self._paused.discard(pending)
-        if pending.is_patient:
-            self._patient.add(pending)
-        else:
-            self._explain(pending)
-
-    def _hold(self, pending: PendingCall, lane: BatchQueue) -> None:
-        if len(self._held) >= _MAX_HELD:
-            del self._held[next(iter(self._held))]
-        self._held[pending.name] = lane
-
-    @staticmethod
-    def _log(message: str, about: Sequence[PendingCall], why: object) -> None:
-        ids = {"requestIds": [pending.call.request.request_id for pending in about]}
-        _logger.error(message, len(about), why, extra=ids)
+        overdue = [call for call in batch if call.gives_up_at is not None and now >= call.gives_up_at]
+        if not overdue:
+            return batch
+        _log(Reason.OVERDUE, overdue, "their time is over")
+        for call in overdue:
+            call.conclude(Retry(Reason.OVERDUE))
+        return [call for call in batch if call.waits]
 
 
-def _settle(pending: PendingCall, refused: Problem) -> None:
-    pending.settle(answer_problem(refused, pending.call.request.request_id))
+_MESSAGES = {
+    Reason.TOO_SLOW: "the database gave up %d calls as too slow: %s",
+    Reason.LOST: "the database broke off %d calls: %s",
+    Reason.OVERDUE: "another transaction holds locks that %d calls need: %s",
+}
+
+
+def _log(reason: Reason, calls: Sequence[PendingCall], why: object) -> None:
+    ids = {"requestIds": [call.call.request.request_id for call in calls]}
+    _logger.error(_MESSAGES.get(reason, "the database refused %d calls: %s"), len(calls), why, extra=ids)
+
+
+def _reason_of(error: Unanswered | StatementRefused) -> Reason:
+    if isinstance(error, Unanswered):
+        return Reason.TOO_SLOW if isinstance(error, TooSlow) else Reason.LOST
+    if error.is_locked:
+        return Reason.BLOCKED
+    if error.is_passing:
+        return Reason.COLLIDED
+    return Reason.BAD_VALUE if error.is_about_a_value else Reason.REFUSED
+
+
+def _unknown(call: PendingCall) -> Problem:
+    advice = "Look at the effect before you send it again." if call.is_forced_reset else "Send it again."
+    return unavailable(f"The ledger's storage did not answer; whether the call was carried out is unknown. {advice}")
 
 
 def _crowded() -> Problem:
@@ -268,10 +288,6 @@ def _crowded() -> Problem:
 
 def _locked() -> Problem:
     return unavailable("Another transaction of the database holds this effect; nothing was carried out. Send it again.")
-
-
-def _unknown(advice: str = "Send it again.") -> Problem:
-    return unavailable(f"The ledger's storage did not answer; whether the call was carried out is unknown. {advice}")
 
 
 def unavailable(message: str) -> Problem:

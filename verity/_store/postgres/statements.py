@@ -1,7 +1,8 @@
-"""The SQL of the hot path. Each statement carries out a whole batch, in one round trip and one transaction.
+"""The SQL statements. Each carries out a whole batch in one round trip and one transaction.
 
-Times come from the database's clock, read while the statement runs, so that all nodes agree. A row's `event_count` is
-its version: no change is without an event, so an UPDATE that demands the count that it read changes only what it read.
+Times come from the database's clock, which is read while the statement runs. So all nodes have the same time. A row's
+version is its `event_count`: every change adds an event. A compare-and-set is an UPDATE that demands the version that
+was read.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from verity._ledger.commands import REPORTS_AMONG
-from verity._ledger.effect import Effect, Event
+from verity._ledger.effect import Effect
+from verity._store.events import EVENT_COLUMNS
 from verity._store.names import COLUMNS
 from verity._store.purging import DUE, PURGED, Purge
 from verity._store.view import Dialect
 
 CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-"""The database's own clock, in ms since 1970."""
+"""The database's clock, in ms since 1970."""
 DIALECT = Dialect(
     contains="strpos({0}, ?) > 0",
     namespace="environment || '/' || namespace",
@@ -40,7 +42,7 @@ _TYPES = {
 
 
 def _unnest(names: tuple[str, ...], first: int = 1) -> str:
-    """Rows from one array for each column."""
+    """A FROM item: rows made of one array for each column."""
     arrays = ", ".join(f"${number}::{_TYPES.get(name, 'text')}[]" for number, name in enumerate(names, first))
     return f"unnest({arrays}) AS wanted({', '.join(names)})"
 
@@ -62,8 +64,8 @@ granted AS (
     FROM {_unnest(GRANT_COLUMNS)}, clock
     ON CONFLICT DO NOTHING
     RETURNING environment, namespace, id, created_at, lease_duration_ms, lease_expires_at, agent_id, run_id
-), told AS (
-    INSERT INTO events (environment, namespace, effect, sequence, type, at, fence, agent_id, run_id, detail)
+), recorded AS (
+    INSERT INTO events (environment, namespace, effect, {", ".join(EVENT_COLUMNS)})
     SELECT environment, namespace, id, 1, 'LEASE_GRANTED', created_at, 1, agent_id, run_id,
         '{{"priorState":"none","leaseDurationMs":' || lease_duration_ms
         || ',"leaseExpiresAt":' || lease_expires_at || '}}'
@@ -83,14 +85,14 @@ WITH committed AS (
         AND effects.status || '' = 'RUNNING' -- not `status =`: see the indexes of the lists in 0001_effects.sql
     RETURNING wanted.n, effects.environment, effects.namespace, effects.id, effects.event_count, effects.updated_at,
         effects.fence, effects.agent_id, coalesce(wanted.run_id, effects.run_id) AS run_id, wanted.detail
-), told AS (
-    INSERT INTO events (environment, namespace, effect, sequence, type, at, fence, agent_id, run_id, detail)
+), recorded AS (
+    INSERT INTO events (environment, namespace, effect, {", ".join(EVENT_COLUMNS)})
     SELECT environment, namespace, id, event_count, 'COMMITTED', updated_at, fence, agent_id, run_id, detail
     FROM committed
 )
 SELECT n, id FROM committed
 """
-_LOOK = f"""
+_READ = f"""
 SELECT wanted.n::integer, :clock, coalesce(current_setting('synchronous_standby_names', true), '') <> '',
     CASE WHEN wanted.counts_reports THEN (
         SELECT count(*) FROM events
@@ -111,7 +113,7 @@ LEFT JOIN effects ON {_IS_NAMED} ORDER BY wanted.n
 _STAYS = frozenset({"id", "namespace", "key", "created_at", "purged_at"})
 _CHANGING = tuple(name for name in Effect._fields if name not in _STAYS)
 CHANGE_COLUMNS = ("n", *_NAME, "known_count", *_CHANGING)
-EVENT_COLUMNS = ("n", "sequence", "type", "at", "fence", "agent_id", "run_id", "detail")
+_EVENT_COLUMNS = ("n", *EVENT_COLUMNS)
 
 _CHANGE = f"""
 WITH free AS MATERIALIZED (
@@ -123,23 +125,22 @@ WITH free AS MATERIALIZED (
     WHERE {_IS_NAMED} AND wanted.n = ANY (ARRAY(SELECT n FROM free))
         AND effects.event_count = wanted.known_count AND effects.purged_at IS NULL
     RETURNING wanted.n, effects.environment, effects.namespace, effects.id
-), told AS (
-    INSERT INTO events (environment, namespace, effect, sequence, type, at, fence, agent_id, run_id, detail)
-    SELECT changed.environment, changed.namespace, changed.id, wanted.sequence, wanted.type, wanted.at, wanted.fence,
-        wanted.agent_id, wanted.run_id, wanted.detail
-    FROM {_unnest(EVENT_COLUMNS, len(CHANGE_COLUMNS) + 1)} JOIN changed ON changed.n = wanted.n
+), recorded AS (
+    INSERT INTO events (environment, namespace, effect, {", ".join(EVENT_COLUMNS)})
+    SELECT changed.environment, changed.namespace, changed.id, {", ".join(f"wanted.{name}" for name in EVENT_COLUMNS)}
+    FROM {_unnest(_EVENT_COLUMNS, len(CHANGE_COLUMNS) + 1)} JOIN changed ON changed.n = wanted.n
 )
 SELECT free.n, changed.n IS NOT NULL FROM free LEFT JOIN changed ON changed.n = free.n
 """
 
-_LOOK_FOR_PURGE = f"""
+_FIND_CANDIDATES = f"""
 SELECT effects.namespace, effects.id, effects.key_hash, effects.event_count, effects.created_at, {DUE}
 FROM (
     SELECT effect FROM events
     WHERE environment = ? AND (namespace, effect) > (?, ?) AND sequence = 1 :only
     ORDER BY namespace, effect LIMIT ?
-) AS looked_at
-JOIN effects ON effects.id = looked_at.effect
+) AS candidates
+JOIN effects ON effects.id = candidates.effect
 ORDER BY effects.namespace, effects.id
 """
 _PURGE_COLUMNS = (*_NAME, "known_count")
@@ -154,7 +155,7 @@ WITH purged AS (
 )
 SELECT count(*) FROM purged
 """
-# Of the first that were created and not finished, since there may be many more than a scrape should read.
+# Of the oldest 10,000 that are running: there may be more than a scrape should read.
 _OLDEST_EXPIRED = """
 SELECT environment, max(:clock - lease_expires_at)::bigint
 FROM (SELECT environment, lease_expires_at FROM effects WHERE status = 'RUNNING' ORDER BY id LIMIT 10000) AS oldest
@@ -167,54 +168,49 @@ class Statements(NamedTuple):
 
     clock: str
     grant: str
-    """Grants leases on effects that are not there yet; what is there already is not in the answer: (id, created_at)."""
+    """Fast path: inserts effects with their first lease. Returns (id, created_at) of each that did not exist."""
     commit: str
-    """Commits where the pair is current and nothing is decided; any other case is not in the answer: (n, id)."""
-    look: str
-    """What is there: (number from 1, now, whether standbys are configured, how many reports the current grant
-    has, the columns of an Effect or nulls)."""
+    """Fast path: commits running effects whose fence and token match. Returns (n, id) of each."""
+    read: str
+    """Slow path: for each name (number from 1, time, whether standbys are configured, how many reports of the current
+    grant the trail has, the columns of an Effect or nulls)."""
     change: str
-    """Writes decisions, each where the effect is still as it was read: (number, whether it was). It waits for no row
-    that somebody else has locked; the number of such a one is not in the answer."""
+    """Slow path: writes with compare-and-set. Returns (number, whether it was written). It skips rows that are locked
+    and does not return their numbers."""
     purge: str
-    """Drops payloads and audit trails of effects that are still as they were read; answers with how many."""
+    """Drops payloads and audit trails of effects, with compare-and-set. Returns how many."""
     oldest_expired: str
-    """By environment, the age in ms of the oldest lease that ran out and was not taken over."""
+    """By environment, how many ms ago the oldest lease expired that was not taken over."""
     states: str
     """Status, expiry and the time, or nulls, in the order of the names."""
 
 
 def write_statements(clock: str = CLOCK) -> Statements:
     """The statements; `clock` is an SQL expression for the time in ms since 1970."""
-    texts = (_GRANT, _COMMIT, _LOOK, _CHANGE, _PURGE, _OLDEST_EXPIRED, _STATES)
+    texts = (_GRANT, _COMMIT, _READ, _CHANGE, _PURGE, _OLDEST_EXPIRED, _STATES)
     return Statements(clock, *(text.replace(":clock", clock) for text in texts))
 
 
-def look_for_purge(purge: Purge) -> tuple[str, tuple[object, ...]]:
-    """The next effects that a purge looks at, as the columns of a `Candidate`, and the values of the statement."""
+def find_candidates(purge: Purge) -> tuple[str, tuple[object, ...]]:
+    """A statement that reads the next candidates of a purge (the columns of `Candidate`), and its values."""
     only = () if purge.namespace is None else (purge.namespace,)
-    sql = to_numbered(_LOOK_FOR_PURGE.replace(":only", "AND namespace = ?" * len(only)))
+    sql = to_numbered(_FIND_CANDIDATES.replace(":only", "AND namespace = ?" * len(only)))
     return sql, (purge.before, purge.environment, *purge.reached, *only, purge.batch)
 
 
 def change_row(
     number: int, environment: str, namespace: str, key_hash: bytes, known_count: int, after: Effect
 ) -> tuple[object, ...]:
-    """What becomes of one effect, in the order of CHANGE_COLUMNS."""
+    """The new values of one effect, in the order of CHANGE_COLUMNS."""
     return (number, environment, namespace, key_hash, known_count, *(getattr(after, name) for name in _CHANGING))
 
 
-def event_row(number: int, sequence: int, event: Event, detail: str) -> tuple[object, ...]:
-    """One event of that, in the order of EVENT_COLUMNS."""
-    return (number, sequence, event.type.value, event.at, event.fence, event.agent_id, event.run_id, detail)
-
-
 def to_arrays(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    """Rows as one array for each column."""
+    """Rows, turned into one array for each column."""
     return list(zip(*rows, strict=True))
 
 
 def to_numbered(sql: str) -> str:
-    """A statement's `?`s as PostgreSQL's `$1`, `$2`, …; it has no `?` in a literal."""
+    """The statement with `$1`, `$2`, … for its `?`s. It must have no `?` in a literal."""
     first, *rest = sql.split("?")
     return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))

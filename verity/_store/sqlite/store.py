@@ -21,13 +21,13 @@ from verity._clock import machines_time_ns
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import EFFECT_OPERATIONS, answer_decision, read_call
 from verity._ledger.commands import REPORTS_AMONG, Context
-from verity._ledger.effect import Effect, Event
+from verity._ledger.effect import Effect
 from verity._ledger.problems import Problem, answer_problem
-from verity._ledger.raw_json import dump_object
 from verity._ledger.transitions import apply
 from verity._mutex import Mutex
 from verity._process import notice_fork
 from verity._store.api_keys import ApiKey
+from verity._store.events import EVENT_COLUMNS, to_event_row
 from verity._store.names import COLUMNS, hash_effect_name, next_id
 from verity._store.purging import DUE, PURGED, Candidate, Purge
 from verity._store.reads import Rows
@@ -54,7 +54,7 @@ _REPORTS = (
     "SELECT count(*) FROM events WHERE effect = ? AND sequence > ? AND fence = ?"
     " AND type IN ('OBSERVE_HIT', 'OBSERVE_MISS')"
 )
-_INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_EVENT = f"INSERT INTO events (effect, {', '.join(EVENT_COLUMNS)}) VALUES (?{', ?' * len(EVENT_COLUMNS)})"
 _LOOK_FOR_PURGE = f"""
 SELECT '', effects.id, effects.key_hash, effects.event_count, effects.created_at,
     {DUE} AND effects.environment = ? AND (? IS NULL OR effects.namespace = ?)
@@ -410,7 +410,7 @@ class SqliteStore(SqliteReads):
                 connection.execute(_UPDATE, (*after[3:], after.id))
             first = after.event_count - len(decision.events) + 1
             for sequence, event in enumerate(decision.events, first):
-                connection.execute(_INSERT_EVENT, _event_row(after.id, sequence, event))
+                connection.execute(_INSERT_EVENT, (after.id, *to_event_row(sequence, event)))
         return answer_decision(call, decision, now)
 
 
@@ -428,16 +428,3 @@ def _new_id(connection: apsw.Connection, now: int) -> int:
 def _count_reports(connection: apsw.Connection, effect: Effect) -> int:
     count: int = connection.execute(_REPORTS, (effect.id, effect.event_count - REPORTS_AMONG, effect.fence)).get
     return count
-
-
-def _event_row(effect: int, sequence: int, event: Event) -> tuple[object, ...]:
-    return (
-        effect,
-        sequence,
-        event.type.value,
-        event.at,
-        event.fence,
-        event.agent_id,
-        event.run_id,
-        dump_object(event.detail),
-    )

@@ -1,1 +1,1 @@
-"""The PostgreSQL store, for ledgers of several nodes. Read `batches.py` first."""
+"""The PostgreSQL store, for ledgers of several nodes. Read `dispatch.py` first, then `batches.py`."""

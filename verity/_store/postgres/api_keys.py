@@ -1,4 +1,4 @@
-"""API keys in PostgreSQL; see `_store/api_keys.py` for what they are."""
+"""API keys in PostgreSQL. `_store/api_keys.py` defines what they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def insert(connection: Session, key: ApiKey) -> None:
 
 
 async def find(connection: Session, sha256: bytes) -> ApiKey | None:
-    """The key with this hash, also if it is revoked or has expired."""
+    """The key with this hash, even if it is revoked or has expired; None: there is none."""
     row = await connection.fetchrow(f"SELECT {COLUMNS} FROM api_keys WHERE sha256 = $1", sha256)
     return None if row is None else from_row(tuple(row))
 
@@ -26,8 +26,8 @@ async def list_all(connection: Session) -> list[ApiKey]:
 
 
 async def revoke(connection: Session, key_id: str, now: int) -> bool:
-    """Revoke a key; one that was revoked before stays as it was. False: there is none with this id."""
+    """Revoke a key; False: there is none with this id. The time of an earlier revocation stays."""
     await connection.execute("UPDATE api_keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL", now, key_id)
     is_there = bool(await connection.fetchval("SELECT count(*) FROM api_keys WHERE id = $1", key_id))
-    await connection.confirm()  # it may have been revoked before, by a command that did not learn whether it was
+    await connection.confirm()  # an earlier revocation may have got no further than to the primary
     return is_there

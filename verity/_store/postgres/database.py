@@ -1,4 +1,8 @@
-"""The connections to PostgreSQL: how they are set up, and what happens when it is away."""
+"""The connections to PostgreSQL: a pool for each use, their settings and timeouts, and the meaning of errors.
+
+Errors of the driver become one of two exceptions. `StatementRefused`: the statement was certainly not carried out.
+`Unanswered` (with its subclass `TooSlow`): whether it was carried out is unknown.
+"""
 
 from __future__ import annotations
 
@@ -22,35 +26,35 @@ _logger = logging.getLogger("verity.server")
 CONNECT_TIMEOUT_S = 3.0
 STATEMENT_TIMEOUT_S = 10.0
 _GRACE_S = 1.0
-"""How much longer than a statement may take its answer is waited for: a database that lives says by itself that it was
-too slow."""
+"""How much longer than the server's own timeout the client waits. A server that is alive reports the timeout itself."""
 MAX_WAITING_READS = 1_000
 _AWAY_FOR_S = 0.25
+"""How long after a failed connect no other one is tried."""
 SPARE = 2
 """How many more batches of a kind may be under way while others are slow."""
 
 
 class Use(enum.Enum):
-    """What a connection is for. Each use has connections of its own, so that none takes another's."""
+    """What a connection is for. Each use has a pool of its own, so that no use can take up another's connections."""
 
     CALLS = enum.auto()
     """Batches of leases, of commits, and of other calls."""
     RENEWALS = enum.auto()
-    """Batches of renewals. A slow statement is given up early, while the leases still last."""
+    """Batches of renewals. Their statements time out early, while the leases still last."""
     SINGLES = enum.auto()
-    """Calls that are tried alone because something in their batch was blocked, slow or refused."""
+    """Calls that are attempted alone, because their batch was blocked, slow or refused."""
     PATIENT = enum.auto()
-    """Calls that are blocked or slow by themselves."""
+    """Calls that were blocked or slow although they were alone."""
     READS = enum.auto()
-    """What callers read. Nothing is written there, and what nobody waits for any more is cancelled."""
+    """Reads of callers. Read-only; a read whose caller has left is cancelled."""
     NODE_READS = enum.auto()
-    """What the node itself looks up: API keys, effects that somebody waits for, whether it is ready."""
+    """The node's own reads: API keys, effects that requests wait for, readiness. Read-only."""
     COMMANDS = enum.auto()
-    """Migrations, purges, keys: they wait for locks."""
+    """Migrations, purges, changes of API keys. They wait for locks."""
 
 
 class Limits(NamedTuple):
-    """What the server allows a statement, in seconds; a lock timeout of 0 is none."""
+    """The connections of one use: how many, and the server's timeouts in seconds. A lock timeout of 0 is none."""
 
     size: int
     statement_timeout_s: float
@@ -59,7 +63,7 @@ class Limits(NamedTuple):
 
 
 BATCH_LOCK_TIMEOUT_S = 0.25
-"""Far below the shortest lease: a lock that somebody else holds costs a batch no more than this."""
+"""Far below the shortest lease. Another transaction's lock delays a batch by no more than this."""
 SINGLE_LOCK_TIMEOUT_S = 0.1
 BRISK_S = 1.0
 SINGLES = 4
@@ -69,7 +73,14 @@ NODE_READERS = 2
 def limits_for(
     width: int, readers: int, statement_timeout_s: float, read_within_s: float = READ_WITHIN_S
 ) -> dict[Use, Limits]:
-    """How many connections each use may have, and what the server allows their statements."""
+    """The limits of each use.
+
+    Args:
+        width: how many batches of a kind may be under way at a time.
+        readers: the most connections for callers' reads.
+        statement_timeout_s: how long a statement may take, in seconds.
+        read_within_s: how long a caller's read may take, in seconds.
+    """
     brisk_s = min(BRISK_S, statement_timeout_s)
     lock_s = min(BATCH_LOCK_TIMEOUT_S, statement_timeout_s / 2)
     return {
@@ -93,8 +104,8 @@ SELECT set_config('synchronous_commit',
        set_config('lock_timeout', $2, false),
        set_config('default_transaction_isolation', 'read committed', false)
 """
-"""What is acknowledged is on disk, whatever the server's default, and warnings about it arrive. Plans are made for the
-table as it is: a generic plan, made while it was empty, would read all of it for ever."""
+"""Commits are durable and warnings arrive, whatever the server's defaults are. Plans are made for each statement: a
+generic plan that was made for an empty table would scan the whole table later."""
 
 DANGERS = {
     "fsync": ("off", "a crash of the machine loses acknowledged commits and may break the database"),
@@ -102,18 +113,22 @@ DANGERS = {
 }
 
 ENCODINGS = frozenset({"UTF8", "SQL_ASCII"})
-"""Those that hold any text; what is sent is UTF-8, which SQL_ASCII keeps as it is."""
+"""Encodings that can store any text. The client sends UTF-8, which SQL_ASCII stores unchanged."""
 
 
 class StatementRefused(Exception):
-    """The database refused a statement: for certain nothing of it was carried out."""
+    """The database refused a statement: it was certainly not carried out.
+
+    Attributes:
+        is_locked: it waited for another transaction's lock until the lock timeout.
+        is_passing: another transaction was in its way. The same statement may succeed now.
+        is_about_a_value: a value can't be stored.
+    """
 
     def __init__(self, error: Exception) -> None:
         super().__init__(type(error).__name__)
         self.is_locked = isinstance(error, asyncpg.LockNotAvailableError)
-        """Somebody else holds a lock that the statement needs."""
         self.is_passing = self.is_locked or isinstance(error, asyncpg.TransactionRollbackError)
-        """Two transactions got into each other's way; the same statement may go through now."""
         self.is_about_a_value = isinstance(error, (asyncpg.DataError, ValueError))
 
 
@@ -121,9 +136,9 @@ _GONE = (
     OSError,
     asyncio.TimeoutError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # also where no host takes writes
+    asyncpg.InternalClientError,  # for example: no host takes writes
     asyncpg.InsufficientResourcesError,
-    asyncpg.InvalidTransactionStateError,  # read-only: a primary that is none any more
+    asyncpg.InvalidTransactionStateError,  # read-only: the server is no longer the primary
     asyncpg.OperatorInterventionError,
     asyncpg.PostgresConnectionError,
     asyncpg.PostgresSystemError,
@@ -132,7 +147,7 @@ _GONE = (
 
 
 class TooSlow(Unanswered):
-    """The server gave a statement up after its timeout."""
+    """The server stopped a statement at its timeout."""
 
 
 class _Pool:
@@ -162,7 +177,7 @@ class _Pool:
             is_sound = True
             raise
         except asyncio.CancelledError:
-            is_sound = self._only_reads  # asyncpg has the server cancel it, and the connection is given back after that
+            is_sound = self._only_reads  # asyncpg has the server cancel the read, and gives the connection back then
             raise
         except (*_GONE, asyncpg.PostgresError) as error:
             if isinstance(error, ValueError) or not isinstance(error, _GONE):
@@ -172,7 +187,7 @@ class _Pool:
                 is_sound = True
                 raise TooSlow(type(error).__name__) from error
             if isinstance(error, asyncio.TimeoutError):
-                await self.pool.expire_connections()  # where one hangs, the others do: each would cost as much time
+                await self.pool.expire_connections()  # the others hang, too, and each would cost as much time
             raise Unanswered(type(error).__name__) from error
         finally:
             await self._give_back(connection, session, is_sound=is_sound)
@@ -181,22 +196,20 @@ class _Pool:
         try:
             session.leave()
             if not is_sound:
-                # Before anything is awaited, so that asyncpg's own request to cancel the statement does not get out: it
-                # would end PostgreSQL's wait for a standby, and what that one has not got would be read as committed.
+                # Before any await: otherwise asyncpg would send a request to cancel the statement. That would end
+                # PostgreSQL's wait for a standby, and others could read a commit that the standby does not have.
                 connection.terminate()
             await self.pool.release(connection, timeout=CONNECT_TIMEOUT_S)
         except (*_GONE, asyncpg.PostgresError) as error:
-            # It broke, and is back in the pool by itself. What its statement came to is known already.
+            # It broke, and has left the pool by itself. The outcome of its statement is known already.
             _logger.debug("a connection could not be given back: %s", type(error).__name__)
 
 
 class Database:
-    """Connections, so many for each use. Made by `connect`.
-
-    Reads are refused at once where too many wait already.
+    """The pools of all uses. Made by `connect`. Reads are refused at once if too many are waiting.
 
     Attributes:
-        patience_s: how long a call may wait for somebody else's lock, in seconds.
+        patience_s: how long a call may wait for another transaction's locks, in seconds.
         read_within_s: how long a read may take, in seconds.
     """
 
@@ -222,18 +235,18 @@ class Database:
         """A connection for a statement or two.
 
         Raises:
-            Unanswered: none can be had (at once, while the database is known to be away), or it broke.
-            Refusal: a statement was refused.
+            Unanswered: no connection can be opened (for a moment after a failure none is tried), or it broke.
+            StatementRefused: a statement was refused.
         """
         async with self._pools[use].session() as session:
             yield session
 
     @asynccontextmanager
     async def reading(self, use: Use = Use.READS) -> AsyncIterator[Session]:
-        """A connection for reads, or for looks.
+        """A connection for callers' reads, or for the node's.
 
         Raises:
-            Unanswered: too many wait already, or as with `connection`.
+            Unanswered: too many reads are waiting, or as with `connection`.
         """
         if self._waiting[use] >= MAX_WAITING_READS:
             raise Unanswered("too many reads are waiting")
@@ -245,7 +258,7 @@ class Database:
             self._waiting[use] -= 1
 
     async def close(self) -> None:
-        """Close the connections; those in use are waited for, but not for ever."""
+        """Close the connections. It waits for those in use, but no longer than a statement may take."""
         pools = [each.pool for each in self._pools.values()]
         try:
             await asyncio.wait_for(asyncio.gather(*(pool.close() for pool in pools)), STATEMENT_TIMEOUT_S)
@@ -262,18 +275,18 @@ async def connect(
     statement_timeout_s: float = STATEMENT_TIMEOUT_S,
     read_within_s: float = READ_WITHIN_S,
 ) -> Database:
-    """Open the pools, with one connection to begin with.
+    """Open the pools, and one connection as a check.
 
     Args:
-        url: `postgresql://user:password@host:port/database`, as libpq takes it. Of several hosts, the one that takes
-            writes is used.
+        url: `postgresql://user:password@host:port/database`, as libpq takes it. If it names several hosts, the first
+            one that takes writes is used.
         width: how many batches of a kind may be under way at a time.
         readers: the most connections for callers' reads.
         statement_timeout_s: how long a statement may take, in seconds.
         read_within_s: how long a caller's read may take, in seconds.
 
     Raises:
-        VerityConfigError: the URL is wrong, or the database can't be reached with it. Never shows its password.
+        VerityConfigError: the URL is wrong, or the database can't be used. Its text never has the password.
     """
     limits = limits_for(width, readers, statement_timeout_s, read_within_s)
     longest_s = max(statement_timeout_s, read_within_s) + _GRACE_S
@@ -301,7 +314,7 @@ async def connect(
 async def _create_pool(url: str, limits: Limits, command_timeout_s: float) -> Any:
     return await asyncpg.create_pool(
         url,
-        min_size=0,  # more would be opened in the background, with a traceback in the log for each failure
+        min_size=0,  # others would be opened in the background, and each failure logged with a traceback
         max_size=limits.size,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=command_timeout_s,
@@ -313,11 +326,11 @@ async def _create_pool(url: str, limits: Limits, command_timeout_s: float) -> An
 
 
 async def _connect_to_primary(url: str, **options: Any) -> Any:
-    """Connect to the first host that answers and takes writes.
+    """Connect to the first host that takes writes.
 
-    Each host has its share of the time: left to itself, asyncpg would give all of it to a first one that is silent.
+    Each host gets an equal share of the timeout. asyncpg would spend all of it on a first host that does not answer.
     """
-    options["target_session_attrs"] = "read-write"  # what a standby answers may be out of date
+    options["target_session_attrs"] = "read-write"  # a standby's data may be out of date
     hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
     failure: Exception | None = None
     for host in hosts if len(hosts) > 1 else ():
@@ -334,7 +347,7 @@ async def _connect_to_primary(url: str, **options: Any) -> Any:
 
 async def _set_up(connection: Any, limits: Limits) -> None:
     await connection.execute(_SET_UP, _in_ms(limits.statement_timeout_s), _in_ms(limits.lock_timeout_s))
-    if limits.only_reads:  # else it is left as the server has it, who may be told to take no more writes
+    if limits.only_reads:  # else the server's own setting holds: it may be told to take no more writes
         await connection.execute("SET default_transaction_read_only = on")
 
 
@@ -343,11 +356,11 @@ def _in_ms(seconds: float) -> str:
 
 
 async def _keep(_connection: Any) -> None:
-    """Nothing to reset: what is set holds for the connection's life, and nothing else is left behind."""
+    """Reset nothing: the settings are for the connection's whole life, and no statement leaves anything behind."""
 
 
 async def find_dangers(database: Database) -> list[str]:
-    """Settings of the server that would lose acknowledged commits, one sentence each."""
+    """Settings of the server that could lose acknowledged commits, a sentence for each."""
     async with database.connection() as connection:
         found = [
             f"{name} is {bad}: {why}."
@@ -367,10 +380,10 @@ async def find_dangers(database: Database) -> list[str]:
 
 
 def without_password(url: str) -> str:
-    """The URL, fit to be shown."""
+    """The URL without its password, to be shown."""
     address, _, parameters = url.partition("?")
     scheme, _, place = address.partition("://")
-    if "@" in parameters:  # the password has a question mark, or it is among the parameters
+    if "@" in parameters:  # the password has a question mark, or is one of the parameters
         return f"{scheme}://…"
     user, at, host = place.rpartition("@")
     return f"{scheme}://{user.partition(':')[0]}{at}{host}"
@@ -378,7 +391,7 @@ def without_password(url: str) -> str:
 
 def _why(error: Exception) -> str:
     if isinstance(error, ValueError) and not isinstance(error, asyncpg.InterfaceError):
-        # What can't be parsed is quoted, and it may be a part of the password: after a `/`, for one.
+        # The error quotes what can't be parsed, which may be a part of the password (after a `/`, for example).
         return "it is not a URL; write special characters of the password as %2F and the like"
     if isinstance(error, asyncio.TimeoutError):
         return f"no answer in {CONNECT_TIMEOUT_S:g} s from it, or from the standby that it waits for"

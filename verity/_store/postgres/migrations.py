@@ -1,7 +1,7 @@
-"""Migrations: numbered, forward only, and safe when several nodes begin at once.
+"""Migrations: numbered SQL files. They only go forward, and several nodes may start them at the same time.
 
-A row that says which ones are done is locked while the next ones are carried out, so that of several nodes one works
-and the others find it done. PostgreSQL carries out all of it or nothing.
+The table `verity_schema` has one row with the schema's version. A migrating node locks this row, so the other nodes
+wait and then find the work done. All of it is one transaction.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _MIGRATIONS = sorted(
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
 _TIMEOUT_S = 7 * 24 * 3600.0
-"""Large tables take their time, and so does another node's migration that is waited for."""
+"""Generous: a migration of a large table is slow, and other nodes wait for it."""
 _ATTEMPTS = 10
 _PAUSE_S = 0.05
 
 
 async def read_version(database: Database) -> int:
-    """The schema's version; 0 where there is none yet."""
+    """The schema's version; 0: the database has none yet."""
     async with database.connection() as connection:
         if await connection.fetchval("SELECT to_regclass('verity_schema')") is None:
             return 0
@@ -35,10 +35,10 @@ async def read_version(database: Database) -> int:
 
 
 async def check_version(database: Database) -> None:
-    """Whether this Verity can work on the database.
+    """Check that this Verity can work on the database.
 
     Raises:
-        VerityConfigError: it has to be migrated, or was made by a newer Verity.
+        VerityConfigError: the schema has to be migrated, or is from a newer Verity.
     """
     version = await read_version(database)
     _refuse_newer(version)
@@ -53,15 +53,15 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
     """Bring the schema up to date; (the version before, the version now).
 
     Raises:
-        VerityConfigError: it was made by a newer Verity, or has tables of something else.
-        StorageError: whether it was done, or whether the standbys have it, is unknown; it may be asked for again.
+        VerityConfigError: the schema is from a newer Verity, or the database has tables of another program.
+        StorageError: whether it was done, or whether the standbys have it, is unknown. Call it again.
     """
     async with database.connection() as connection:
         try:
             await _prepare(connection)
             async with connection.transaction():
                 await connection.execute("SET LOCAL statement_timeout = 0")
-                # The lock makes it a transaction that standbys have to confirm, also where there is nothing to do.
+                # With this lock, the commit waits for the standbys even if there is nothing to migrate.
                 before: int = await connection.fetchval(
                     "SELECT version FROM verity_schema FOR UPDATE", timeout=_TIMEOUT_S
                 )
@@ -82,7 +82,7 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
 
 
 async def _prepare(connection: Any) -> None:
-    """Make the row that says what is done. Of two nodes that make the same table at once, the later one looks anew."""
+    """Create the table and its row. If two nodes do so at the same time, one of them fails and tries again."""
     for _ in range(_ATTEMPTS):
         try:
             await connection.execute(

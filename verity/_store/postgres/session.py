@@ -1,9 +1,9 @@
-"""One connection while it is in use: an answer counts only if the server raised no doubt about it.
+"""One connection while it is in use. A statement whose answer came with a server's warning counts as unanswered.
 
-Where standbys are configured, a commit waits until they have it. A DBA may cut that wait off (`pg_cancel_backend`).
-Then PostgreSQL answers with success and a WARNING: the primary has the transaction, but a standby that takes over may
-not. The text of that warning is translated, so it is not looked at. Any warning raises the doubt, but for those that a
-function of the database's owner raises.
+If standbys are configured, a commit waits until they have it. A DBA may cut this wait off (`pg_cancel_backend`). Then
+PostgreSQL reports success together with a WARNING: the primary has the transaction, but a standby that takes over may
+not have it. The text of the warning is translated, so it can't be recognized. Therefore every warning counts, except
+those that functions of the database's owner raise.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from verity._store.interface import StorageError
 _RAISED_BY_A_FUNCTION = "pl_exec.c"
 
 CONFIRM = "SELECT pg_logical_emit_message(true, 'verity', '')"
-"""A transaction that changes nothing but has a place in the log. Its commit waits for the standbys, as any other's.
-Once they have it, they have all that was committed before it."""
+"""A transaction that changes no data, but writes to the log. Its commit waits for the standbys like any other. When
+they have it, they have everything that was committed before it."""
 
 
 class Unanswered(StorageError):
-    """The database did not answer, or broke off: whether a statement was carried out is unknown."""
+    """The database did not answer: whether a statement was carried out is unknown."""
 
 
 class Session:
-    """Sends statements on a connection, and remembers the server's warnings."""
+    """Sends statements on a connection.
+
+    Every method raises Unanswered if the server sent a warning on this connection, for this or an earlier statement.
+    """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._is_in_doubt = False
+        self._was_warned = False
         connection.add_log_listener(self._note)
 
     async def fetch(self, sql: str, *values: object, timeout: float | None = None) -> Any:
@@ -51,33 +54,33 @@ class Session:
         return value
 
     async def execute(self, sql: str, *values: object, timeout: float | None = None) -> None:
-        """A statement without rows, or several without values."""
+        """Run a statement and ignore its rows; or several statements without values."""
         await self._connection.execute(sql, *values, timeout=timeout)
         self.check()
 
     def transaction(self) -> Any:
-        """A transaction, as a context manager. Whoever gives the connection back looks for a doubt about its end."""
+        """A transaction, as a context manager. Its commit is checked when the connection is given back."""
         return self._connection.transaction()
 
     async def confirm(self) -> None:
-        """Return once the standbys have everything that this session may have read; at once where there are none.
+        """Return once the standbys have everything that this session can have read; at once if there are none.
 
         Raises:
-            Unanswered: that is not known.
+            Unanswered: whether they have it is unknown.
         """
         if await self._connection.fetchval("SELECT current_setting('synchronous_standby_names', true)"):
             await self.fetch(CONFIRM)
 
     def check(self) -> None:
-        """Raise Unanswered if the server raised a doubt."""
-        if self._is_in_doubt:
+        """Raise Unanswered if the server sent a warning."""
+        if self._was_warned:
             raise Unanswered("a standby may not have what was written")
 
     def leave(self) -> None:
-        """Let go of the connection."""
+        """Stop listening to the connection."""
         self._connection.remove_log_listener(self._note)
 
     def _note(self, _connection: Any, message: Any) -> None:
         severity = message.severity_en or message.severity
         if severity == "WARNING" and message.server_source_filename != _RAISED_BY_A_FUNCTION:
-            self._is_in_doubt = True
+            self._was_warned = True

@@ -1,4 +1,4 @@
-"""The PostgreSQL store for commands, which block: one event loop of its own, run for each call."""
+"""The PostgreSQL store for commands: each method runs an event loop of the store's own until it is done."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class PostgresStore:
-    """Does what `SqliteStore` does, in a PostgreSQL database. Not for threads.
+    """Has the methods of `SqliteStore`, on a PostgreSQL database. For one thread.
 
     Args:
         url: `postgresql://…`.
-        migrated: False leaves the schema as it is, for `migrate`; else an empty database is migrated.
+        migrated: whether an empty database is migrated and the schema is checked. False is for `migrate`.
         clock: an SQL expression for the time in ms since 1970, for tests.
 
     Raises:
@@ -47,7 +47,7 @@ class PostgresStore:
         return self._run(self._store.answer(request))
 
     def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
-        """Carry the requests out at the same time."""
+        """Carry requests out concurrently; returns the answers in their order."""
 
         async def all_of_them() -> list[Answer]:
             return await asyncio.gather(*map(self._store.answer, requests))
@@ -59,7 +59,7 @@ class PostgresStore:
         self._run(self._store.insert_key(key))
 
     def find_key(self, sha256: bytes) -> ApiKey | None:
-        """The API key with this hash, also if it is revoked or has expired."""
+        """The API key with this hash, even if it is revoked or has expired; None: there is none."""
         return self._run(self._store.find_key(sha256))
 
     def list_keys(self) -> list[ApiKey]:
@@ -67,7 +67,7 @@ class PostgresStore:
         return self._run(self._store.list_keys())
 
     def revoke_key(self, key_id: str, now: int) -> bool:
-        """Revoke an API key, durably; False where there is none with this id."""
+        """Revoke an API key, durably; False: there is none with this id."""
         return self._run(self._store.revoke_key(key_id, now))
 
     def purge(self, purge: Purge) -> Purge:
@@ -75,7 +75,7 @@ class PostgresStore:
         return self._run(self._store.purge(purge))
 
     def expired_for_ms(self) -> dict[Environment, int]:
-        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        """By environment, how many ms ago the oldest lease expired that was not taken over."""
         return {each: round(age_s * 1000) for each, age_s in self._run(self._store.expired_for_s()).items()}
 
     def now_ms(self) -> int:
@@ -83,7 +83,7 @@ class PostgresStore:
         return self._run(self._store.now_ms())
 
     def check_version(self) -> None:
-        """Raise VerityConfigError unless the schema is this Verity's."""
+        """Raise VerityConfigError unless this Verity can work on the schema."""
         self._run(check_version(self._database))
 
     def migrate(self) -> tuple[int, int]:

@@ -6,11 +6,14 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.helpers.postgres import PostgresServer
 
 # A shell's background job ignores Ctrl+C, and so would every process that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("long", max_examples=20_000)  # --hypothesis-profile=long
 
 both_stores = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True, scope="module")
 """For a test of a served ledger whose outcome could depend on the store."""

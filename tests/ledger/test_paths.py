@@ -22,8 +22,6 @@ from tests.helpers.postgres import PostgresServer
 from tests.helpers.store_calls import Caller
 from verity._rfc3339 import parse_time
 
-settings.register_profile("long", max_examples=20_000)
-
 DURATIONS = st.sampled_from([5_000, 30_000, 120_000])
 PAYLOADS = st.sampled_from([None, 0, "", {"a": [1, 1.5]}, 'quoted "\\" and ü'])
 SOURCES = st.sampled_from(["acted", "observed"])

@@ -16,6 +16,7 @@ import pytest
 from tests.helpers.concurrency import SyncBackground, sync_until
 from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Scope
+from verity._store.sqlite import file_locks
 from verity._store.sqlite.file_locks import FileLocks, Locked
 from verity._store.sqlite.store import SqliteStore
 
@@ -254,4 +255,45 @@ def test_a_program_without_our_locks_is_excluded_by_sqlites(store: SqliteStore, 
     assert Caller(store).refused("lease_effect", {"effectKey": "k"}) == (503, "unavailable")
     older.execute("ROLLBACK")
     older.close()
+    assert Caller(store)("lease_effect", {"effectKey": "k"})["status"] == "granted"
+
+
+def is_somebody_next(path: str) -> bool:
+    with Path(path).open("r+b") as file:
+        return file_locks._find(file.fileno(), file_locks._NEXT_AT, 1) is not None
+
+
+def test_who_has_written_lets_those_who_wait_write_first(store: SqliteStore, path: str) -> None:
+    """Or one that is busy would keep all others waiting, who look only now and then whether the file is free."""
+    busy, other = (FileLocks(path, wait_s=60, turn_s=60) for _ in range(2))
+    order: list[str] = []
+
+    def write(locks: FileLocks, name: str) -> None:
+        locks.take()
+        order.append(name)
+        locks.give_back()
+
+    busy.take()
+    with SyncBackground() as background:
+        background.start(lambda: write(other, "other"))
+        sync_until(lambda: is_somebody_next(path))
+        busy.give_back()
+        write(busy, "busy")
+    assert (order, background.outcomes) == (["other", "busy"], [None])
+    assert not is_somebody_next(path)
+    for locks in (busy, other):
+        locks.close()
+    assert Caller(store)("lease_effect", {"effectKey": "k"})["status"] == "granted"
+
+
+def test_who_is_next_and_frozen_keeps_nobody_from_writing(store: SqliteStore, path: str) -> None:
+    frozen, locks = FileLocks(path, wait_s=0), FileLocks(path, wait_s=60, turn_s=0.01)
+    frozen._be_next()
+    for _ in range(3):
+        locks.take()
+        with pytest.raises(Locked):
+            frozen.take()
+        locks.give_back()
+    for each in (frozen, locks):
+        each.close()
     assert Caller(store)("lease_effect", {"effectKey": "k"})["status"] == "granted"

@@ -11,6 +11,8 @@ is closed:
 - shared ones on the bytes by which SQLite tells that a database is open and that its log's index is in use. SQLite
   respects them in every program, old ones too: nobody deletes or cuts what this process uses.
 - an exclusive one, for as long as a transaction of this process writes, far behind the bytes that SQLite locks.
+- another exclusive one while it is the next to write. Without it, who has just written would write again at once, and
+  who looks only now and then whether the file is free would hardly ever find it so.
 
 What is left is a transaction during which the locks are dropped, while a program that has no locks of the second kind
 writes. Before a transaction is committed, a lock of SQLite's kind tells whether they still are there.
@@ -53,8 +55,14 @@ _OURS_AT = 1 << 60
 _PID_BITS = 22
 _CANARY_AT = 1 << 40
 _FLOCK = struct.Struct("@hhqqi")
-_DELAYS_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.025, 0.025, 0.05, 0.05, 0.1)
-"""As SQLite waits for its own."""
+_NEXT_AT = _OURS_AT - 1
+"""Of the database: locked by whom we let write next."""
+_TURN_S = 0.5
+"""How long to wait for whoever is next, who may be frozen. It is a matter of fairness, not of safety."""
+_PAUSES_S = (0.0005,) * 40 + (0.002,) * 100 + (0.01,)
+"""Of whom is next, while another writes."""
+_LONGER_PAUSES_S = (0.001,) * 20 + (0.005,)
+"""Of all others: never much longer than the time for which a file is free."""
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 _logger = logging.getLogger("verity.ledger")
@@ -147,6 +155,7 @@ class FileLocks(NoLocks):
     Args:
         path: the database, which is open in this process.
         wait_s: how long to wait for another process's transaction.
+        turn_s: for how long of that to let another one be first who came first.
 
     Raises:
         OSError: a file can't be opened, or this system has no such locks.
@@ -155,9 +164,11 @@ class FileLocks(NoLocks):
         give_back: lets others write, whether this one did or not; a call that no signal's handler divides.
     """
 
-    def __init__(self, path: str, *, wait_s: float) -> None:
+    def __init__(self, path: str, *, wait_s: float, turn_s: float = _TURN_S) -> None:
         self._path = path
         self._wait_s = wait_s
+        self._turn_s = turn_s
+        self._turns_from = 0.0
         self._canary = _CANARY_AT + int.from_bytes(os.urandom(5), "big")
         self._database = self._index = -1
         status = Path(path).stat()
@@ -166,7 +177,10 @@ class FileLocks(NoLocks):
         try:
             self._database = _open(path)
             self._index = _open(f"{path}-shm")
-            self.give_back = partial(fcntl.fcntl, self._database, fcntl.F_OFD_SETLK, _pack(fcntl.F_UNLCK, _OURS_AT, 0))
+            set_lock = partial(fcntl.fcntl, self._database, fcntl.F_OFD_SETLK)
+            self.give_back = partial(set_lock, _pack(fcntl.F_UNLCK, _NEXT_AT, 0))  # both: it ends at the file's end
+            self._be_next = partial(set_lock, _pack(fcntl.F_WRLCK, _NEXT_AT, 1))
+            self._let_next = partial(set_lock, _pack(fcntl.F_UNLCK, _NEXT_AT, 1))
             _set(self._database, fcntl.F_RDLCK, *_OPEN)
             _set(self._index, fcntl.F_RDLCK, *_IN_USE)
             self._set_canary()
@@ -187,13 +201,38 @@ class FileLocks(NoLocks):
         Raises:
             Locked: that took too long.
         """
-        if self._try():
+        if _find(self._database, _NEXT_AT, 1) is None and self._try():
             return
-        until, delays = monotonic() + (self._wait_s if within_s is None else within_s), iter(_DELAYS_S)
+        began_at = monotonic()
+        until, pauses = began_at + (self._wait_s if within_s is None else within_s), iter(_PAUSES_S)
+        self._wait_for_turn(began_at, until)
         while not self._try():
             if monotonic() >= until:
                 raise Locked(self.tell_holder())
-            time.sleep(next(delays, _DELAYS_S[-1]))
+            time.sleep(next(pauses, _PAUSES_S[-1]))
+        self._let_next()
+
+    def _wait_for_turn(self, began_at: float, until: float) -> None:
+        """Be the next to write, or give it up for a while where that takes long."""
+        until, pauses = min(until, began_at + self._turn_s), iter(_LONGER_PAUSES_S)
+        while not self._is_next():
+            now = monotonic()
+            if now < self._turns_from:
+                return
+            if now >= until:
+                self._turns_from = now + 2 * self._turn_s
+                return
+            time.sleep(next(pauses, _LONGER_PAUSES_S[-1]))
+
+    def _is_next(self) -> bool:
+        """Be the next, unless another one is."""
+        try:
+            self._be_next()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EBADF):
+                raise
+            return error.errno == errno.EBADF  # as below: whoever can only read is soon told so
+        return True
 
     def _try(self) -> bool:
         told = 1 + (machines_time_ns() // 1_000_000_000 << _PID_BITS | os.getpid())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from verity._core.failure import add_note, describe_failure
-from verity._core.interruption import has_run, is_from_handler, raised_by_handler
+from verity._core.interruption import has_run, has_stepped, is_from_handler, raised_by_handler
 from verity._core.observation import check_found
 from verity._core.payload import encode, round_trip
 
@@ -76,11 +76,11 @@ def test_what_a_function_itself_raises_is_its_own() -> None:
 
     with pytest.raises(Interrupt) as caught:
         fail()
-    assert has_run(fail, caught.value)
+    assert has_run(fail, caught.value.__traceback__)
     assert not is_from_handler(caught.value)
     with pytest.raises(ValueError, match="x") as refused:
         int("x")
-    assert has_run(int, refused.value)
+    assert has_run(int, refused.value.__traceback__)
 
 
 def test_it_comes_out_where_a_traceback_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,12 +166,12 @@ def test_who_was_refused_its_arguments_has_not_run() -> None:
     for fn in (wrong, partial(partial(wrong)), of_a_class):
         with pytest.raises(TypeError) as refused:
             fn()
-        assert not has_run(fn, refused.value)
+        assert not has_run(fn, refused.value.__traceback__)
     raises = _Raises()
     with pytest.raises(Interrupt) as raised:
         raises()
-    assert has_run(raises, raised.value)
-    assert not has_run(wants, ValueError("never raised"))
+    assert has_run(raises, raised.value.__traceback__)
+    assert not has_run(wants, None)
 
 
 def test_who_was_interrupted_before_or_inside_the_call() -> None:
@@ -180,10 +180,10 @@ def test_who_was_interrupted_before_or_inside_the_call() -> None:
 
     with pytest.raises(Interrupt) as caught:
         inside()
-    assert has_run(inside, caught.value)
+    assert has_run(inside, caught.value.__traceback__)
     with pytest.raises(Interrupt) as caught:
         signal.raise_signal(signal.SIGUSR1)
-    assert not has_run(inside, caught.value), "the handler came up at the place of the call"
+    assert not has_run(inside, caught.value.__traceback__), "the handler came up at the place of the call"
 
 
 def test_who_was_interrupted_at_its_entry_has_not_run() -> None:
@@ -203,4 +203,35 @@ def test_who_was_interrupted_at_its_entry_has_not_run() -> None:
             act()
         finally:
             sys.settrace(before)
-    assert not has_run(act, caught.value)
+    assert not has_run(act, caught.value.__traceback__)
+
+
+def test_a_coroutine_has_run_once_it_has_begun() -> None:
+    async def act() -> None:
+        raise LookupError
+
+    coroutine = act()
+    assert not has_stepped(coroutine, None)
+    with pytest.raises(LookupError) as raised:
+        coroutine.send(None)
+    assert has_stepped(coroutine, raised.value.__traceback__)
+    assert has_stepped(object(), None), "it is no coroutine"
+
+
+def test_a_coroutine_that_was_interrupted_at_its_entry_has_not_run() -> None:
+    async def act() -> None:
+        """Never runs."""
+
+    def interrupt(frame: FrameType, event: str, arg: object) -> None:
+        if frame.f_code is act.__code__:
+            sys.settrace(None)
+            raise Interrupt
+
+    coroutine = act()
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(Interrupt) as caught:
+            coroutine.send(None)
+    finally:
+        sys.settrace(None)
+    assert not has_stepped(coroutine, caught.value.__traceback__)

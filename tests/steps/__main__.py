@@ -41,7 +41,8 @@ RENEWED_AFTER_S = 1.5
 _TRACED = tuple(f"{os.sep}{name}{os.sep}" for name in ("verity", "verity_api", "httpx", "httpcore", "h11"))
 _OPCODES = opcode.opmap.items()
 _CHECKED = {code for name, code in _OPCODES if name.startswith("CALL") and "INTRINSIC" not in name}
-_CHECKED |= {code for name, code in _OPCODES if "JUMP_BACKWARD" in name or name == "JUMP_ABSOLUTE"}
+_LOOPS = {name: code for name, code in _OPCODES if "JUMP_BACKWARD" in name or name == "JUMP_ABSOLUTE"}
+_CHECKED |= {code for name, code in _LOOPS.items() if "NO_INTERRUPT" not in name}
 
 
 _UNCHECKED: set[int] = set()
@@ -163,7 +164,7 @@ class World:
     ) -> None:
         """See the module's docstring."""
         acted, status = self.acts.get(key, 0), self.status(key)
-        expected = {0: ("NONE", "RUNNING"), 1: ("FAILED", "RUNNING") if fails else ("COMMITTED",)}.get(acted, ())
+        expected = {0: ("NONE", "RUNNING"), 1: ("FAILED",) if fails else ("COMMITTED",)}.get(acted, ())
         if is_result_lost:
             expected = (*expected, "RUNNING")
         if status not in expected:

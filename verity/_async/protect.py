@@ -18,6 +18,7 @@ from verity._async.lease_keeper import AsyncLeaseKeeper, Lateness, prepare_renew
 from verity._async.ledger import AsyncLedger, Wire
 from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, Inside, async_here, async_settled
 from verity._core.failure import add_note, describe_failure
+from verity._core.interruption import is_interrupt
 from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
@@ -115,7 +116,9 @@ class AsyncProtector:
                 result = await effect.cancellation.finish(commit)
             else:
                 act = partial(self._act, effect, lease, keeper)
-                result = await effect.cancellation.then(act, partial(self._commit, effect, lease, "acted"))
+                commit = partial(self._commit, effect, lease, "acted")
+                fail = partial(self._record_failure, effect, lease)
+                result = await effect.cancellation.then(act, commit, fail)
             effect.cancellation.release()
             return result
 
@@ -125,6 +128,7 @@ class AsyncProtector:
         except Exception as error:
             if effect.cancellation.has_begun:
                 await self._record_failure(effect, lease, error)
+                effect.cancellation.forget_raised()
             effect.cancellation.release()
             raise
         return await async_settled("act", result)
@@ -155,8 +159,9 @@ class AsyncProtector:
         try:
             found = await effect.cancellation.call(effect.observe)
         except Exception as error:
+            effect.cancellation.forget_raised()
             effect.cancellation.release()
-            if not effect.cancellation.has_begun:  # pragma: no cover - tests/client/test_threads.py refuses its thread
+            if not effect.cancellation.has_begun or is_interrupt(error):  # pragma: no cover - tests/client has both
                 raise
             if effect.on_observe_error == "act":
                 self._logger.warning(

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from functools import partial
-from types import FunctionType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from verity._concurrency.interrupts import MAX_INTERRUPTS, Rescue
@@ -15,7 +15,7 @@ from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.nesting import Inside
 from verity._concurrency.steps import Timed
 from verity._concurrency.threads import Job, Lease, LoopThreads, ThreadPlace, loop_threads
-from verity._core.interruption import has_run
+from verity._core.interruption import has_run, has_stepped, is_from_handler, is_interrupt
 from verity.errors import ActNotStartedError, VerityError, VerityValidationError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ AsyncAct = Callable[[], Awaitable[T]] | Callable[[], T]
 SyncFunction = Callable[..., T]
 SyncThunk = Callable[[], T]
 SyncAct = Callable[[], T]
+
+_LOOK_EVERY_S = 0.05
 
 
 def is_async_callable(fn: object) -> bool:
@@ -121,8 +123,10 @@ class AsyncCancellation:
     which also comes from `asyncio.timeout`, `wait_for` and Ctrl-C. So on asyncio the work runs in a task of its own,
     and since a closing event loop cancels all tasks, nothing depends on that one.
 
+    What a signal's handler raises may come up between any two steps of this code, too, and be of any class.
+
     Attributes:
-        has_begun: whether the function that was called last was called at all: if not, what `call` raised is not its.
+        has_begun: whether what `call` raised is its function's: not where the function did not run, or has returned.
     """
 
     def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:
@@ -130,6 +134,9 @@ class AsyncCancellation:
         self._clock = clock
         self._pending: BaseException | None = None
         self._loop_ends = False
+        self._returned: list[Any] = []
+        self._raised: list[tuple[Exception, TracebackType | None]] = []
+        self._has_run: Callable[[TracebackType | None], bool] = _always
         self.has_begun = False
 
     async def check(self, *functions: AsyncAct[Any] | None) -> None:
@@ -142,6 +149,8 @@ class AsyncCancellation:
             try:
                 await loop_threads().check()
             except Exception as error:
+                if is_from_handler(error):
+                    raise
                 raise self._not_started(error, "Nothing was sent.") from error
 
     async def call(self, fn: AsyncAct[T], lease: Lease | None = None) -> T:
@@ -157,37 +166,55 @@ class AsyncCancellation:
             ActNotStartedError: no thread can be had.
             VerityError: the lease is lost, or it is unknown whether it is. The function was not called.
         """
+        self.has_begun, self._returned, self._raised = False, [], []
         with self._inside:
             if is_async_callable(fn):
                 await self._begin(lease)
-                return cast("T", await self._timed(fn()))
+                return cast("T", await self._call_here(cast("AsyncThunk[Any]", fn)))
             value: Any = await self._call_in_thread(cast("SyncThunk[Any]", fn), lease)
+            if not inspect.isawaitable(value):
+                return cast("T", value)
+            self._returned.clear()
             if not inspect.iscoroutine(value):
-                return cast("T", await value if inspect.isawaitable(value) else value)
+                return cast("T", await self._call_here(lambda: value))
             with closing(value):  # it never runs where it may not begin
                 await self._begin(lease)
-                return cast("T", await self._timed(value))
+                return cast("T", await self._call_here(lambda: value))
 
     async def _begin(self, lease: Lease | None) -> None:
-        self.has_begun = False
         self.release()
         if lease is not None:
             await lease.confirm()
-        self.has_begun = True
 
-    def _timed(self, value: Any) -> Awaitable[Any]:
-        return Timed(value, self._inside.label, self._clock) if inspect.iscoroutine(value) else value
+    async def _call_here(self, fn: AsyncThunk[Any]) -> Any:
+        """What it returns, awaited until there is nothing more to await: an act may return another one's coroutine."""
+        value: Any = fn()
+        self._has_run = partial(has_stepped, value)
+        try:
+            while inspect.isawaitable(value):
+                self._returned.clear()
+                if inspect.iscoroutine(value):
+                    value = await Timed(value, self._inside.label, self._clock, self._returned)
+                else:
+                    self._returned.append(await value)
+                    value = self._returned[0]
+        except Exception as error:
+            self._raised = [(error, error.__traceback__)]  # first of all: an interrupt comes up where a call is made
+            self.has_begun = not self._returned and self._has_run(error.__traceback__)
+            raise
+        return value
 
     async def _call_in_thread(self, fn: SyncThunk[Any], lease: Lease | None) -> Any:
-        self.has_begun = False
+        self._has_run = _always
         while True:
             if lease is not None:
                 # Without a thread: others may have it meanwhile.
                 await lease.confirm()
-            job = Job(fn, lease)
+            job = Job(fn, lease, self._returned, self._raised)
             async with ThreadPlace(self._inside) as threads:
                 await self._run(job, threads)
             if not job.is_late:
+                self.has_begun = job.error is not None
                 return job.outcome()
 
     async def _run(self, job: Job, threads: LoopThreads) -> None:
@@ -199,10 +226,22 @@ class AsyncCancellation:
         with anyio.CancelScope(shield=True):
             try:
                 await (threads.run(job) if loop is None else self._run_in_task(loop, job, threads))
-            except Exception as error:  # noqa: BLE001 - of the threads: the job keeps its function's
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the threads', or an interrupt: the job keeps its function's
                 refused = error
-        job.withdraw()
-        self.has_begun = job.has_begun
+            for _ in range(MAX_INTERRUPTS):
+                try:
+                    job.withdraw()
+                    while job.has_begun and not job.is_over:  # noqa: ASYNC110 - after an interrupt, which may eat an event
+                        await anyio.sleep(_LOOK_EVERY_S)
+                    break
+                except GeneratorExit:
+                    raise
+                except BaseException as interrupt:  # noqa: BLE001 - `release` raises it
+                    self._pending = self._pending or interrupt
+        if refused is not None and (job.has_begun or is_interrupt(refused)):
+            self._pending, refused = self._pending or refused, None
         if job.has_begun:
             self._let_go(job, threads)
         else:
@@ -230,7 +269,9 @@ class AsyncCancellation:
         while not awaited.done():
             try:
                 await asyncio.wait((awaited,))
-            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as interrupt:
+            except BaseException as interrupt:
+                if not is_interrupt(interrupt):
+                    raise
                 self._pending = self._pending or interrupt
                 on_cancel()
 
@@ -240,7 +281,8 @@ class AsyncCancellation:
         What it called in the event loop was cancelled, too: an unknown outcome. And an event loop that ends, as it was
         told to or otherwise, is not told to exit again: it would stop half-way.
         """
-        if isinstance(job.error, CancelledError):
+        if isinstance(job.error, CancelledError) and self._pending is not None:
+            self.forget_raised()
             self.release()
         if not isinstance(job.error, (SystemExit, KeyboardInterrupt)):
             return
@@ -255,10 +297,33 @@ class AsyncCancellation:
             effect_key=key,
         )
 
-    async def then(self, act: AsyncThunk[T], commit: Callable[[T], Awaitable[Any]]) -> Any:
-        """`commit(act())`, and the commit is finished, as by `finish`."""
-        result = await act()
-        return await self.finish(lambda: commit(result))
+    async def then(
+        self,
+        act: AsyncThunk[T],
+        commit: Callable[[T], Awaitable[Any]],
+        fail: Callable[[Exception], Awaitable[Any]],
+    ) -> Any:
+        """`commit(act())`; once what `act` calls with `call` has returned, the commit is finished, as by `finish`.
+
+        Where it has raised, and an interrupt came before `act` had recorded that, `fail` gets what it raised.
+        """
+        self._returned, self._raised = [], []
+        try:
+            result = await act()
+            return await self.finish(lambda: commit(result))
+        except (VerityError, GeneratorExit):
+            raise
+        except BaseException as interrupt:
+            if not self._returned and not self._raised:
+                raise
+            self._pending = self._pending or interrupt
+        return await self.finish(lambda: self._conclude(commit, fail))
+
+    async def _conclude(self, commit: AsyncFunction[Any], fail: AsyncFunction[Any]) -> Any:
+        if self._returned:
+            return await commit(self._returned[0])
+        error, trace = self._raised[0]
+        return await fail(error) if self._has_run(trace) else None
 
     async def finish(self, fn: AsyncThunk[T]) -> T:
         """Run `fn` to its end whatever is cancelled or interrupts it meanwhile; `release` passes that on.
@@ -273,9 +338,9 @@ class AsyncCancellation:
             for _ in range(MAX_INTERRUPTS):
                 try:
                     return await (fn() if loop is None else self._finish_in_task(loop, fn))
-                except (Exception, GeneratorExit):
-                    raise
-                except BaseException as interrupt:  # noqa: BLE001 - `release` raises it
+                except BaseException as interrupt:
+                    if not is_interrupt(interrupt):
+                        raise
                     self._pending = self._pending or interrupt
             self.release()
         raise AssertionError("unreachable: it returns, raises or is interrupted, and a shielded scope swallows nothing")
@@ -287,6 +352,10 @@ class AsyncCancellation:
         if error is not None:
             raise error
         return cast("T", value)
+
+    def forget_raised(self) -> None:
+        """What the function raised has been recorded, or need not be. Its traceback leads here, too."""
+        self._raised = []
 
     def release(self) -> None:
         """Let the cancellation that was held back go on."""
@@ -301,6 +370,10 @@ async def _outcome_of(fn: AsyncThunk[T]) -> tuple[T | None, BaseException | None
         return await fn(), None
     except BaseException as error:  # noqa: BLE001 - it is raised where the task is waited for
         return None, error
+
+
+def _always(_trace: TracebackType | None) -> bool:
+    return True
 
 
 def _go_on() -> None:
@@ -332,6 +405,8 @@ class SyncCancellation:
         self._inside = inside
         self._pending: BaseException | None = None
         self._returned: list[Any] = []
+        self._raised: list[tuple[Exception, TracebackType | None]] = []
+        self._has_run: Callable[[TracebackType | None], bool] = _always
         self.has_begun = False
 
     def check(self, *functions: SyncAct[Any] | None) -> None:
@@ -340,26 +415,33 @@ class SyncCancellation:
     def call(self, fn: SyncAct[T], lease: SyncLease | None = None) -> T:
         """Run the user's function here and now, on a confirmed lease."""
         self.has_begun = False
+        self._has_run = partial(has_run, fn)
         with self._inside:
             if lease is not None:
                 lease.confirm()
             try:
                 self._returned = [fn()]
             except Exception as error:
-                self.has_begun = has_run(fn, error)
+                self._raised = [
+                    (error, error.__traceback__)
+                ]  # first of all: an interrupt comes up where a call is made
+                self.has_begun = self._has_run(error.__traceback__)
                 raise
             return cast("T", self._returned[0])
 
-    def then(self, act: SyncThunk[T], commit: Callable[[T], Any]) -> Any:
-        """`commit(act())`; once what `act` calls with `call` has returned, the commit is finished, as by `finish`."""
-        self._returned = []
-        rescue = Rescue(lambda: commit(self._returned[0]))
+    def then(self, act: SyncThunk[T], commit: Callable[[T], Any], fail: Callable[[Exception], Any]) -> Any:
+        """`commit(act())`; once what `act` calls with `call` has returned, the commit is finished, as by `finish`.
+
+        Where it has raised, and an interrupt came before `act` had recorded that, `fail` gets what it raised.
+        """
+        self._returned, self._raised = [], []
+        rescue = Rescue(lambda: self._conclude(commit, fail))
         try:
             return commit(act())
         except VerityError:
             raise
         except BaseException as interrupt:
-            if not self._returned:
+            if not self._returned and not self._raised:
                 raise
             self._pending = interrupt
             try:
@@ -367,6 +449,12 @@ class SyncCancellation:
             except RuntimeError:
                 rescue.run_here()
         return rescue.outcome()
+
+    def _conclude(self, commit: Callable[[Any], Any], fail: Callable[[Exception], Any]) -> Any:
+        if self._returned:
+            return commit(self._returned[0])
+        error, trace = self._raised[0]
+        return fail(error) if self._has_run(trace) else None
 
     def finish(self, fn: SyncThunk[T]) -> T:
         """Run `fn` to its end whatever interrupts it; `release` passes that on. Interrupted, it is started anew."""
@@ -382,6 +470,10 @@ class SyncCancellation:
             except RuntimeError:
                 rescue.run_here()
         return rescue.outcome()
+
+    def forget_raised(self) -> None:
+        """What the function raised has been recorded, or need not be. Its traceback leads here, too."""
+        self._raised = []
 
     def release(self) -> None:
         """Let the interrupt that was held back go on."""

@@ -37,12 +37,13 @@ def who_blocked(began_at: float, ended_at: float) -> str | None:
 
 
 class Timed(Generic[T]):
-    """A coroutine whose steps are timed while it is awaited."""
+    """A coroutine whose steps are timed while it is awaited. What it returns is appended to `returned` at once."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], label: str, clock: Clock) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, T], label: str, clock: Clock, returned: list[T]) -> None:
         self._coroutine = coroutine
         self._label = label
         self._clock = clock
+        self._returned = returned
 
     def __await__(self) -> Generator[Any, Any, T]:
         """As `yield from` does, with a look at the clock around each step."""
@@ -55,6 +56,7 @@ class Timed(Generic[T]):
             try:
                 awaited = resume(value)
             except StopIteration as end:
+                self._returned.append(end.value)  # first of all: an interrupt comes up where a call is made
                 return end.value  # type: ignore[no-any-return]  # T is what the coroutine returns
             finally:
                 value = None  # an exception that was thrown in has a traceback that leads here

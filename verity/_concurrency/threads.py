@@ -181,19 +181,32 @@ class ThreadPlace:
 class Job:
     """One call of a user's function in a worker thread: what both sides know of it.
 
+    Args:
+        fn: what is called.
+        lease: what it begins on.
+        returned: what it returns is appended here.
+        raised: what it raises, and the traceback, is appended here.
+
     Attributes:
         has_begun: whether the function was called at all.
         is_late: whether it was not, since so little was left of the lease.
         is_over: whether the function was called and has ended.
     """
 
-    def __init__(self, fn: Callable[[], Any], lease: Lease | None) -> None:
+    def __init__(
+        self,
+        fn: Callable[[], Any],
+        lease: Lease | None,
+        returned: list[Any],
+        raised: list[tuple[Exception, TracebackType | None]],
+    ) -> None:
         self._fn = fn
+        self._returned = returned
+        self._raised = raised
         self._lease = lease
         self._lock = threading.Lock()
         self._is_withdrawn = False
         self._tell: Callable[[], None] | None = None
-        self._value: Any = None
         self._error: BaseException | None = None
         self.has_begun = False
         self.is_late = False
@@ -208,9 +221,11 @@ class Job:
         if not self.has_begun:
             return
         try:
-            self._value = self._fn()
+            self._returned.append(self._fn())
         except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
             self._error = error
+            if isinstance(error, Exception):
+                self._raised.append((error, error.__traceback__))
         with self._lock:
             self.is_over = True
             tell = self._tell
@@ -239,7 +254,7 @@ class Job:
         """What it returned; raises what it raised. Once."""
         error, self._error = self._error, None
         if error is None:
-            return self._value
+            return self._returned[0]
         try:
             raise error
         finally:

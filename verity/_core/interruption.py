@@ -60,12 +60,20 @@ def _arguments(frame: FrameType) -> Iterator[Any]:
         yield from frame.f_locals.get(code.co_varnames[count]) or ()
 
 
-def has_run(fn: object, error: BaseException) -> bool:
-    """Whether `fn` was running when `error` was raised, as far as can be told. Call it where `fn` was called.
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it tells of no outcome: a signal's handler raised it, or a cancellation, or a request to exit."""
+    return is_from_handler(error) if isinstance(error, Exception) else not isinstance(error, GeneratorExit)
+
+
+def has_run(fn: object, here: TracebackType | None) -> bool:
+    """Whether `fn` was running when an exception was raised, as far as can be told.
 
     It was not where the exception came up at its entry, before its first step, nor where its arguments were refused.
+
+    Args:
+        fn: what was called.
+        here: the exception's traceback, from where `fn` was called.
     """
-    here = error.__traceback__
     below = None if here is None else here.tb_next
     while here is not None and below is not None and below.tb_frame is here.tb_frame:
         below = below.tb_next  # Python 3.10 has this frame twice, where a trace function raised: a debugger's, to quit
@@ -73,9 +81,28 @@ def has_run(fn: object, error: BaseException) -> bool:
         return not _is_python(fn)
     if _is_handler(below.tb_frame, here.tb_frame):
         return False
-    if not _is_at_entry(below):
+    return not _ended_at_entry(below)
+
+
+def has_stepped(awaited: object, trace: TracebackType | None) -> bool:
+    """Whether a coroutine was running, or had been, when an exception was raised: the twin of `has_run`.
+
+    Args:
+        awaited: what was awaited. What is no coroutine is taken to have run.
+        trace: the exception's traceback.
+    """
+    if not inspect.iscoroutine(awaited):
         return True
-    return below.tb_next is not None and not _is_handler(below.tb_next.tb_frame, below.tb_frame)
+    if inspect.getcoroutinestate(awaited) == inspect.CORO_CREATED:
+        return False
+    while trace is not None and trace.tb_frame.f_code is not awaited.cr_code:
+        trace = trace.tb_next
+    return trace is None or not _ended_at_entry(trace)
+
+
+def _ended_at_entry(trace: TracebackType) -> bool:
+    below = trace.tb_next
+    return _is_at_entry(trace) and (below is None or _is_handler(below.tb_frame, trace.tb_frame))
 
 
 def _is_python(fn: object) -> bool:
@@ -87,4 +114,5 @@ def _is_python(fn: object) -> bool:
 def _is_at_entry(trace: TracebackType) -> bool:
     if _RESUME is None:  # pragma: no cover - before Python 3.11
         return trace.tb_lasti < 0
-    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RESUME
+    code = trace.tb_frame.f_code.co_code
+    return code[trace.tb_lasti] == _RESUME and not code[trace.tb_lasti + 1] & 3  # the others are after a `yield`

@@ -16,6 +16,7 @@ from typing import Any
 
 from verity._concurrency import Inside, SyncAct, SyncCancellation, SyncRuntime, sync_here, sync_settled
 from verity._core.failure import add_note, describe_failure
+from verity._core.interruption import is_interrupt
 from verity._core.observation import check_found, result_of
 from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
@@ -114,7 +115,9 @@ class SyncProtector:
                 result = effect.cancellation.finish(commit)
             else:
                 act = partial(self._act, effect, lease, keeper)
-                result = effect.cancellation.then(act, partial(self._commit, effect, lease, "acted"))
+                commit = partial(self._commit, effect, lease, "acted")
+                fail = partial(self._record_failure, effect, lease)
+                result = effect.cancellation.then(act, commit, fail)
             effect.cancellation.release()
             return result
 
@@ -124,6 +127,7 @@ class SyncProtector:
         except Exception as error:
             if effect.cancellation.has_begun:
                 self._record_failure(effect, lease, error)
+                effect.cancellation.forget_raised()
             effect.cancellation.release()
             raise
         return sync_settled("act", result)
@@ -154,8 +158,9 @@ class SyncProtector:
         try:
             found = effect.cancellation.call(effect.observe)
         except Exception as error:
+            effect.cancellation.forget_raised()
             effect.cancellation.release()
-            if not effect.cancellation.has_begun:  # pragma: no cover - tests/client/test_threads.py refuses its thread
+            if not effect.cancellation.has_begun or is_interrupt(error):  # pragma: no cover - tests/client has both
                 raise
             if effect.on_observe_error == "act":
                 self._logger.warning(

@@ -340,3 +340,25 @@ def test_what_is_shared_in_a_line_is_for_those_who_wait() -> None:
     first.leave()
     late.leave()
     assert not flights.flights
+
+
+@pytest.mark.parametrize("auto_renew", [True, False])
+def test_a_call_while_python_ends_does_not_wait_for_a_thread_that_never_begins(
+    tmp_path: Path, *, auto_renew: bool
+) -> None:
+    """As in a `__del__` of something that lives until the very end."""
+    program = f"""
+from verity import ActNotStartedError, SyncVerityClient
+
+class Late:
+    def __del__(self):
+        try:
+            print(client.protect("late", act=lambda: "acted"), flush=True)
+        except ActNotStartedError:
+            print("refused", flush=True)
+
+client = SyncVerityClient("sqlite:///{tmp_path}/v.db", namespace="n", auto_renew={auto_renew})
+late = Late()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["refused" if auto_renew else "acted"]

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import logging
 import random  # noqa: TID251 - spreads delays, and names nothing
+import sys
 import threading
 import time
 import weakref
@@ -220,6 +221,8 @@ class _ThreadTimers:
     def _start(self) -> None:
         if self._waiting.locked() or self._threads >= MAX_TIMER_THREADS:
             return
+        if sys.is_finalizing():  # before Python 3.12, who starts a thread then waits for ever: it never begins
+            raise RuntimeError("can't start new thread at interpreter shutdown")
         has_begun: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._run, args=(has_begun,), name="verity-timers", daemon=True).start()
         has_begun.get()

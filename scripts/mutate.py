@@ -32,6 +32,7 @@ _COPIED = (
     "openapi.yaml",
     "pyproject.toml",
     "README.md",
+    "CHANGELOG.md",
 )
 _TIME_LIMIT_S = 120
 _TESTS_FAILED = 1

@@ -30,6 +30,7 @@ NAME = "ledger.localhost"
 BEYOND = "http://beyond.localhost/"
 LONG_S = 30.0
 SHORT_S = 0.2
+NEVER_AGAIN_S = 1e6
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -172,13 +173,12 @@ def test_nor_does_a_thread_wait_longer(name_service: Names) -> None:
         transport.handle_request(_request(f"http://{NAME}/", SHORT_S))
 
 
-def test_a_look_up_that_hangs_is_begun_again(name_service: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_up_that_hangs_is_begun_again(name_service: Names) -> None:
     """Or one whose thread never began: an interrupt may come at any moment."""
     name_service.answers.clear()
-    for _ in range(2):
+    for ask_again_after_s in (names.ASK_AGAIN_AFTER_S, 0.0):
         with pytest.raises(TimeoutError):
-            names.sync_addresses(NAME, SHORT_S)
-        monkeypatch.setattr(names, "ASK_AGAIN_AFTER_S", 0.0)
+            names.sync_addresses(NAME, SHORT_S, ask_again_after_s)
     sync_until(lambda: name_service.asked == [NAME] * 2)
     name_service.answers.set()
     sync_until(lambda: not names._under_way)  # whoever waited in vain leaves nothing behind
@@ -360,7 +360,7 @@ def _look_up_interrupted(at: int) -> bool:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        names.sync_addresses(NAME, LONG_S)
+        names.sync_addresses(NAME, LONG_S, NEVER_AGAIN_S)
     except Interrupted:
         return True
     finally:
@@ -369,11 +369,12 @@ def _look_up_interrupted(at: int) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_interrupted_look_up_keeps_nobody_else_waiting(name_service: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_look_up_keeps_nobody_else_waiting(name_service: Names) -> None:
     """The next one may be that of a commit, which is finished in another thread whatever interrupted it."""
-    monkeypatch.setattr(names, "ASK_AGAIN_AFTER_S", 1e6)
     at = 1
     while _look_up_interrupted(at):
-        assert names.sync_addresses(NAME, LONG_S) == name_service.addresses[NAME], f"interrupted at line {at}"
+        assert names.sync_addresses(NAME, LONG_S, NEVER_AGAIN_S) == name_service.addresses[NAME], (
+            f"interrupted at line {at}"
+        )
         at += 1
     assert at > 10

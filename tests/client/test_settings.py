@@ -166,7 +166,7 @@ def test_an_embedded_ledger_takes_its_environment_from_no_variable(
     kind: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The variable is there for another program, or for another ledger of this one."""
-    monkeypatch.setattr(config, "_warned", set())
+    monkeypatch.setattr(config, "_warned", set())  # as in a new process: what it has warned of is its own state
     monkeypatch.setenv("VERITY_API_KEY", "vt_test_secret")
     clients = [
         kind("sqlite://"),

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.silent_relay import SilentRelay
 from tests.helpers.verity_process import serving
@@ -184,8 +185,8 @@ def play(
 def _strike(pair: Pair, threads: ThreadPoolExecutor, effect: Effect, call: Future[Any], asked_for_s: float) -> None:
     """Let an effect act, and strike while its commit waits; others ask for it meanwhile."""
     effect.may_act.set()
-    while not call.done() and not pair.primary.query(f"SELECT {_WAITING} AND query LIKE '%committed AS%'"):
-        pass
+    query = f"SELECT {_WAITING} AND query LIKE '%committed AS%'"
+    sync_until(lambda: call.done() or bool(pair.primary.query(query)), OF_PROCESSES_S)
     BLOWS[effect.name](pair)
     asking = threads.submit(effect.ask_for, asked_for_s)
     while not asking.done():

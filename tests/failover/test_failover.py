@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from tests.failover.scenario import play
@@ -41,7 +42,8 @@ async def test_standbys_that_no_commit_waits_for_are_a_danger() -> None:
             primary.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
             primary.execute("SELECT pg_reload_conf()")
             database = await connect(primary.url())
-            while bool(dangers := await find_dangers(database)) is not is_dangerous:
-                assert standby.is_running
+            with anyio.fail_after(60):
+                while bool(dangers := await find_dangers(database)) is not is_dangerous:
+                    assert standby.is_running
             await database.close()
             assert all("no commit waits for 1 of the standbys (walreceiver)" in danger for danger in dangers)

@@ -16,6 +16,9 @@ import anyio
 _LOOK_EVERY_S = 0.005
 _LONG_S = 15.0
 _ENDED_WITHIN_S = 45.0
+_GATHERED_WITHIN_S = 90.0
+OF_PROCESSES_S = 60.0
+"""For conditions that another process makes true: it may get little of a busy machine."""
 
 
 async def async_gather(calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
@@ -28,7 +31,7 @@ async def async_gather(calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[An
         except Exception as error:  # noqa: BLE001 - it is the outcome
             outcomes[index] = error
 
-    with anyio.fail_after(_ENDED_WITHIN_S):
+    with anyio.fail_after(_GATHERED_WITHIN_S):
         async with anyio.create_task_group() as group:
             for index in range(len(calls)):
                 group.start_soon(run, index)
@@ -48,12 +51,12 @@ def sync_gather(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     threads = [threading.Thread(target=run, args=[index], daemon=True) for index in range(len(calls))]
     for thread in threads:
         thread.start()
-    _join(threads)
+    _join(threads, _GATHERED_WITHIN_S)
     return outcomes
 
 
-def _join(threads: Sequence[threading.Thread]) -> None:
-    end = time.monotonic() + _ENDED_WITHIN_S
+def _join(threads: Sequence[threading.Thread], within_s: float) -> None:
+    end = time.monotonic() + within_s
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
         if thread.is_alive():
@@ -134,4 +137,4 @@ class SyncBackground:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        _join(self._threads)
+        _join(self._threads, _ENDED_WITHIN_S)

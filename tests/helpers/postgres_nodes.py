@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+
 from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Answer
 from verity._store.names import hash_effect_name
@@ -78,5 +80,6 @@ async def trail(sql: Any, key: str) -> list[str]:
 
 async def until_somebody_waits(sql: Any) -> None:
     """Return once a session waits for a lock."""
-    while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-        pass
+    with anyio.fail_after(_ANSWERED_WITHIN_S):
+        while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            pass

@@ -8,11 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 VERITY = [sys.executable, "-W", "error", "-c", "from verity.cli import main; main()"]
+
+_ENDS_WITHIN_S = 60
 
 
 def run_verity(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -20,7 +23,7 @@ def run_verity(*arguments: str, **environment: str) -> subprocess.CompletedProce
         [*VERITY, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=_ENDS_WITHIN_S,
         check=False,
         env={**os.environ, **environment},
     )
@@ -35,6 +38,8 @@ def on_terminal(*arguments: str, answer: bytes = b"", **environment: str) -> tup
     ) as process:
         os.close(follower)
         os.write(leader, answer)
+        give_up = threading.Timer(_ENDS_WITHIN_S, process.kill)
+        give_up.start()
         seen = b""
         while True:
             try:
@@ -44,6 +49,7 @@ def on_terminal(*arguments: str, answer: bytes = b"", **environment: str) -> tup
             if not piece:
                 break
             seen += piece
+        give_up.cancel()
     os.close(leader)
     return process.returncode, seen.decode()
 
@@ -59,7 +65,7 @@ class ServeProcess:
         self.process.send_signal(signal_number)
 
     def wait(self) -> int:
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=_ENDS_WITHIN_S)
 
     @property
     def log(self) -> str:

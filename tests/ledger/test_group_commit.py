@@ -80,8 +80,7 @@ def _start_opener(store: GatedStore, group: ThreadGroupCommit | LoopGroupCommit,
 
     def run() -> None:
         assert store.reached.wait(30)
-        while in_line() < count:
-            threading.Event().wait(0.001)
+        sync_until(lambda: in_line() >= count)
         store.gate.set()
 
     opener = threading.Thread(target=run, daemon=True)
@@ -154,11 +153,9 @@ def test_who_is_interrupted_while_it_waits_leaves_nobody_waiting(
         return thread
 
     def interrupt_once_it_waits() -> None:
-        while len(group._waiting) < 2:
-            threading.Event().wait(0.001)
+        sync_until(lambda: len(group._waiting) >= 2)
         others.extend(ask() for _ in range(behind))
-        while len(group._waiting) < 2 + behind:
-            threading.Event().wait(0.001)
+        sync_until(lambda: len(group._waiting) >= 2 + behind)
         interrupt_main()
 
     others = [ask()]

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
 from tests.helpers.postgres import PostgresServer
@@ -175,9 +176,9 @@ async def test_no_connection_to_be_had_is_503_at_once(postgres_url: str, sql: An
 
 async def _answered(node: Node, operation: str, body: Any) -> str:
     """Ask until it is not 503 any more."""
-    answer = await node.ask(operation, body)
-    while answer.status == 503:
-        answer = await node.ask(operation, body)
+    with anyio.fail_after(60):
+        while (answer := await node.ask(operation, body)).status == 503:
+            pass
     return str(json.loads(answer.body)["status"])
 
 

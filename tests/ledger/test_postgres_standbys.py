@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import asyncpg
 import pytest
 
@@ -52,8 +53,9 @@ class Standbys:
         await self._connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
         await self._connection.execute("SELECT pg_reload_conf()")
         probe = await asyncpg.connect(self._server.url(), ssl=False)
-        while (await self._waits(probe)) != bool(names):
-            pass
+        with anyio.fail_after(60):
+            while (await self._waits(probe)) != bool(names):
+                pass
         probe.terminate()
 
     async def _waits(self, probe: Any) -> bool:

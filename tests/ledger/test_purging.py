@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.store_calls import Caller
 from tests.helpers.stores import Bench
@@ -141,8 +142,7 @@ def _purge_beside_postgres(bench: Bench, statements: tuple[str, ...], server: Po
             for each in statements:
                 await connection.execute(each)
             purging.set()
-            while not is_blocked():
-                pass
+            sync_until(is_blocked, OF_PROCESSES_S)
 
     purging = threading.Event()
     with ThreadPoolExecutor(1) as threads:

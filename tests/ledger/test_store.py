@@ -14,8 +14,10 @@ import pytest
 from tests.helpers.served_ledger import TestClock
 from tests.helpers.store_calls import Caller
 from tests.helpers.stores import KINDS, Bench, DatabaseRefused, Store
-from verity._store import reads
+from verity._ledger.effect import Effect
+from verity._ledger.raw_json import MAX_PAYLOAD_BYTES
 from verity._store.purging import BATCH, Purge
+from verity._store.reads import first_that_fit
 
 
 @pytest.fixture(params=KINDS)
@@ -257,7 +259,7 @@ def test_the_lists(call: Caller, clock: TestClock) -> None:
     assert listed(until="2026-02-02T03:40:20+01:00") == ["order_1", "order_0"]
     seen: list[str] = []
     cursor: dict[str, str] = {}
-    while True:
+    while len(seen) <= len(keys):
         page = call("list_effects", limit="2", **cursor)
         seen += [item["effectKey"] for item in page["items"]]
         if "nextCursor" not in page:
@@ -291,22 +293,30 @@ def test_a_wrong_filter_is_told(call: Caller, query: dict[str, str]) -> None:
     assert call.refused("list_effects", **query) == (400, "invalid_request")
 
 
-def test_a_page_of_large_payloads_ends_early_and_the_next_one_goes_on(
-    call: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reads, "MAX_PAGE_CHARS", 250)
-    for number, size in enumerate((90, 90, 90, 300, 10)):
-        lease = call("lease_effect", {"effectKey": f"{number}", "inputJson": "x" * (size - 2)})
-        call("commit_effect", {**call.tokens(lease), "result": None})
+def test_a_page_of_large_payloads_ends_early_and_the_next_one_goes_on(call: Caller) -> None:
+    """An effect has two payloads here. With the largest that there are, four effects fill a page exactly."""
+    largest = "x" * (MAX_PAYLOAD_BYTES - len('""'))
+    for number in range(5):
+        lease = call("lease_effect", {"effectKey": f"{number}", "inputJson": largest})
+        call("commit_effect", {**call.tokens(lease), "result": largest})
     pages: list[list[str]] = []
     cursor: dict[str, str] = {}
     while len(pages) < 10:
-        page = call("list_effects", limit="4", **cursor)
+        page = call("list_effects", **cursor)
         pages.append([item["effectKey"] for item in page["items"]])
         if "nextCursor" not in page:
             break
         cursor = {"cursor": page["nextCursor"]}
-    assert pages == [["4"], ["3"], ["2", "1"], ["0"]]
+    assert pages == [["4", "3", "2", "1"], ["0"]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fit"), [((10, 300), 1), ((300, 90), 1), ((90, 90, 90), 2), ((90, 160), 2), ((90,), 1), ((), 0)]
+)
+def test_a_page_holds_what_fits_and_one_effect_at_least(sizes: tuple[int, ...], fit: int) -> None:
+    empty = Effect._make([None] * len(Effect._fields))
+    effects = [empty._replace(input_text="x" * size) for size in sizes]
+    assert first_that_fit(effects, max_chars=250) == effects[:fit]
 
 
 @pytest.mark.parametrize("cursor", [2**31 - 1, 2**31, 2**63 - 1, 10**19 - 1])

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
 from tests.helpers.verity_process import on_terminal, run_verity, serving
 from verity import __version__
 from verity.cli import _EXTRA
@@ -121,8 +122,8 @@ def test_keys_are_made_listed_and_revoked_while_a_server_runs(tmp_path: Path) ->
             assert client.get("/namespaces").status_code == 200
             revoked = run_verity("keys", "revoke", "--database", database, key_id[0])
             assert (revoked.returncode, revoked.stdout) == (0, "")
-            while client.get("/namespaces").status_code == 200:
-                pass  # within a second; test_auth.py measures it on a clock of its own
+            # Within a second; test_auth.py measures it on a clock of its own.
+            sync_until(lambda: client.get("/namespaces").status_code != 200, OF_PROCESSES_S)
             assert client.get("/namespaces").status_code == 401
     assert json.loads(run_verity("keys", "list", "--database", database, "--json").stdout)["state"] == "revoked"
 

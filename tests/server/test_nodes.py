@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import httpx
 
+from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
 from tests.helpers.verity_process import run_verity, serving
+
+
+def is_refused(client: httpx.Client) -> bool:
+    return client.get("/namespaces").status_code != 200
 
 
 def test_a_key_is_revoked_on_every_node(postgres_url: str, tmp_path: Path) -> None:
@@ -31,6 +37,5 @@ def test_a_key_is_revoked_on_every_node(postgres_url: str, tmp_path: Path) -> No
             assert at_two.post("/effects/payments/lease", json={"effectKey": "k"}).status_code == 409
             run_verity("keys", "revoke", "--database", postgres_url, json.loads(listed)["id"])
             for client in (at_one, at_two):
-                while client.get("/namespaces").status_code == 200:
-                    pass
+                sync_until(partial(is_refused, client), OF_PROCESSES_S)
                 assert client.get("/namespaces").status_code == 401

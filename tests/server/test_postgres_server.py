@@ -5,13 +5,12 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.concurrency import sync_until
+from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
 from tests.helpers.postgres import PostgresServer
 
 
@@ -86,8 +85,7 @@ def test_it_ends_with_the_process_that_started_it() -> None:
     )
     started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     directory, port = started.stdout.split()
-    while Path(directory).exists():
-        time.sleep(0.01)
+    sync_until(lambda: not Path(directory).exists(), OF_PROCESSES_S)
     with socket.socket() as client, pytest.raises(ConnectionRefusedError):
         client.connect(("127.0.0.1", int(port)))
 

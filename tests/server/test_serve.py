@@ -13,6 +13,7 @@ import apsw
 import httpx
 import pytest
 
+from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
 from tests.helpers.new_ledger_notice import without_new_ledger_notice
 from tests.helpers.verity_process import run_verity, serving
 from verity._store.sqlite.registry import open_ledger
@@ -75,8 +76,7 @@ def test_sigterm_finishes_the_commit_under_way(tmp_path: Path) -> None:
         # What came later is answered: so the server has begun the commit, whose bytes were there before.
         assert httpx.get(server.base_url.replace("/v1", "/healthz")).status_code == 200
         server.send(signal.SIGTERM)
-        while accepts(server.port):
-            pass
+        sync_until(lambda: not accepts(server.port), OF_PROCESSES_S)
         commit.settimeout(0.5)
         with pytest.raises(TimeoutError):
             commit.recv(1)  # it is waited for; and nothing is answered before it is on disk

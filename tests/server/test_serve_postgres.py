@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
 from tests.helpers.postgres import PostgresServer, find_binaries
 from tests.helpers.store_calls import Caller
 from tests.helpers.verity_process import ServeProcess, run_verity, serving
@@ -48,9 +49,14 @@ class Client:
 
     def until_answered(self, operation: str, body: Any) -> Any:
         """Ask until it is not 503 any more."""
-        while (answer := self.ask(operation, body)).status_code == 503:
-            pass
-        return answer.raise_for_status().json()
+        answers: list[httpx.Response] = []
+
+        def is_answered() -> bool:
+            answers.append(self.ask(operation, body))
+            return answers[-1].status_code != 503
+
+        sync_until(is_answered, OF_PROCESSES_S)
+        return answers[-1].raise_for_status().json()
 
     def close(self) -> None:
         self._http.close()
@@ -116,7 +122,9 @@ def test_a_primary_that_takes_no_more_writes(postgres: PostgresServer, tmp_path:
         body = {**Caller.tokens(lease), "result": 1}
         postgres.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         postgres.execute("SELECT pg_reload_conf()")
-        while not client.unavailable("commit", body):
+        for _ in range(1_000):
+            if client.unavailable("commit", body):
+                break
             lease = client("lease", {"effectKey": f"{lease['effectKey']}."})  # it had not heard of it yet
             body = {**Caller.tokens(lease), "result": 1}
         assert client.unavailable("commit", body)
@@ -172,8 +180,7 @@ def test_sigterm_finishes_what_has_begun(postgres: PostgresServer, tmp_path: Pat
             for lease in leases
         ]
         under_way = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        while not postgres.query(under_way, name):
-            pass
+        sync_until(lambda: bool(postgres.query(under_way, name)), OF_PROCESSES_S)
         node.send(signal.SIGTERM)
         assert node.wait() == 0
         answers = [commit.exception() or commit.result() for commit in commits]

@@ -74,13 +74,13 @@ class _LookUp:
 _under_way: dict[tuple[int, str], _LookUp] = {}
 
 
-def _join(host: str, wake: Callable[[], object]) -> _LookUp:
+def _join(host: str, wake: Callable[[], object], ask_again_after_s: float) -> _LookUp:
     """Take part in a look-up; `wake` is called, in any thread, once it has an outcome."""
     name = (os.getpid(), host)
     look_up = _under_way.setdefault(name, _LookUp(name))
     look_up.waiting.append(wake)
     now = monotonic()
-    if look_up.began_at is None or now - look_up.began_at > ASK_AGAIN_AFTER_S:
+    if look_up.began_at is None or now - look_up.began_at > ask_again_after_s:
         try:
             # One call of C: a signal's handler can raise before it or after it. Out of `Thread.start` it could leave a
             # thread that never runs, for which others, such as a commit that must be finished, would wait in vain.
@@ -116,7 +116,7 @@ def _is_literal(host: str) -> bool:
     return True
 
 
-async def async_addresses(host: str, timeout: float | None) -> list[str]:
+async def async_addresses(host: str, timeout: float | None, ask_again_after_s: float = ASK_AGAIN_AFTER_S) -> list[str]:
     """The addresses of a name, at least one; a literal is its own.
 
     Raises:
@@ -140,7 +140,7 @@ async def async_addresses(host: str, timeout: float | None) -> list[str]:
         with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
             call_soon(found.set)
 
-    look_up = _join(host, wake)
+    look_up = _join(host, wake, ask_again_after_s)
     if look_up.outcome is None:
         with anyio.move_on_after(timeout):
             await found.wait()
@@ -149,7 +149,7 @@ async def async_addresses(host: str, timeout: float | None) -> list[str]:
     return look_up.addresses()
 
 
-def sync_addresses(host: str, timeout: float | None) -> list[str]:
+def sync_addresses(host: str, timeout: float | None, ask_again_after_s: float = ASK_AGAIN_AFTER_S) -> list[str]:
     """The addresses of a name, at least one; a literal is its own.
 
     Raises:
@@ -160,7 +160,7 @@ def sync_addresses(host: str, timeout: float | None) -> list[str]:
         return [host]
     turn = threading.Lock()
     turn.acquire()
-    look_up = _join(host, turn.release)
+    look_up = _join(host, turn.release, ask_again_after_s)
     if look_up.outcome is None:
         turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
     if look_up.outcome is None:

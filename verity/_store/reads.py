@@ -63,18 +63,18 @@ def list_effects(view: View, query: Mapping[str, str], now: int) -> Reading:
         where.add("id < ?", _read_number("cursor", query["cursor"]))
     limit = _limit(query)
     rows = yield view.effects(COLUMNS, where, "ORDER BY id DESC LIMIT ?", limit + 1)
-    effects = _first_that_fit([Effect._make(row) for row in rows[:limit]])
+    effects = first_that_fit([Effect._make(row) for row in rows[:limit]])
     return _page(
         [effect_fields(effect, now) for effect in effects], effects[-1].id if len(rows) > len(effects) else None
     )
 
 
-def _first_that_fit(effects: list[Effect]) -> list[Effect]:
-    """As many as a page may hold, one at least."""
+def first_that_fit(effects: list[Effect], max_chars: int = MAX_PAGE_CHARS) -> list[Effect]:
+    """The first effects whose payloads have at most `max_chars` characters together; one effect at least."""
     chars = 0
     for count, effect in enumerate(effects):
         chars += sum(len(text) for text in (effect.input_text, effect.result_text, effect.error_text) if text)
-        if count and chars > MAX_PAGE_CHARS:
+        if count and chars > max_chars:
             return effects[:count]
     return effects
 

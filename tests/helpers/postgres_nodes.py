@@ -1,4 +1,4 @@
-"""Nodes of a ledger on PostgreSQL without HTTP: each a `PostgresStorage` in the test's own event loop."""
+"""Nodes of a ledger on PostgreSQL without HTTP: each an `AsyncPostgresStore` in the test's own event loop."""
 
 from __future__ import annotations
 

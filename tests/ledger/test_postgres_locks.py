@@ -156,6 +156,17 @@ async def test_a_slow_row_holds_up_nobody_else(node: Node, locker: Any, sql: Any
     assert (await held_too).status == 503
 
 
+async def test_a_forced_reset_that_may_have_happened_is_not_to_be_sent_again(postgres_url: str, sql: Any) -> None:
+    """Nor where an earlier call has shown that its row is slow."""
+    async with node_on(postgres_url, statement_timeout_s=0.3) as node:
+        (lease,) = await leases_of(node, 1)
+        await sql.execute(_SLOW.format(what="pg_sleep(600)"))
+        assert await statuses(node, "renew", [lease]) == [503]
+        answer = await node.ask("reset", {"effectKey": "k0", "force": True})
+        assert answer.status == 503
+        assert b"is unknown. Look at the effect before" in answer.body
+
+
 async def test_renewals_stand_behind_no_other_calls(
     postgres_server: PostgresServer, postgres_url: str, sql: Any
 ) -> None:
@@ -189,7 +200,7 @@ async def test_the_limits_hold_on_the_connections(node: Node) -> None:
 
 
 async def test_what_is_refused_holds_up_nobody_else(node: Node, sql: Any) -> None:
-    """Each is tried alone, beside the lane: a renewal that was in the batch does not stand behind the refusals."""
+    """Each is tried alone, in another queue: a renewal that was in the batch does not stand behind the refusals."""
     holders = await leases_of(node)
     await sql.execute(
         "ALTER TABLE events ADD CONSTRAINT odd CHECK (effect % 2 = 0 OR type = 'LEASE_GRANTED') NOT VALID"

@@ -8,14 +8,14 @@ The slow path (`decide`) reads the effects, has the table decide, and writes wit
 if its version is the one that was read. A call that loses this race is retried. So every write is one statement, and no
 lock is held while a node decides.
 
-The clock is read before the row is locked, and decisions hold all the same. A lease that had expired at that time and
-has the same version at the write was not renewed in between. A new lease counts from the read, which is after its
-request was sent: its holder counts from the sending, so it stops before the lease expires.
+The clock is read before the row is locked. Decisions are valid nevertheless. If a lease had expired at the read, and
+the row has the same version at the write, then the lease was not renewed in between. A new lease begins at the read.
+Its holder counts from the moment when it sent the request, which is earlier, so it stops before the lease expires.
 
-An answer that only tells what was read could tell what a standby does not have: a commit whose wait for the standby was
-cut off, or a commit that only the primary has after a crash. So if standbys are configured, such an answer waits until
-they have everything up to the read (`Session.confirm`). A later write of the same batch proves the same. Two answers
-need no proof, because they tell nothing that could be lost: `lease_conflict` and `effect_not_found`.
+An answer that writes nothing may show data that a standby does not have: a commit whose wait for the standby was cut
+off, or a commit that only the primary has after a crash. If standbys are configured, such an answer therefore waits
+until they have everything up to the read (`Session.confirm`). A successful write of the same batch proves the same. Two
+answers need no proof, because they show nothing that could be lost: `lease_conflict` and `effect_not_found`.
 """
 
 from __future__ import annotations

@@ -1,20 +1,23 @@
-"""The way of each effect call: which queue attempts it, and what follows an attempt that did not answer it.
+"""How an effect call gets its answer: queues, attempts and retries.
 
-`Dispatcher.answer` is the whole way of one call: a loop over attempts until one answers it. There are six queues, each
-with batches and connections of its own:
+`Dispatcher.answer` is one call's whole way: a loop over attempts, until one of them answers the call. Calls are
+attempted in batches. There are six queues:
 
 - grants and commits: the fast path (see `batches.py`).
-- others: the slow path, for all other calls and for what the fast path did not answer.
-- renewals: the slow path, for renewals alone. They never wait behind other calls, or leases would expire.
-- singles: the slow path, one call at a time. A batch that was blocked, slow or refused is taken apart into it.
-- patient: the slow path, for calls that were blocked or slow although they were alone.
+- others: the slow path, for all other calls and for those that the fast path did not answer.
+- renewals: the slow path, for renewals alone. Leases would expire if renewals waited behind other calls.
+- singles: the slow path, each call alone. If a batch is blocked, slow or refused, its calls are retried here.
+- patient: the slow path, for calls that were blocked or slow although they were alone. They get more time.
 
-So what one call of a batch runs into does not hold up the others. The slow path skips rows that are locked, and such
-a call is retried a little later. A call that is blocked gives up after the statement timeout, counted from the first
-time. Later calls on its effect go directly to the queue where it got stuck, until one of them is answered.
+Renewals, singles and patient have connections of their own; the other three share theirs. So one call that is blocked,
+slow or refused does not hold up the others.
 
-A call whose statement was lost is retried once, by the slow path: it finds what the lost statement did. After a second
-loss the answer says that the outcome is unknown. A forced reset is never retried after a loss.
+The slow path skips locked rows, and their calls are retried after a short pause. A blocked call gives up when the time
+of a statement timeout has passed since it was blocked first. Later calls on its effect take a detour: they start in the
+queue where it was blocked, until one of them is answered.
+
+A call whose statement was lost is retried once, on the slow path, which finds what the lost statement did. After a
+second loss the answer is that the outcome is unknown. A forced reset is never retried after a loss.
 """
 
 from __future__ import annotations
@@ -103,10 +106,9 @@ class Dispatcher:
                     return outcome
                 if isinstance(outcome, Decide):
                     queue = self._slow_path(call)
-                    continue
-                queue = self._next_queue(call, queue, outcome)
-                if outcome.reason is Reason.LOCKED:
-                    await asyncio.sleep(min(_SHORTEST_PAUSE_S * 2 ** (call.times_locked - 1), _LONGEST_PAUSE_S))
+                else:
+                    queue = self._next_queue(call, queue, outcome)
+                    await self._pause(call, outcome)
         finally:
             self._under_way -= 1
 
@@ -122,7 +124,7 @@ class Dispatcher:
                 await queue.drain()
             await asyncio.sleep(_SHORTEST_PAUSE_S if self._under_way else 0)
 
-    # -- where a call goes --
+    # -- the next queue --
 
     def _first_queue(self, call: PendingCall, detour: BatchQueue | None) -> BatchQueue:
         if detour is self._patient:
@@ -203,6 +205,11 @@ class Dispatcher:
         self._start_patience(call)
         self._add_detour(call, self._patient)
         return self._patient
+
+    @staticmethod
+    async def _pause(call: PendingCall, retry: Retry) -> None:
+        if retry.reason is Reason.LOCKED:
+            await asyncio.sleep(min(_SHORTEST_PAUSE_S * 2 ** (call.times_locked - 1), _LONGEST_PAUSE_S))
 
     def _start_patience(self, call: PendingCall) -> None:
         if call.gives_up_at is None:

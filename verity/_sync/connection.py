@@ -21,7 +21,7 @@ from verity._concurrency import sync_addresses, sync_connect
 from verity._private_names import check_names
 
 HTTPX = "httpx>=0.27,<0.29"
-HTTPCORE = "httpcore>=1.0,<1.1"
+HTTPCORE = "httpcore>=1.0.3,<1.1"
 KEEPALIVE_S = 30.0
 _REMEMBERED = 8
 """A connection's latest answers, of which one may come again."""

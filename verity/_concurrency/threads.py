@@ -138,6 +138,17 @@ def loop_threads() -> LoopThreads:
         return threads
 
 
+def _would_block() -> tuple[type[Exception], ...]:
+    """What a limiter raises that has no place left: on trio it is trio's own error before anyio 4.13."""
+    import anyio
+
+    if asyncio_loop() is not None:
+        return (anyio.WouldBlock,)
+    import trio
+
+    return anyio.WouldBlock, trio.WouldBlock
+
+
 class ThreadPlace:
     """A place among the event loop's threads, inside `async with`. Waiting for one can be cancelled.
 
@@ -163,7 +174,7 @@ class ThreadPlace:
             try:
                 threads.limiter.acquire_on_behalf_of_nowait(self)
                 self._limiter = threads.limiter
-            except anyio.WouldBlock:
+            except _would_block():
                 lender.lent_place = lender.lent_place or anyio.CapacityLimiter(1)
                 await lender.lent_place.acquire_on_behalf_of(self)
                 self._limiter = lender.lent_place

@@ -73,6 +73,21 @@ async def test_too_many_collisions_are_503(node: Node, sql: Any) -> None:
     assert (await node("commit", body))["status"] == "accepted"
 
 
+async def test_a_call_that_loses_every_race_for_its_effect_is_503(node: Node, sql: Any) -> None:
+    """A trigger skips each update, as if another call had always changed the effect before."""
+    lease = await node("lease", {"effectKey": "k"})
+    await sql.execute(
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        "CREATE TRIGGER skip BEFORE UPDATE ON effects FOR EACH ROW EXECUTE FUNCTION skip()"
+    )
+    body = {**Caller.tokens(lease), "result": 1}
+    answer = await node.ask("commit", body)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert b"Too many others" in answer.body
+    await sql.execute("DROP TRIGGER skip ON effects")
+    assert (await node("commit", body))["status"] == "accepted"
+
+
 @pytest.mark.parametrize("code", [UNKNOWN, FULL, READ_ONLY, SHUTDOWN, IO])
 async def test_a_statement_that_fails_for_the_databases_sake_is_looked_up(node: Node, sql: Any, code: str) -> None:
     lease = await node("lease", {"effectKey": "k"})

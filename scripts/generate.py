@@ -19,6 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "openapi.yaml"
 TARGET = ROOT / "generated" / "verity_api"
+OPERATIONS = ROOT / "verity" / "_operations.py"
 PINS = ROOT / "requirements-generate.txt"
 HEADER = "# Made from openapi.yaml by scripts/generate.py. Do not edit.\n"
 
@@ -66,6 +67,62 @@ def generate(target: Path, source: Path = SPEC) -> None:
     (target / "py.typed").touch()
 
 
+_METHODS = ("get", "put", "post", "delete", "patch")
+_OPERATIONS = """\"\"\"The operations of the API, shared by the clients, the stores and the server.\"\"\"
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Operation(str, Enum):
+    \"\"\"An operation of the API. It equals its operationId, which is its value.\"\"\"
+
+%s
+
+    __hash__ = str.__hash__  # as the text that it equals
+    __str__ = str.__str__
+
+    def __format__(self, spec: str) -> str:
+        return str.__format__(self, spec)
+
+    @property
+    def method(self) -> str:
+        \"\"\"The HTTP method, in capitals.\"\"\"
+        return _ABOUT[self][0]
+
+    @property
+    def path(self) -> str:
+        \"\"\"The path below the base URL, with its parameters in braces.\"\"\"
+        return _ABOUT[self][1]
+
+    @property
+    def tag(self) -> str:
+        \"\"\"The group that it belongs to; `administration` needs the role org_admin.\"\"\"
+        return _ABOUT[self][2]
+
+
+_ABOUT = {
+%s
+}
+"""
+
+
+def write_operations(target: Path, source: Path = SPEC) -> None:
+    """Write the module with the operations of `source` to `target`."""
+    spec = yaml.safe_load(source.read_text(encoding="utf-8"))
+    operations = [
+        (about["operationId"], method.upper(), path, about["tags"][0])
+        for path, item in spec["paths"].items()
+        for method, about in item.items()
+        if method in _METHODS
+    ]
+    members = "\n".join(f'    {name.upper()} = "{name}"' for name, *_ in operations)
+    about = "\n".join(f"    Operation.{name.upper()}: {(*rest,)!r}," for name, *rest in operations)
+    target.write_text(HEADER + _OPERATIONS % (members, about), encoding="utf-8")
+    _run("ruff", "format", *_RUFF, str(target))
+
+
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -98,12 +155,17 @@ def main() -> int:
         return 2
     if not arguments.check:
         generate(TARGET)
-        print(f"generate: {len(_files(TARGET))} files written")
+        write_operations(OPERATIONS)
+        print(f"generate: {len(_files(TARGET)) + 1} files written")
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / TARGET.name
         generate(made)
         found = compare(TARGET, made)
+        operations = Path(scratch) / OPERATIONS.name
+        write_operations(operations)
+        if not OPERATIONS.exists() or OPERATIONS.read_bytes() != operations.read_bytes():
+            found.append(f"differs: {OPERATIONS.relative_to(ROOT)}")
     print("\n".join([*found, "generate: run python -m scripts.generate"] if found else ["generate: up to date"]))
     return 1 if found else 0
 

@@ -6,6 +6,7 @@ ledger, and so are the answers: both come from `_ledger`, through the same store
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ import apsw
 from verity._clock import monotonic
 from verity._core.payload import encode_json
 from verity._ledger.calls import Answer, Environment, Request, Scope
+from verity._ledger.paths import match
 from verity._ledger.prefer import read_wait_s
 from verity._ledger.raw_json import read_members
+from verity._operations import Operation
 from verity._store.lease_states import EffectName
 from verity._store.sqlite.registry import OpenLedger, open_ledger
 from verity._store.sqlite.store import SqliteStore
@@ -28,26 +31,6 @@ if TYPE_CHECKING:
     import httpx
 
 _LOOK_EVERY_S = 0.05
-
-_OPERATIONS = {
-    ("POST", "lease"): "lease_effect",
-    ("POST", "commit"): "commit_effect",
-    ("POST", "fail"): "fail_effect",
-    ("POST", "renew"): "renew_effect",
-    ("POST", "report-observe"): "report_observe",
-    ("POST", "reset"): "reset_effect",
-    ("POST", "resolve"): "resolve_effect",
-    ("GET", "effect"): "get_effect",
-    ("GET", "events"): "list_effect_events",
-}
-_LISTS = {
-    "effects": "list_effects",
-    "namespaces": "list_namespaces",
-    "workflows": "list_workflows",
-    "cases": "list_cases",
-    "runs": "list_runs",
-    "stats": "get_stats",
-}
 
 
 class _Wait:
@@ -193,7 +176,8 @@ def read_request(
     params: Mapping[str, Any] | None = None,
 ) -> Request:
     """The call that the generated client would have sent over HTTP, from what it gives an HTTP client."""
-    operation, namespace, query = _route(method.upper(), url)
+    operation, query = _route(method.upper(), url)
+    namespace = query.pop("namespace", None)
     if params:
         query |= {name: str(value) for name, value in params.items()}
     return Request(
@@ -208,11 +192,14 @@ def read_request(
     )
 
 
-def _route(method: str, url: str) -> tuple[str, str | None, dict[str, str]]:
-    """(operation, namespace, path values) of a path that the generated client made."""
-    parts = [unquote(part) for part in url.strip("/").split("/")]
-    if len(parts) == 3 and parts[0] == "effects":
-        return _OPERATIONS[method, parts[2]], parts[1], {}
-    if len(parts) == 2 and parts[0] == "effect-ids":
-        return "get_effect_by_id", None, {"effectId": parts[1]}
-    return _LISTS[parts[0]], None, {}
+def _route(method: str, url: str) -> tuple[Operation, dict[str, str]]:
+    """The operation, and the values in the path, of a request that the generated client made."""
+    found = match(url)
+    if found is None:
+        raise LookupError(f"{url} is no path of the API")
+    operation = found.operations[method]
+    names = _PARAMETERS[operation]
+    return operation, dict(zip(names, map(unquote, found.values), strict=True))
+
+
+_PARAMETERS = {operation: re.findall(r"\{(\w+)\}", operation.path) for operation in Operation}

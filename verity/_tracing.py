@@ -158,7 +158,7 @@ class RequestSpan(_CurrentSpan):
         if self._span is not None:
             with _Quietly():
                 self._span.update_name(f"verity.{operation}")
-            known: dict[str, str | int] = {"verity.operation": operation, "verity.request_id": request_id}
+            known: dict[str, str | int] = {"verity.operation": f"{operation}", "verity.request_id": request_id}
             if isinstance(status, int):
                 known["http.response.status_code"] = status
             self._tell(known)

@@ -18,9 +18,6 @@ OnObserveError = Literal["raise", "act"]
 ON_CONFLICT: tuple[OnConflict, ...] = get_args(OnConflict)
 ON_OBSERVE_ERROR: tuple[OnObserveError, ...] = get_args(OnObserveError)
 
-DEFAULT_LEASE_DURATION_MS = 30_000
-"""What a ledger grants when a lease request names no duration."""
-
 MAX_TIMEOUT_S = 1_000_000_000
 """Some thirty years; a good deal more is too much for a socket."""
 

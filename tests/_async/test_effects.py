@@ -472,7 +472,7 @@ async def test_a_page_that_could_not_be_had_is_asked_for_again(world: AsyncWorld
     pages = client.effects.list(page_size=2).pages()
     seen = [effect.effect_key for effect in await pages.__anext__()]
     world.network.faults["effects"] = [LOSE_REQUEST] * 3
-    with pytest.raises(VerityConnectionError, match="list got no answer"):
+    with pytest.raises(VerityConnectionError, match="list_effects got no answer"):
         await pages.__anext__()
     seen += [effect.effect_key for effect in await pages.__anext__()]
     assert seen == ["k2", "k1", "k0"]

@@ -473,7 +473,7 @@ def test_a_page_that_could_not_be_had_is_asked_for_again(world: SyncWorld) -> No
     pages = client.effects.list(page_size=2).pages()
     seen = [effect.effect_key for effect in pages.__next__()]
     world.network.faults["effects"] = [LOSE_REQUEST] * 3
-    with pytest.raises(VerityConnectionError, match="list got no answer"):
+    with pytest.raises(VerityConnectionError, match="list_effects got no answer"):
         pages.__next__()
     seen += [effect.effect_key for effect in pages.__next__()]
     assert seen == ["k2", "k1", "k0"]

@@ -24,6 +24,7 @@ from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTran
 from verity._async.pool import AsyncTransportPool
 from verity._async.pool import spoil as async_spoil
 from verity._concurrency import AsyncRuntime, SyncRuntime
+from verity._operations import Operation
 from verity._sync.connection import SyncOneConnectionTransport, SyncProxyTransport
 from verity._sync.pool import SyncTransportPool
 from verity._sync.pool import spoil as sync_spoil
@@ -142,7 +143,7 @@ async def test_who_finds_no_place_waits_for_one_and_may_be_cancelled(server: Ser
     async with aclosing(_async_pool("direct", server)) as pool, AsyncBackground() as background:
         background.start(partial(pool.handle_async_request, _request(server, "commit")))
         await async_until(lambda: server.waiting == 1)
-        permits = pool._limiters[b"commit"].permits
+        permits = pool._limiters[Operation.COMMIT_EFFECT].permits
         scopes = [background.start(partial(pool.handle_async_request, _request(server, "fail"))) for _ in range(2)]
         await async_until(lambda: len(permits) == 3)
         scopes[0].cancel()
@@ -158,7 +159,7 @@ def test_threads_wait_for_a_place_too(server: Server) -> None:
     with closing(_sync_pool("direct", server)) as pool, SyncBackground() as background:
         background.start(partial(pool.handle_request, _request(server, "commit")))
         sync_until(lambda: server.waiting == 1)
-        permits = pool._limiters[b"commit"].permits
+        permits = pool._limiters[Operation.COMMIT_EFFECT].permits
         for _ in range(2):
             background.start(partial(pool.handle_request, _request(server, "fail")))
         sync_until(lambda: len(permits) == 3)

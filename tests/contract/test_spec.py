@@ -12,7 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.helpers import openapi
 from tests.helpers.openapi import SPEC
-from verity._core.payload import MAX_PAYLOAD_BYTES
+from verity._limits import MAX_PAYLOAD_BYTES
 
 OPERATIONS = {
     operation["operationId"]: (method, path, operation)

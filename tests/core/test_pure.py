@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from verity import ConflictRetryConfig, VerityConfigError, VerityValidationError
 from verity._core.backoff import attempt_after, conflict_delay, patience_s, resend_delay
 from verity._core.failure import add_note, describe_failure
-from verity._core.payload import MAX_PAYLOAD_BYTES, encode, round_trip
+from verity._core.payload import encode, round_trip
 from verity._core.renewal import next_renewal_at, renewal_timeout_s, retry_renewal_after
 from verity._core.replies import read_retry_after, why_no_answer
+from verity._limits import MAX_PAYLOAD_BYTES
 
 unit = st.floats(0, 1)
 JSON = st.recursive(

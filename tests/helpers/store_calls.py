@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.helpers.openapi import SPEC
 from verity._ledger.calls import Answer, Environment, Request, Scope
+from verity._operations import Operation
 
 STATUSES = {
     operation["operationId"]: operation["responses"].keys()
@@ -35,7 +36,7 @@ class Caller:
         in_namespace = operation.endswith("_effect") or operation in ("report_observe", "list_effect_events")
         return Request(
             scope=self.scope,
-            operation=operation,
+            operation=Operation(operation),
             namespace=self.namespace if in_namespace else None,
             body=b"" if body is None else json.dumps(body).encode(),
             query=query,

@@ -10,7 +10,7 @@ import apsw
 
 from tests.helpers.served_ledger import DATABASE_CLOCK, DatabaseClock, TestClock
 from verity._ledger.calls import Answer, Environment, Request
-from verity._ledger.effect import Effect, agrees_with_its_events
+from verity._ledger.effect import agrees_with_its_events, from_row
 from verity._store.api_keys import ApiKey
 from verity._store.events import read_events
 from verity._store.names import COLUMNS
@@ -91,7 +91,7 @@ class Bench:
         """Each row says what its events say."""
         dialect = statements.DIALECT if self.kind == "postgres" else DIALECT
         for environment, *row in self.execute(f"SELECT environment, {COLUMNS} FROM effects WHERE purged_at IS NULL"):
-            effect = Effect._make(row)
+            effect = from_row(row)
             query: Query = select_events(dialect, environment, effect, 0, 1000)
             events = read_events(self.execute(query.sql, *query.values))
             assert [sequence for sequence, _ in events] == list(range(1, len(events) + 1))

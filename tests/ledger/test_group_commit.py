@@ -19,6 +19,7 @@ import trio
 from tests.helpers.concurrency import SyncBackground, async_gather, sync_gather, sync_until
 from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Answer, Request
+from verity._operations import Operation
 from verity._store.interface import MAX_BATCH
 from verity._store.sqlite.group_commit import LoopGroupCommit, ThreadGroupCommit
 from verity._store.sqlite.store import SqliteStore
@@ -50,7 +51,7 @@ class EchoingStore:
 
 
 def _request(number: int) -> Request:
-    return Request(Caller(None).scope, "lease_effect", body=str(number).encode())
+    return Request(Caller(None).scope, Operation.LEASE_EFFECT, body=str(number).encode())
 
 
 def _numbers(outcomes: list[Any]) -> list[int]:

@@ -10,6 +10,7 @@ import pytest
 
 from verity._ledger.calls import Request, Scope
 from verity._ledger.problems import Problem
+from verity._operations import Operation
 from verity._store import reads
 from verity._store.postgres import statements
 from verity._store.sqlite import reads as sqlite_reads
@@ -30,7 +31,7 @@ def test_the_reads_write_no_query_by_hand() -> None:
 
 @DIALECTS
 def test_a_condition_can_not_get_around_the_scope(dialect: Dialect) -> None:
-    view = View(Request(Scope("test", frozenset({"b", "a"})), "list_effects"), dialect)
+    view = View(Request(Scope("test", frozenset({"b", "a"})), Operation.LIST_EFFECTS), dialect)
     anything = Where()
     anything.add("1 = 1 OR effect_key = ?", "k")
     query = view.effects("id", anything, "LIMIT ?", 7)
@@ -44,7 +45,7 @@ def test_a_condition_can_not_get_around_the_scope(dialect: Dialect) -> None:
 @DIALECTS
 def test_a_namespace_outside_the_scope_has_no_view(dialect: Dialect) -> None:
     for namespace, query in (("b", {}), (None, {"namespace": "b"})):
-        request = Request(Scope("test", frozenset({"a"})), "list_effects", namespace=namespace, query=query)
+        request = Request(Scope("test", frozenset({"a"})), Operation.LIST_EFFECTS, namespace=namespace, query=query)
         with pytest.raises(Problem):
             View(request, dialect)
 

@@ -15,7 +15,8 @@ from tests.helpers.served_ledger import TestClock
 from tests.helpers.store_calls import Caller
 from tests.helpers.stores import KINDS, Bench, DatabaseRefused, Store
 from verity._ledger.effect import Effect
-from verity._ledger.raw_json import MAX_PAYLOAD_BYTES
+from verity._limits import MAX_PAYLOAD_BYTES
+from verity._operations import Operation
 from verity._store.purging import BATCH, Purge
 from verity._store.reads import first_that_fit
 
@@ -192,7 +193,7 @@ def test_a_payload_comes_back_as_the_text_that_was_sent(store: Store, call: Call
     lease = call("lease_effect", {"effectKey": "k"})
     request = call.request("commit_effect")
     body = json.dumps({**call.tokens(lease), "result": "RESULT"}).replace('"RESULT"', text)
-    (answer,) = store.answer_batch([type(request)(request.scope, "commit_effect", "payments", body.encode())])
+    (answer,) = store.answer_batch([type(request)(request.scope, Operation.COMMIT_EFFECT, "payments", body.encode())])
     assert answer.status == 200
     assert f'"cachedResult":{text}}}' in call.ask("lease_effect", {"effectKey": "k"}).body.decode()
     assert f'"result":{text}}}' in call.ask("get_effect", effectKey="k").body.decode()

@@ -23,6 +23,7 @@ from verity._ledger.effect import (
     Effect,
     Event,
     EventType,
+    Labels,
     Payload,
     State,
     agrees_with_its_events,
@@ -71,7 +72,7 @@ class Story:
 def in_state(state: State) -> Story:
     story = Story()
     if state is not State.NONE:
-        story.send(Lease(30_000, "request-1", agent_id="a", run_id="r"))
+        story.send(Lease(30_000, "request-1", Labels(agent_id="a", run_id="r")))
     if state is State.EXPIRED:
         story.now += 30_000
     if state is State.COMMITTED:
@@ -186,7 +187,7 @@ def test_requests_without_a_key_are_never_the_same() -> None:
 
 def test_a_take_over_tells_whose_lease_ran_out() -> None:
     story = in_state(State.EXPIRED)
-    decision = story.send(Lease(5_000, "request-2", agent_id="b"))
+    decision = story.send(Lease(5_000, "request-2", Labels(agent_id="b")))
     expired, granted = decision.events
     assert (expired.type, expired.fence, expired.agent_id) == (EventType.LEASE_EXPIRED, 1, "a")
     assert (granted.type, granted.fence, granted.agent_id) == (EventType.LEASE_GRANTED, 2, "b")

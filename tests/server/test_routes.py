@@ -9,31 +9,32 @@ from tests.helpers import openapi
 from tests.helpers.served_ledger import ServedLedger
 from tests.server.conftest import Client
 from verity._ledger.codec import EFFECT_OPERATIONS
+from verity._operations import Operation
 from verity._store.reads import READS
-from verity.server.contract import load_spec, read_operations
+from verity.server.contract import load_spec, read_endpoints
 from verity.server.router import Router
 
-OPERATIONS = read_operations(load_spec())
+ENDPOINTS = read_endpoints(load_spec())
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
 
 def test_the_contract_and_the_store_know_the_same_operations() -> None:
-    assert {operation.name for operation in OPERATIONS} == EFFECT_OPERATIONS | set(READS)
+    assert set(Operation) == EFFECT_OPERATIONS | set(READS)
 
 
 def test_every_operation_of_the_contract_is_found_and_hides_no_other() -> None:
-    router = Router(OPERATIONS)
-    for operation in OPERATIONS:
+    router = Router(ENDPOINTS)
+    for operation in Operation:
         path = "/v1" + re.sub(r"\{\w+\}", "x%2Fy", operation.path)
         for _ in ("first", "remembered"):
             route = router.find(operation.method, path)
-            assert route.operation is operation
+            assert route.endpoint.operation is operation
             assert set(route.in_path.values()) <= {"x/y"}
             assert len(route.in_path) == operation.path.count("{")
 
 
 def test_a_wrong_path_is_told_each_time_and_many_paths_are_not_all_remembered() -> None:
-    router = Router(OPERATIONS)
+    router = Router(ENDPOINTS)
     for _ in range(2):
         route = router.find("POST", f"/v1/effects/{'n' * 300}/lease")
         assert [detail["path"] for detail in route.details] == ["path/namespace"]
@@ -42,10 +43,10 @@ def test_a_wrong_path_is_told_each_time_and_many_paths_are_not_all_remembered() 
     assert len(router._remembered) <= 1_000
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_other_methods_are_refused(operation: object, agent: httpx.Client) -> None:
-    path = re.sub(r"\{\w+\}", "x", operation.path)  # type: ignore[attr-defined]
-    allowed = {other.method for other in OPERATIONS if other.path == operation.path}  # type: ignore[attr-defined]
+@pytest.mark.parametrize("operation", Operation, ids=str)
+def test_other_methods_are_refused(operation: Operation, agent: httpx.Client) -> None:
+    path = re.sub(r"\{\w+\}", "x", operation.path)
+    allowed = {other.method for other in Operation if other.path == operation.path}
     for method in METHODS - allowed:
         if method == "HEAD":
             continue  # its answer has no body to check

@@ -18,6 +18,7 @@ from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity._ledger.calls import Answer, Request, Scope
 from verity._ledger.prefer import read_wait_s
 from verity._ledger.raw_json import read_members
+from verity._operations import Operation
 from verity._store.interface import StorageError
 from verity._store.lease_states import EffectName, LeaseState
 from verity._store.sqlite.async_store import AsyncSqliteStore
@@ -241,7 +242,7 @@ async def test_many_waiters_are_one_look() -> None:
 
     def request(operation: str, **body: Any) -> Request:
         text = json.dumps({"effectKey": "k", **body}).encode()
-        return Request(Scope("test"), operation, "payments", text, read_members(text))
+        return Request(Scope("test"), Operation(operation), "payments", text, read_members(text))
 
     async def stay() -> None:
         await asyncio.Event().wait()
@@ -272,7 +273,7 @@ async def test_a_lease_that_runs_out_wakes_one(clock: TestClock) -> None:
     store = Asked(ledger)
     room = WaitingRoom(store, 10_000)
     body = b'{"effectKey":"k"}'
-    request = Request(Scope("test"), "lease_effect", "payments", body, read_members(body))
+    request = Request(Scope("test"), Operation.LEASE_EFFECT, "payments", body, read_members(body))
     await store.answer(request)
     stay = asyncio.Event().wait
     held = [asyncio.create_task(room.answer_lease(request, 25, stay, check)) for _ in range(100)]
@@ -295,7 +296,7 @@ async def test_what_is_decided_while_a_waiter_asks_is_not_missed() -> None:
 
     def request(operation: str, **body: Any) -> Request:
         text = json.dumps({"effectKey": "k", **body}).encode()
-        return Request(Scope("test"), operation, "payments", text, read_members(text))
+        return Request(Scope("test"), Operation(operation), "payments", text, read_members(text))
 
     class Overtaking(AsyncSqliteStore):
         """The holder commits after the waiter was refused and before it hears of it; and nobody looks."""
@@ -336,14 +337,14 @@ async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: py
     store = Blinking(ledger)
     room = WaitingRoom(store, 10)
     body = b'{"effectKey":"k"}'
-    request = Request(Scope("test"), "lease_effect", "payments", body, read_members(body))
+    request = Request(Scope("test"), Operation.LEASE_EFFECT, "payments", body, read_members(body))
     lease = json.loads((await store.answer(request)).body)
     held = asyncio.create_task(room.answer_lease(request, 20, asyncio.Event().wait, check))
     await async_until(lambda: not store.errors)
     assert not held.done()
     text = json.dumps({"effectKey": "k", "result": 7, "fenceToken": 1, "leaseToken": lease["leaseToken"]}).encode()
     # As if another node had done it: only a look tells.
-    await store.answer(Request(Scope("test"), "commit_effect", "payments", text, read_members(text)))
+    await store.answer(Request(Scope("test"), Operation.COMMIT_EFFECT, "payments", text, read_members(text)))
     assert (await held).outcome[0] == "cached_completed"
     assert [record.message for record in caplog.records] == [
         "effects that are waited for could not be looked at: StorageError"

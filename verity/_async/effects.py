@@ -29,6 +29,7 @@ from verity._core import filters, payload
 from verity._core.backoff import SEND_ATTEMPTS
 from verity._core.keys import check_effect_key, check_label, check_stored_namespace
 from verity._core.replies import NOTHING_IN_PARTICULAR, Asked
+from verity._operations import Operation
 from verity.errors import VerityConfigError, VerityValidationError
 from verity.records import (
     EffectEvent,
@@ -108,7 +109,7 @@ class AsyncEffects:
         in_workflow = workflow_name is not None or case_id is not None or run_id is not None
         where = self._where(namespace, all_namespaces=all_namespaces, default=None if in_workflow else self._namespace)
         send = partial(list_effects.asyncio_response, client=self._ledger.api, **where, **chosen)
-        return self._pages("list", EffectRecord, send, cursor, page_size)
+        return self._pages(Operation.LIST_EFFECTS, EffectRecord, send, cursor, page_size)
 
     async def get(self, effect_key: str, *, namespace: str | None = None) -> EffectRecord:
         """One effect by its key, with its payloads.
@@ -117,7 +118,7 @@ class AsyncEffects:
             VerityApiError: `effect_not_found`.
         """
         key, send = self._about(get_effect.asyncio_response, effect_key, namespace)
-        return await self._ledger.call(EffectRecord, "get", self._asked(key, namespace), send)
+        return await self._ledger.call(EffectRecord, Operation.GET_EFFECT, self._asked(key, namespace), send)
 
     async def get_by_id(self, effect_id: str) -> EffectRecord:
         """One effect by the ledger's id of it, in whatever namespace it is.
@@ -128,14 +129,16 @@ class AsyncEffects:
         self._check_open()
         checked = filters.check_effect_id(effect_id)
         send = partial(get_effect_by_id.asyncio_response, checked, client=self._ledger.api)
-        return await self._ledger.call(EffectRecord, "get_by_id", {"effectId": checked}, send)
+        return await self._ledger.call(EffectRecord, Operation.GET_EFFECT_BY_ID, {"effectId": checked}, send)
 
     def events(
         self, effect_key: str, *, namespace: str | None = None, cursor: str | None = None, page_size: int = PAGE_SIZE
     ) -> AsyncPages[EffectEvent]:
         """An effect's audit trail, oldest first. A purged effect's is gone."""
         key, send = self._about(list_effect_events.asyncio_response, effect_key, namespace)
-        return self._pages("events", EffectEvent, send, cursor, page_size, self._asked(key, namespace))
+        return self._pages(
+            Operation.LIST_EFFECT_EVENTS, EffectEvent, send, cursor, page_size, self._asked(key, namespace)
+        )
 
     async def reset(
         self,
@@ -165,7 +168,7 @@ class AsyncEffects:
         send = self._change(reset_effect.asyncio_response, namespace, ResetRequest.from_dict(fields))
         attempts = 1 if force else SEND_ATTEMPTS
         asked = self._asked(fields["effectKey"], namespace)
-        return await self._ledger.call(ResetResponse, "reset", asked, send, attempts)
+        return await self._ledger.call(ResetResponse, Operation.RESET_EFFECT, asked, send, attempts)
 
     async def resolve(
         self, effect_key: str, result: Any, *, namespace: str | None = None, reason: str | None = None
@@ -188,19 +191,21 @@ class AsyncEffects:
         fields = {"effectKey": check_effect_key(effect_key), "result": payload.round_trip(result, "result")}
         body = ResolveRequest.from_dict(filters.without_none({"reason": filters.check_reason(reason)}) | fields)
         send = self._change(resolve_effect.asyncio_response, namespace, body)
-        return await self._ledger.call(ResolveResponse, "resolve", self._asked(fields["effectKey"], namespace), send)
+        return await self._ledger.call(
+            ResolveResponse, Operation.RESOLVE_EFFECT, self._asked(fields["effectKey"], namespace), send
+        )
 
     def namespaces(self, *, cursor: str | None = None, page_size: int = PAGE_SIZE) -> AsyncPages[EffectGroup]:
         """The namespaces that have effects, by name."""
         send = partial(list_namespaces.asyncio_response, client=self._ledger.api)
-        return self._pages("namespaces", EffectGroup, send, cursor, page_size)
+        return self._pages(Operation.LIST_NAMESPACES, EffectGroup, send, cursor, page_size)
 
     def workflows(
         self, *, namespace: str | None = None, cursor: str | None = None, page_size: int = PAGE_SIZE
     ) -> AsyncPages[EffectGroup]:
         """The workflows that have effects, by name; in all namespaces unless one is named."""
         send = partial(list_workflows.asyncio_response, client=self._ledger.api, **self._where(namespace))
-        return self._pages("workflows", EffectGroup, send, cursor, page_size)
+        return self._pages(Operation.LIST_WORKFLOWS, EffectGroup, send, cursor, page_size)
 
     def cases(
         self,
@@ -213,7 +218,7 @@ class AsyncEffects:
         """The cases of a workflow; in all namespaces unless one is named."""
         workflow: Any = {"workflow_name": check_label("workflow_name", workflow_name)}
         send = partial(list_cases.asyncio_response, client=self._ledger.api, **workflow, **self._where(namespace))
-        return self._pages("cases", EffectGroup, send, cursor, page_size)
+        return self._pages(Operation.LIST_CASES, EffectGroup, send, cursor, page_size)
 
     def runs(
         self,
@@ -230,7 +235,7 @@ class AsyncEffects:
             "case_id": check_label("case_id", case_id),
         }
         send = partial(list_runs.asyncio_response, client=self._ledger.api, **case, **self._where(namespace))
-        return self._pages("runs", EffectGroup, send, cursor, page_size)
+        return self._pages(Operation.LIST_RUNS, EffectGroup, send, cursor, page_size)
 
     async def stats(
         self,
@@ -244,7 +249,7 @@ class AsyncEffects:
         where = self._where(namespace, all_namespaces=all_namespaces, default=self._namespace)
         where |= filters.without_none({"since": filters.read_time("since", since)})
         send = partial(get_stats.asyncio_response, client=self._ledger.api, **where)
-        return await self._ledger.call(LedgerStats, "stats", NOTHING_IN_PARTICULAR, send)
+        return await self._ledger.call(LedgerStats, Operation.GET_STATS, NOTHING_IN_PARTICULAR, send)
 
     def _where(
         self, namespace: str | None, *, all_namespaces: bool = False, default: str | None = None
@@ -284,7 +289,7 @@ class AsyncEffects:
 
     def _pages(
         self,
-        operation: str,
+        operation: Operation,
         kind: type[T],
         send: AsyncFunction[httpx.Response],
         cursor: str | None,

@@ -20,6 +20,7 @@ from verity._async.sender import AsyncSender
 from verity._concurrency import AsyncRuntime, AsyncThunk, async_here, async_interrupt_in
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
+from verity._operations import Operation
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
 from verity.values import CommitResponse, FailResponse, LeaseResponse, Record, RenewResponse, ReportObserveResponse
 
@@ -66,14 +67,14 @@ class AsyncLedger:
             namespace: where the key is.
             body: the request.
             idempotency_key: one for each logical request.
-            wait_s: for how many seconds the ledger may hold the request while another holder's lease is live.
+            wait_s: how many seconds the ledger may wait for another holder before it answers.
         """
         request = LeaseRequest.from_dict(body)
         api = self._api_with(self._timeout_s + wait_s if wait_s else None)
         prefer = f"wait={wait_s}" if wait_s else UNSET
         return await self.call(
             LeaseResponse,
-            "lease",
+            Operation.LEASE_EFFECT,
             _asked(namespace, body),
             lambda: lease_effect.asyncio_response(
                 namespace, client=api, body=request, idempotency_key=idempotency_key, prefer=prefer
@@ -85,7 +86,7 @@ class AsyncLedger:
         request = CommitRequest.from_dict(body)
         return await self.call(
             CommitResponse,
-            "commit",
+            Operation.COMMIT_EFFECT,
             _asked(namespace, body),
             lambda: commit_effect.asyncio_response(namespace, client=self.api, body=request),
         )
@@ -95,7 +96,7 @@ class AsyncLedger:
         request = FailRequest.from_dict(body)
         return await self.call(
             FailResponse,
-            "fail",
+            Operation.FAIL_EFFECT,
             _asked(namespace, body),
             lambda: fail_effect.asyncio_response(namespace, client=self.api, body=request),
         )
@@ -108,7 +109,7 @@ class AsyncLedger:
         api = self._api_with(timeout_s)
         return await self.call(
             RenewResponse,
-            "renew",
+            Operation.RENEW_EFFECT,
             _asked(namespace, body),
             lambda: renew_effect.asyncio_response(namespace, client=api, body=request),
             attempts,
@@ -122,7 +123,7 @@ class AsyncLedger:
         api = self._api_with(timeout_s)
         return await self.call(
             ReportObserveResponse,
-            "report-observe",
+            Operation.REPORT_OBSERVE,
             _asked(namespace, body),
             lambda: report_observe.asyncio_response(namespace, client=api, body=request),
             attempts,
@@ -132,7 +133,9 @@ class AsyncLedger:
         """Close what this ledger opened."""
         await self._sender.aclose()
 
-    async def call(self, kind: type[R], operation: str, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
+    async def call(
+        self, kind: type[R], operation: Operation, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS
+    ) -> R:
         """Send until the answer is definite, at most `attempts` times; one that is not about what was asked is none."""
         was_inside = async_here.is_inside
         async_here.is_inside = True
@@ -153,7 +156,7 @@ class AsyncLedger:
                 pass
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _send(self, kind: type[R], operation: str, asked: Asked, send: Send) -> R:
+    async def _send(self, kind: type[R], operation: Operation, asked: Asked, send: Send) -> R:
         effect_key: str | None = asked.get("effectKey")
         outer = sys.exc_info()[1]
         try:
@@ -176,7 +179,7 @@ class AsyncLedger:
         raise interrupt  # a signal's handler raised it, or another thread: it is the caller's, and no lost answer
 
     @staticmethod
-    def _read(kind: type[R], operation: str, asked: Asked, response: httpx.Response) -> R:
+    def _read(kind: type[R], operation: Operation, asked: Asked, response: httpx.Response) -> R:
         try:
             fields = read_reply(operation, response.status_code, response.headers, response.content, asked)
         except VerityConnectionError:  # the answer to another request: the next one would come one too late, too

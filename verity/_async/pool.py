@@ -16,13 +16,22 @@ import httpx
 
 from verity._async.connection import AsyncOneConnectionTransport, AsyncProxyTransport
 from verity._concurrency import AsyncLimiter, AsyncLoopBinding, Permit, forget_in_child, notice_fork
+from verity._operations import Operation
 
 MAX_CONNECTIONS = 100
 """Of each kind of request at a time. As many connections at the most are kept while they are idle."""
 
-_ASKING = b"lease"
-_KINDS = {b"renew": b"renew", b"commit": b"commit", b"fail": b"commit", b"report-observe": b"report-observe"}
-"""From the last part of a path. The ones that are not here only ask: leases, reads, administration."""
+_ASKING = Operation.LEASE_EFFECT
+_KINDS = {
+    each.path.rpartition("/")[2].encode(): kind
+    for each, kind in (
+        (Operation.RENEW_EFFECT, Operation.RENEW_EFFECT),
+        (Operation.COMMIT_EFFECT, Operation.COMMIT_EFFECT),
+        (Operation.FAIL_EFFECT, Operation.COMMIT_EFFECT),
+        (Operation.REPORT_OBSERVE, Operation.REPORT_OBSERVE),
+    )
+}
+"""Which requests share a limit, by the last part of their path. All others only ask: leases, reads, administration."""
 
 _SPOIL = "verity_spoil"
 _STREAM = "network_stream"

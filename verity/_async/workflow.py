@@ -8,8 +8,9 @@ from typing import Any, TypeVar, overload
 from verity._concurrency import AsyncAct, AsyncFunction, AsyncThunk, SyncThunk
 from verity._core.bodies import check_duration_ms
 from verity._core.keys import check_key_suffix, check_label, check_namespace, check_optional_label, join_key
+from verity._limits import DEFAULT_LEASE_DURATION_MS
 from verity._unique import new_id
-from verity.config import DEFAULT_LEASE_DURATION_MS, OnConflict, OnObserveError
+from verity.config import OnConflict, OnObserveError
 from verity.errors import VerityValidationError
 from verity.values import LeaseResponse
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-MAX_HOLD_S = 25
-"""The longest that a ledger holds a lease request."""
+from verity._limits import MAX_WAIT_S
 
 MAX_WAITS = 50
 """How many requests of one client a ledger may hold at a time: half of its connections.
@@ -53,7 +52,7 @@ def ledger_wait_s(config: ConflictRetry, delay_s: float) -> int:
     """
     if config.max_delay_s < 1:
         return 0
-    return min(math.ceil(delay_s), int(config.max_delay_s), MAX_HOLD_S)
+    return min(math.ceil(delay_s), int(config.max_delay_s), MAX_WAIT_S)
 
 
 def may_wait_at_ledger(config: ConflictRetry, *, has_own_connections: bool) -> bool:

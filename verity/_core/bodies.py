@@ -8,6 +8,7 @@ from typing import Any
 from verity._core import payload
 from verity._core.keys import check_effect_key, check_optional_label
 from verity._core.text import read_choice, read_int, read_text
+from verity._limits import MAX_LEASE_DURATION_MS, MIN_LEASE_DURATION_MS
 from verity.errors import VerityValidationError
 from verity.values import (
     CommitRequestBody,
@@ -17,9 +18,6 @@ from verity.values import (
     ReportObserveBody,
     RequestBody,
 )
-
-MIN_LEASE_DURATION_MS = 5_000
-MAX_LEASE_DURATION_MS = 120_000
 
 _LABELS = {
     "effectName": "effect_name",

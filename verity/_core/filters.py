@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, get_args
 
-from verity._core.keys import MAX_EFFECT_KEY_CHARS, check_effect_key, check_optional_label
+from verity._core.keys import check_effect_key, check_optional_label
 from verity._core.text import read_choice, read_int, read_text
+from verity._limits import MAX_EFFECT_KEY_CHARS, MAX_PAGE_SIZE
 from verity._rfc3339 import parse_time
 from verity.errors import VerityValidationError
 from verity.records import EffectStatus, ResetMode
 
-MAX_PAGE_SIZE = 500
 MAX_REASON_CHARS = 1024
 STATUSES: tuple[str, ...] = get_args(EffectStatus)
 RESET_MODES: tuple[str, ...] = get_args(ResetMode)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 
 from verity._core.text import find_flaw, read_text
+from verity._limits import MAX_EFFECT_KEY_CHARS, MAX_LABEL_CHARS, MAX_NAMESPACE_CHARS
 from verity.errors import VerityConfigError, VerityError, VerityValidationError
-
-MAX_EFFECT_KEY_CHARS = 1024
-MAX_NAMESPACE_CHARS = 128
-MAX_LABEL_CHARS = 256
 
 _CONTROL_OR_SURROGATE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _SURROGATE_OR_NUL = re.compile(r"[\x00\ud800-\udfff]")

@@ -13,9 +13,9 @@ from typing import Any
 
 from verity._core.interruption import is_from_handler
 from verity._core.text import read_text
+from verity._limits import MAX_PAYLOAD_BYTES
 from verity.errors import VerityValidationError
 
-MAX_PAYLOAD_BYTES = 65_536
 MAX_DEPTH = 200
 """Nesting that every JSON parser in the path takes; deeper values are refused before they are sent."""
 

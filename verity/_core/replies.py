@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
+from verity._operations import Operation
 from verity.errors import LeaseConflictError, VerityApiError, VerityConnectionError, VerityError
 
 Asked = Mapping[str, Any]
@@ -25,18 +26,30 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429})
 GRANTED = "granted"
 CACHED_COMPLETED = "cached_completed"
 CACHED_FAILED = "cached_failed"
-LISTS = frozenset({"list", "events", "namespaces", "workflows", "cases", "runs"})
+LISTS = frozenset(
+    {
+        Operation.LIST_EFFECTS,
+        Operation.LIST_EFFECT_EVENTS,
+        Operation.LIST_NAMESPACES,
+        Operation.LIST_WORKFLOWS,
+        Operation.LIST_CASES,
+        Operation.LIST_RUNS,
+    }
+)
 
 _WORDS = {
-    "lease": {GRANTED, CACHED_COMPLETED, CACHED_FAILED},
-    "commit": {"accepted", "already_committed"},
-    "fail": {"recorded", "already_failed"},
-    "renew": {"renewed"},
-    "report-observe": {"reported"},
-    "reset": {"reset", "already_reset"},
-    "resolve": {"resolved", "already_committed"},
+    Operation.LEASE_EFFECT: {GRANTED, CACHED_COMPLETED, CACHED_FAILED},
+    Operation.COMMIT_EFFECT: {"accepted", "already_committed"},
+    Operation.FAIL_EFFECT: {"recorded", "already_failed"},
+    Operation.RENEW_EFFECT: {"renewed"},
+    Operation.REPORT_OBSERVE: {"reported"},
+    Operation.RESET_EFFECT: {"reset", "already_reset"},
+    Operation.RESOLVE_EFFECT: {"resolved", "already_committed"},
 }
 """What the answers to a call say. A newer ledger may have more words, but not one of another call's."""
+_CHANGES = frozenset(_WORDS) - {Operation.LEASE_EFFECT, Operation.REPORT_OBSERVE}
+_ADMINISTRATION = frozenset({Operation.RESET_EFFECT, Operation.RESOLVE_EFFECT})
+_LOOKUPS = frozenset({Operation.GET_EFFECT, Operation.GET_EFFECT_BY_ID})
 _ALL_WORDS = frozenset().union(*_WORDS.values())
 
 _MAX_MESSAGE_CHARS = 300
@@ -90,7 +103,9 @@ def is_finished(error: VerityError) -> bool:
     return isinstance(error, VerityApiError) and error.code == "effect_finished"
 
 
-def read_reply(operation: str, status: int, headers: Mapping[str, str], content: bytes, asked: Asked) -> dict[str, Any]:
+def read_reply(
+    operation: Operation, status: int, headers: Mapping[str, str], content: bytes, asked: Asked
+) -> dict[str, Any]:
     """The JSON object of a successful answer.
 
     Raises:
@@ -125,7 +140,7 @@ def read_reply(operation: str, status: int, headers: Mapping[str, str], content:
     return body
 
 
-def _is_of_another(operation: str, status: int, body: Any, asked: Asked) -> bool:
+def _is_of_another(operation: Operation, status: int, body: Any, asked: Asked) -> bool:
     """Whether an answer, also a refusal, says that it is about something else. One that says nothing is taken."""
     if 200 <= status < 300:
         said, word = body, body.get("status") if isinstance(body, dict) else None
@@ -140,15 +155,15 @@ def _is_of_another(operation: str, status: int, body: Any, asked: Asked) -> bool
     return False
 
 
-def _is_understood(operation: str, body: dict[str, Any]) -> bool:
+def _is_understood(operation: Operation, body: dict[str, Any]) -> bool:
     status = body.get("status")
-    if operation == "lease":
+    if operation is Operation.LEASE_EFFECT:
         # Only words that are known: whether to act can't be guessed.
         if status == GRANTED:
             fence = body.get("fenceToken")
             return isinstance(fence, int) and not isinstance(fence, bool) and isinstance(body.get("leaseToken"), str)
         return (status == CACHED_COMPLETED and "cachedResult" in body) or status == CACHED_FAILED
-    if operation in ("commit", "fail", "renew", "reset", "resolve"):
+    if operation in _CHANGES:
         # Success is said by the 2xx; a status word that is newer than this client is still a success.
         return isinstance(status, str)
     if operation in LISTS:
@@ -158,13 +173,13 @@ def _is_understood(operation: str, body: dict[str, Any]) -> bool:
             and all(isinstance(item, dict) for item in items)
             and (cursor is None or isinstance(cursor, str))
         )
-    if operation in ("get", "get_by_id"):
+    if operation in _LOOKUPS:
         return isinstance(status, str) and isinstance(body.get("effectKey"), str)
     return True
 
 
 def _read_problem(
-    operation: str, status: int, headers: Mapping[str, str], body: Any, effect_key: str | None
+    operation: Operation, status: int, headers: Mapping[str, str], body: Any, effect_key: str | None
 ) -> VerityApiError:
     code, message, details = _error_parts(body)
     context: dict[str, Any] = {
@@ -177,9 +192,11 @@ def _read_problem(
     }
     said = f"{code or 'error'}: {message}" if message else code or "no details"
     about = f" of effect {effect_key!r}" if effect_key else ""
-    if status == 409 and (operation == "lease" or (operation in ("reset", "resolve") and code == "lease_conflict")):
+    if status == 409 and (
+        operation is Operation.LEASE_EFFECT or (operation in _ADMINISTRATION and code == "lease_conflict")
+    ):
         expires = details.get("leaseExpiresAt") if isinstance(details, dict) else None
-        advice = "Try again later." if operation == "lease" else _LIVE
+        advice = "Try again later." if operation is Operation.LEASE_EFFECT else _LIVE
         error: VerityApiError = LeaseConflictError(
             f"Another holder's lease on effect {effect_key!r} is live (HTTP 409, {said}). {advice}",
             lease_expires_at=expires if isinstance(expires, str) else None,

@@ -1,7 +1,7 @@
 """One API call as the ledger sees it, free of any transport.
 
 The HTTP server and the embedded ledger both build a `Request` and send the `Answer` back, so that
-both give the same answers. `operation` is an operationId of openapi.yaml.
+both give the same answers.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from verity._operations import Operation
 
 if TYPE_CHECKING:
     from verity._ledger.raw_json import Members
@@ -35,7 +37,7 @@ class Request:
     """
 
     scope: Scope
-    operation: str
+    operation: Operation
     namespace: str | None = None
     body: bytes = b""
     members: Members | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -10,9 +11,11 @@ from typing import Any, NamedTuple
 from verity._ledger import commands
 from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.commands import Command, Decision
-from verity._ledger.effect import Effect, Event, Payload, State, format_effect_id
+from verity._ledger.effect import Effect, Event, Labels, Payload, State, format_effect_id
 from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.raw_json import Members, NotJson, Raw, dump_fields, read_members, to_payload
+from verity._limits import DEFAULT_LEASE_DURATION_MS
+from verity._operations import Operation
 
 
 def read_namespace(request: Request) -> str | None:
@@ -129,17 +132,17 @@ def _tokens(members: Members) -> tuple[int, str]:
     return _need(members, "fenceToken", int), _need(members, "leaseToken", str)
 
 
+_LABELS = tuple(re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in Labels._fields)
+"""As they are called in JSON."""
+_LABELS_IN_BODY = _LABELS[:-1]  # the trace context comes in a header
+
+
 def _lease(members: Members, request: Request) -> Command:
     return commands.Lease(
-        lease_duration_ms=_get(members, "leaseDurationMs", int) or commands.DEFAULT_LEASE_DURATION_MS,
+        lease_duration_ms=_get(members, "leaseDurationMs", int) or DEFAULT_LEASE_DURATION_MS,
         idempotency_key=request.idempotency_key,
-        effect_name=_get(members, "effectName", str),
-        agent_id=_get(members, "agentId", str),
-        workflow_name=_get(members, "workflowName", str),
-        case_id=_get(members, "caseId", str),
-        run_id=_get(members, "runId", str),
+        labels=Labels._make([*[_get(members, name, str) for name in _LABELS_IN_BODY], request.trace_parent]),
         input=_payload(members, "inputJson"),
-        trace_parent=request.trace_parent,
     )
 
 
@@ -180,14 +183,14 @@ def _resolve(members: Members, request: Request) -> Command:
     return commands.Resolve(_need_payload(members, "result"), request.scope.actor, _get(members, "reason", str))
 
 
-_READERS: dict[str, Callable[[Members, Request], Command]] = {
-    "lease_effect": _lease,
-    "commit_effect": _commit,
-    "fail_effect": _fail,
-    "renew_effect": _renew,
-    "report_observe": _report,
-    "reset_effect": _reset,
-    "resolve_effect": _resolve,
+_READERS: dict[Operation, Callable[[Members, Request], Command]] = {
+    Operation.LEASE_EFFECT: _lease,
+    Operation.COMMIT_EFFECT: _commit,
+    Operation.FAIL_EFFECT: _fail,
+    Operation.RENEW_EFFECT: _renew,
+    Operation.REPORT_OBSERVE: _report,
+    Operation.RESET_EFFECT: _reset,
+    Operation.RESOLVE_EFFECT: _resolve,
 }
 EFFECT_OPERATIONS = frozenset(_READERS)
 
@@ -208,13 +211,13 @@ def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
     if reply.refused or effect is None:
         return answer_problem(_refusal(reply.word, effect, call, now), call.request.request_id)
     operation = call.request.operation
-    if operation == "lease_effect":
+    if operation is Operation.LEASE_EFFECT:
         if reply.word == "granted":
             return answer_grant(
                 call, effect.id, effect.fence, effect.lease_token or "", effect.lease_expires_at, effect.prior_state
             )
         return _answer_with_outcome(effect, reply.word)
-    if operation in ("commit_effect", "fail_effect"):
+    if operation in (Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT):
         return answer_recorded(call, reply.word, effect.id, effect.fence, effect.source or "")
     fields: dict[str, Any] = {
         "status": reply.word,
@@ -223,7 +226,7 @@ def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
         "effectKey": call.key,
         "fenceToken": effect.fence,
     }
-    if operation == "renew_effect":
+    if operation is Operation.RENEW_EFFECT:
         fields["leaseExpiresAt"] = format_time(effect.lease_expires_at)
     return Answer(200, dump_fields(fields), outcome=(reply.word, effect.source or ""))
 
@@ -317,12 +320,7 @@ def effect_fields(effect: Effect, now: int) -> dict[str, Any]:
         "priorState": effect.prior_state,
         "leaseDurationMs": effect.lease_duration_ms,
         "leaseExpiresAt": format_time(effect.lease_expires_at) if effect.state(now) in _LEASED else None,
-        "effectName": effect.effect_name,
-        "agentId": effect.agent_id,
-        "workflowName": effect.workflow_name,
-        "caseId": effect.case_id,
-        "runId": effect.run_id,
-        "traceParent": effect.trace_parent,
+        **dict(zip(_LABELS, effect.labels, strict=True)),
         "source": effect.source,
         "createdAt": format_time(effect.created_at),
         "updatedAt": format_time(effect.updated_at),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from verity._ledger.effect import Effect, Event, Payload
+from verity._ledger.effect import Effect, Event, Labels, Payload
+from verity._limits import DEFAULT_LEASE_DURATION_MS
 
-DEFAULT_LEASE_DURATION_MS = 30_000
 REPORTS_AMONG = 64
 
 
@@ -16,13 +16,8 @@ class Lease(NamedTuple):
 
     lease_duration_ms: int = DEFAULT_LEASE_DURATION_MS
     idempotency_key: str | None = None
-    effect_name: str | None = None
-    agent_id: str | None = None
-    workflow_name: str | None = None
-    case_id: str | None = None
-    run_id: str | None = None
+    labels: Labels = Labels()
     input: Payload | None = None
-    trace_parent: str | None = None
 
 
 class Commit(NamedTuple):

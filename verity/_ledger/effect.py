@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -51,6 +51,22 @@ class Payload(NamedTuple):
         return f"<Payload of {len(self.text)} characters>"
 
 
+class Labels(NamedTuple):
+    """What a lease request says about its effect, for people and for lists. The ledger decides nothing by it.
+
+    A new label needs a field here, a property of the same name in openapi.yaml (in camelCase) and a column; all code
+    between them takes what is here.
+    """
+
+    effect_name: str | None = None
+    agent_id: str | None = None
+    workflow_name: str | None = None
+    case_id: str | None = None
+    run_id: str | None = None
+    trace_parent: str | None = None
+    """The W3C trace context, from a header of the lease request."""
+
+
 class Effect(NamedTuple):
     """One effect. The fields are the columns of the store's table, in their order. Times are ms since 1970."""
 
@@ -64,12 +80,7 @@ class Effect(NamedTuple):
     lease_duration_ms: int
     idempotency_key: str | None
     prior_state: str
-    effect_name: str | None
-    agent_id: str | None
-    workflow_name: str | None
-    case_id: str | None
-    run_id: str | None
-    trace_parent: str | None
+    labels: Labels
     input_text: str | None
     input_sha256: str | None
     result_text: str | None
@@ -96,6 +107,22 @@ class Effect(NamedTuple):
         if self.status == Status.RUNNING and now >= self.lease_expires_at:
             return State.EXPIRED
         return State[self.status]
+
+
+_LABELS_AT = Effect._fields.index("labels")
+ROW: tuple[str, ...] = (*Effect._fields[:_LABELS_AT], *Labels._fields, *Effect._fields[_LABELS_AT + 1 :])
+"""The names of a row's values: the fields of an effect, with each label in a column of its own."""
+
+
+def to_row(effect: Effect) -> tuple[Any, ...]:
+    """The values of an effect's row, in the order of `ROW`."""
+    return (*effect[:_LABELS_AT], *effect.labels, *effect[_LABELS_AT + 1 :])
+
+
+def from_row(row: Sequence[Any]) -> Effect:
+    """The effect of a row, whose values are in the order of `ROW`."""
+    end = _LABELS_AT + len(Labels._fields)
+    return Effect._make((*row[:_LABELS_AT], Labels._make(row[_LABELS_AT:end]), *row[end:]))
 
 
 class Event(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-MAX_WAIT_S = 25
+from verity._limits import MAX_WAIT_S
 
 _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;[^,]*)?(?=,|$)', re.ASCII | re.IGNORECASE)
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from verity._ledger.effect import Payload
-
-MAX_PAYLOAD_BYTES = 65_536
+from verity._limits import MAX_PAYLOAD_BYTES
 
 _LONG = 4096
 """From here on it costs more to parse a value again than to look for it."""

@@ -89,6 +89,14 @@ def _unchanged(word: str) -> Rule:
     return lambda effect, _command, _context: Decision(effect, (), Reply(word))
 
 
+def _event(
+    kind: EventType, effect: Effect, context: Context, detail: dict[str, Any] | None = None, run_id: str | None = None
+) -> Event:
+    """An event of the current grant. `run_id` is that of the call, if it names one."""
+    labels = effect.labels
+    return Event(kind, context.now, effect.fence, labels.agent_id, run_id or labels.run_id, detail or {})
+
+
 # --- lease ---
 
 
@@ -101,13 +109,16 @@ def _grant(prior_state: str) -> Rule:
             EventType.LEASE_GRANTED,
             now,
             fence,
-            command.agent_id,
-            command.run_id,
+            command.labels.agent_id,
+            command.labels.run_id,
             {"priorState": prior_state, "leaseDurationMs": command.lease_duration_ms, "leaseExpiresAt": expires_at},
         )
         events: tuple[Event, ...] = (granted,)
         if effect is not None and effect.status == Status.RUNNING:
-            events = (Event(EventType.LEASE_EXPIRED, now, effect.fence, effect.agent_id, effect.run_id), granted)
+            events = (
+                Event(EventType.LEASE_EXPIRED, now, effect.fence, effect.labels.agent_id, effect.labels.run_id),
+                granted,
+            )
         after = Effect(
             id=context.new_id() if effect is None else effect.id,
             namespace=context.namespace,
@@ -119,12 +130,7 @@ def _grant(prior_state: str) -> Rule:
             lease_duration_ms=command.lease_duration_ms,
             idempotency_key=command.idempotency_key,
             prior_state=prior_state,
-            effect_name=command.effect_name,
-            agent_id=command.agent_id,
-            workflow_name=command.workflow_name,
-            case_id=command.case_id,
-            run_id=command.run_id,
-            trace_parent=command.trace_parent,
+            labels=command.labels,
             input_text=command.input.text if command.input else None,
             input_sha256=command.input.sha256 if command.input else None,
             result_text=None,
@@ -173,7 +179,12 @@ def commit_detail(command: Commit) -> dict[str, Any]:
 def _commit(effect: Effect, command: Commit, context: Context) -> Decision:
     detail = commit_detail(command)
     event = Event(
-        EventType.COMMITTED, context.now, effect.fence, effect.agent_id, command.run_id or effect.run_id, detail
+        EventType.COMMITTED,
+        context.now,
+        effect.fence,
+        effect.labels.agent_id,
+        command.run_id or effect.labels.run_id,
+        detail,
     )
     after = effect._replace(
         status=Status.COMMITTED.value,
@@ -188,7 +199,14 @@ def _commit(effect: Effect, command: Commit, context: Context) -> Decision:
 
 def _fail(effect: Effect, command: Fail, context: Context) -> Decision:
     detail = {"source": command.source, "errorSha256": command.error.sha256}
-    event = Event(EventType.FAILED, context.now, effect.fence, effect.agent_id, command.run_id or effect.run_id, detail)
+    event = Event(
+        EventType.FAILED,
+        context.now,
+        effect.fence,
+        effect.labels.agent_id,
+        command.run_id or effect.labels.run_id,
+        detail,
+    )
     after = effect._replace(
         status=Status.FAILED.value,
         error_text=command.error.text,
@@ -211,14 +229,7 @@ def _extend(effect: Effect, extension_ms: int, context: Context, word: str) -> D
         return Decision(effect, (), Reply(word))
     ahead_ms = extension_ms // _DENSE
     expires_at = wanted + ahead_ms if gain_ms < ahead_ms else wanted
-    event = Event(
-        EventType.LEASE_RENEWED,
-        context.now,
-        effect.fence,
-        effect.agent_id,
-        effect.run_id,
-        {"leaseExpiresAt": expires_at},
-    )
+    event = _event(EventType.LEASE_RENEWED, effect, context, {"leaseExpiresAt": expires_at})
     after = effect._replace(lease_expires_at=expires_at, event_count=effect.event_count + 1, updated_at=context.now)
     return Decision(after, (event,), Reply(word))
 
@@ -229,7 +240,7 @@ def _report(effect: Effect, command: ReportObserve, context: Context) -> Decisio
         return Decision(effect, (), Reply("reported"))
     kind = EventType.OBSERVE_HIT if command.hit else EventType.OBSERVE_MISS
     detail = {} if command.duration_ms is None else {"durationMs": command.duration_ms}
-    event = Event(kind, context.now, effect.fence, effect.agent_id, effect.run_id, detail)
+    event = _event(kind, effect, context, detail)
     after = effect._replace(event_count=effect.event_count + 1)
     return Decision(after, (event,), Reply("reported"))
 

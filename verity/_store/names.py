@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from verity._ledger.effect import Effect
+from verity._ledger.effect import ROW
 from verity._unique import draw_bits
 
-COLUMNS = ", ".join("effect_key" if name == "key" else name for name in Effect._fields)
-"""The columns of an `Effect`, in the order of its fields."""
+COLUMNS = ", ".join("effect_key" if name == "key" else name for name in ROW)
+"""The columns of an effect's row, in the order of `ROW`."""
 
 _ID_RANDOM_BITS = 21
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import effect_fields, event_fields, format_time
-from verity._ledger.effect import Effect, EventType, parse_effect_id
+from verity._ledger.effect import Effect, EventType, from_row, parse_effect_id
 from verity._ledger.problems import Problem
 from verity._ledger.raw_json import dump_fields
+from verity._limits import MAX_PAGE_SIZE
+from verity._operations import Operation
 from verity._rfc3339 import parse_time
 from verity._store.events import read_events
 from verity._store.names import COLUMNS
@@ -30,7 +32,6 @@ READ_WITHIN_S = 5.0
 COMMAND_READS_WITHIN_S = 60.0
 """For a command, which somebody waits for, and which keeps nobody else waiting."""
 DEFAULT_LIMIT = 50
-MAX_LIMIT = 500
 MAX_PAGE_CHARS = 512 * 1024
 """Of payloads on a page of effects: a node has all of it in memory until its client has read it."""
 _RETRY_AFTER_S = 1
@@ -63,7 +64,7 @@ def list_effects(view: View, query: Mapping[str, str], now: int) -> Reading:
         where.add("id < ?", _read_number("cursor", query["cursor"]))
     limit = _limit(query)
     rows = yield view.effects(COLUMNS, where, "ORDER BY id DESC LIMIT ?", limit + 1)
-    effects = first_that_fit([Effect._make(row) for row in rows[:limit]])
+    effects = first_that_fit([from_row(row) for row in rows[:limit]])
     return _page(
         [effect_fields(effect, now) for effect in effects], effects[-1].id if len(rows) > len(effects) else None
     )
@@ -92,7 +93,7 @@ def get_effect_by_id(view: View, query: Mapping[str, str], now: int) -> Reading:
     rows = yield view.effects(COLUMNS, where)
     if not rows:
         raise Problem(404, "effect_not_found", "There is no effect with this id.")
-    return Answer(200, dump_fields(effect_fields(Effect._make(rows[0]), now)))
+    return Answer(200, dump_fields(effect_fields(from_row(rows[0]), now)))
 
 
 def list_effect_events(view: View, query: Mapping[str, str], _now: int) -> Reading:
@@ -184,7 +185,7 @@ def _find(view: View, query: Mapping[str, str]) -> Generator[Query, Rows, Effect
     if not rows:
         message = f"There is no effect {key!r} in this namespace."
         raise Problem(404, "effect_not_found", message, details={"effectKey": key})
-    return Effect._make(rows[0])
+    return from_row(rows[0])
 
 
 def _add_status(where: Where, status: str, now: int) -> None:
@@ -204,7 +205,7 @@ def _page(items: list[Any], next_cursor: int | None, about: Mapping[str, str] = 
 
 
 def _limit(query: Mapping[str, str]) -> int:
-    return max(1, min(_read_number("limit", query.get("limit", str(DEFAULT_LIMIT))), MAX_LIMIT))
+    return max(1, min(_read_number("limit", query.get("limit", str(DEFAULT_LIMIT))), MAX_PAGE_SIZE))
 
 
 def _read_number(name: str, text: str, most: int = 2**63 - 1) -> int:
@@ -252,18 +253,18 @@ def begin(request: Request, now: int, dialect: Dialect) -> Reading:
     return READS[request.operation](View(request, dialect), request.query, now)
 
 
-READS: dict[str, Read] = {
-    "list_effects": list_effects,
-    "get_effect": get_effect,
-    "get_effect_by_id": get_effect_by_id,
-    "list_effect_events": list_effect_events,
-    "list_namespaces": list_namespaces,
-    "list_workflows": list_workflows,
-    "list_cases": list_cases,
-    "list_runs": list_runs,
-    "get_stats": get_stats,
+READS: dict[Operation, Read] = {
+    Operation.LIST_EFFECTS: list_effects,
+    Operation.GET_EFFECT: get_effect,
+    Operation.GET_EFFECT_BY_ID: get_effect_by_id,
+    Operation.LIST_EFFECT_EVENTS: list_effect_events,
+    Operation.LIST_NAMESPACES: list_namespaces,
+    Operation.LIST_WORKFLOWS: list_workflows,
+    Operation.LIST_CASES: list_cases,
+    Operation.LIST_RUNS: list_runs,
+    Operation.GET_STATS: get_stats,
 }
-LOOKUPS = frozenset({"get_effect", "get_effect_by_id", "list_effect_events"})
+LOOKUPS = frozenset({Operation.GET_EFFECT, Operation.GET_EFFECT_BY_ID, Operation.LIST_EFFECT_EVENTS})
 """Reads of one effect: the work of a moment, however many effects there are."""
 SEARCHES = frozenset(READS) - LOOKUPS
 """Lists and counts, which may have to look at every effect that their caller can see."""

@@ -25,13 +25,13 @@ from verity._core.bodies import check_duration_ms, to_wire
 from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
 from verity._core.payload import encode
 from verity._core.text import read_choice, read_text
+from verity._limits import DEFAULT_LEASE_DURATION_MS
 from verity._sync.ledger import SyncLedger
 from verity._sync.protect import SyncEffect, SyncProtector
 from verity._sync.sender import make_sender
 from verity._sync.workflow import SyncWorkflow
 from verity._tracing import EffectSpan
 from verity.config import (
-    DEFAULT_LEASE_DURATION_MS,
     ON_CONFLICT,
     ON_OBSERVE_ERROR,
     ConflictRetryConfig,

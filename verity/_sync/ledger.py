@@ -19,6 +19,7 @@ from verity_api.types import UNSET
 from verity._concurrency import SyncRuntime, SyncThunk, sync_here, sync_interrupt_in
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
+from verity._operations import Operation
 from verity._sync.pool import spoil
 from verity._sync.sender import SyncSender
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
@@ -67,14 +68,14 @@ class SyncLedger:
             namespace: where the key is.
             body: the request.
             idempotency_key: one for each logical request.
-            wait_s: for how many seconds the ledger may hold the request while another holder's lease is live.
+            wait_s: how many seconds the ledger may wait for another holder before it answers.
         """
         request = LeaseRequest.from_dict(body)
         api = self._api_with(self._timeout_s + wait_s if wait_s else None)
         prefer = f"wait={wait_s}" if wait_s else UNSET
         return self.call(
             LeaseResponse,
-            "lease",
+            Operation.LEASE_EFFECT,
             _asked(namespace, body),
             lambda: lease_effect.sync_response(
                 namespace, client=api, body=request, idempotency_key=idempotency_key, prefer=prefer
@@ -86,7 +87,7 @@ class SyncLedger:
         request = CommitRequest.from_dict(body)
         return self.call(
             CommitResponse,
-            "commit",
+            Operation.COMMIT_EFFECT,
             _asked(namespace, body),
             lambda: commit_effect.sync_response(namespace, client=self.api, body=request),
         )
@@ -96,7 +97,7 @@ class SyncLedger:
         request = FailRequest.from_dict(body)
         return self.call(
             FailResponse,
-            "fail",
+            Operation.FAIL_EFFECT,
             _asked(namespace, body),
             lambda: fail_effect.sync_response(namespace, client=self.api, body=request),
         )
@@ -109,7 +110,7 @@ class SyncLedger:
         api = self._api_with(timeout_s)
         return self.call(
             RenewResponse,
-            "renew",
+            Operation.RENEW_EFFECT,
             _asked(namespace, body),
             lambda: renew_effect.sync_response(namespace, client=api, body=request),
             attempts,
@@ -123,7 +124,7 @@ class SyncLedger:
         api = self._api_with(timeout_s)
         return self.call(
             ReportObserveResponse,
-            "report-observe",
+            Operation.REPORT_OBSERVE,
             _asked(namespace, body),
             lambda: report_observe.sync_response(namespace, client=api, body=request),
             attempts,
@@ -133,7 +134,7 @@ class SyncLedger:
         """Close what this ledger opened."""
         self._sender.close()
 
-    def call(self, kind: type[R], operation: str, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
+    def call(self, kind: type[R], operation: Operation, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
         """Send until the answer is definite, at most `attempts` times; one that is not about what was asked is none."""
         was_inside = sync_here.is_inside
         sync_here.is_inside = True
@@ -154,7 +155,7 @@ class SyncLedger:
                 pass
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _send(self, kind: type[R], operation: str, asked: Asked, send: Send) -> R:
+    def _send(self, kind: type[R], operation: Operation, asked: Asked, send: Send) -> R:
         effect_key: str | None = asked.get("effectKey")
         outer = sys.exc_info()[1]
         try:
@@ -177,7 +178,7 @@ class SyncLedger:
         raise interrupt  # a signal's handler raised it, or another thread: it is the caller's, and no lost answer
 
     @staticmethod
-    def _read(kind: type[R], operation: str, asked: Asked, response: httpx.Response) -> R:
+    def _read(kind: type[R], operation: Operation, asked: Asked, response: httpx.Response) -> R:
         try:
             fields = read_reply(operation, response.status_code, response.headers, response.content, asked)
         except VerityConnectionError:  # the answer to another request: the next one would come one too late, too

@@ -19,12 +19,13 @@ from urllib.parse import parse_qsl
 from verity._ledger.calls import Answer, Request
 from verity._ledger.prefer import read_wait_s
 from verity._ledger.problems import Problem, answer_problem
+from verity._operations import Operation
 from verity._store.interface import AsyncStore, StorageError
 from verity._store.reads import READS
 from verity._tracing import read_trace_parent
 from verity.server import metrics, problems
 from verity.server.auth import Authenticator
-from verity.server.contract import load_spec, read_operations
+from verity.server.contract import load_spec, read_endpoints
 from verity.server.exchange import AsgiExchange, AsgiReceive, AsgiScope, AsgiSend, ClientGone, Exchange, HttpRequest
 from verity.server.logs import UNAUTHENTICATED, describe
 from verity.server.metrics import Metrics, Outcome
@@ -39,7 +40,6 @@ _unauthenticated = logging.getLogger(UNAUTHENTICATED)
 
 _MAX_QUERY_PARAMETERS = 50
 _PREFIX = "/v1/"
-_LEASE = "lease_effect"
 _PROBES = ("/healthz", "/readyz", "/metrics")
 _NOBODY = bytes(32)
 _READY_WITHIN_S = 2.0
@@ -61,7 +61,7 @@ class LedgerApp:
         self._settings = settings
         self._rates = RateLimit(settings.rate_limit)
         self._reads = ReadLimit(settings.max_searches)
-        self._router = Router(read_operations(load_spec()))
+        self._router = Router(read_endpoints(load_spec()))
         self.waiting = WaitingRoom(store, settings.max_waits)
         self.metrics.watch_waits(lambda: self.waiting.waiting_count)
         self._callers = Authenticator(store.find_key, cache_s=settings.key_cache_s, now_ms=now_ms)
@@ -129,7 +129,7 @@ class LedgerApp:
     def give_up(self, call: HttpRequest) -> None:
         """Take note of a request whose client left before it had sent all of it."""
         with suppress(Problem):
-            call.operation = self._router.find(call.method, call.path).operation.name
+            call.operation = self._router.find(call.method, call.path).endpoint.operation
         self._record(call, metrics.GONE)
 
     async def _answer(self, call: HttpRequest, exchange: Exchange) -> Answer:
@@ -137,30 +137,30 @@ class LedgerApp:
             return await self._answer_probe(call, tells_metrics=self.tells_metrics)
         headers = call.headers
         route = self._router.find(call.method, call.path)
-        operation = route.operation
-        call.operation = operation.name
+        endpoint = route.endpoint
+        operation = call.operation = endpoint.operation
         authorization = headers.get(b"authorization")
-        caller = self._callers.recall(authorization, admin_only=operation.admin_only)
+        caller = self._callers.recall(authorization, admin_only=endpoint.admin_only)
         if caller is None:
-            caller = await self._callers.authenticate(authorization, admin_only=operation.admin_only)
+            caller = await self._callers.authenticate(authorization, admin_only=endpoint.admin_only)
         key_id = caller.actor or ""
         connection = exchange.connection
         if connection is not None:
             connection.belong_to(key_id)
-            if operation.name in READS and connection.is_behind():
+            if operation in READS and connection.is_behind():
                 self.metrics.count_rate_limited()
                 raise problems.too_much_unread()
         if self._rates.is_on:
-            self._check_rate(key_id, operation.name)
+            self._check_rate(key_id, operation)
             call.key_id = key_id
         body = await exchange.read_body(self._settings.max_body_bytes)
         self._rates.charge_body(key_id, len(body))
-        query = operation.check_parameters(route.details, _read_query(call.query), headers)
-        members = operation.check_body(body, self._settings.max_body_depth)
+        query = endpoint.check_parameters(route.details, _read_query(call.query), headers)
+        members = endpoint.check_body(body, self._settings.max_body_depth)
         idempotency_key = headers.get(b"idempotency-key")
         request = Request(
             caller,
-            operation.name,
+            operation,
             route.in_path.get("namespace"),
             body,
             members,
@@ -169,12 +169,12 @@ class LedgerApp:
             call.request_id,
             read_trace_parent(headers.get(b"traceparent")),
         )
-        if operation.name == _LEASE and b"prefer" in headers:
+        if operation is Operation.LEASE_EFFECT and b"prefer" in headers:
             wait_s = read_wait_s(headers[b"prefer"].decode("latin-1"))
             if wait_s:
-                check = partial(self._callers.authenticate, authorization, admin_only=operation.admin_only)
+                check = partial(self._callers.authenticate, authorization, admin_only=endpoint.admin_only)
                 return await self.waiting.answer_lease(request, wait_s, exchange.until_gone, check)
-        if operation.name in READS:
+        if operation in READS:
             return await self._read(request, exchange)
         answer = await self._store.answer(request)
         if self.waiting.waiting_count and answer.status == 200:

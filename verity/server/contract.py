@@ -15,12 +15,12 @@ from typing import Any
 import jsonschema_rs
 
 from verity._ledger.raw_json import Members
+from verity._operations import Operation
 from verity.server.json_body import BadBody, read_object
 from verity.server.problems import Details, invalid_request
 
 _ADMINISTRATION = "administration"
 """The tag of the operations that need the role org_admin."""
-_METHODS = ("get", "put", "post", "delete", "patch")
 _MAX_DETAILS = 20
 _JSON = b"application/json"
 _JSON_TYPE = re.compile(rb'application/json\s*(;\s*charset="?utf-?8"?\s*)?', re.IGNORECASE)
@@ -57,12 +57,10 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """One call of the API."""
+class Endpoint:
+    """An operation of the API, and what a request to it must look like."""
 
-    name: str
-    method: str
-    path: str
+    operation: Operation
     admin_only: bool
     path_parameters: tuple[Parameter, ...]
     query_parameters: Mapping[str, Parameter]
@@ -157,18 +155,14 @@ def load_spec() -> dict[str, Any]:
     return spec
 
 
-def read_operations(spec: dict[str, Any]) -> list[Operation]:
-    """All operations of the contract."""
-    return [
-        _read_operation(spec, method, path, item)
-        for path, item in spec["paths"].items()
-        for method in _METHODS
-        if method in item
-    ]
+def read_endpoints(spec: dict[str, Any]) -> list[Endpoint]:
+    """All endpoints of the contract."""
+    return [_read_endpoint(spec, operation) for operation in Operation]
 
 
-def _read_operation(spec: dict[str, Any], method: str, path: str, item: dict[str, Any]) -> Operation:
-    about = item[method]
+def _read_endpoint(spec: dict[str, Any], operation: Operation) -> Endpoint:
+    item = spec["paths"][operation.path]
+    about = item[operation.method.lower()]
     parameters = [
         _read_parameter(spec, _resolve(spec, each))
         for each in [*item.get("parameters", []), *about.get("parameters", [])]
@@ -177,12 +171,10 @@ def _read_operation(spec: dict[str, Any], method: str, path: str, item: dict[str
     body = None
     if "requestBody" in about:
         body = _compile(spec, _resolve(spec, about["requestBody"])["content"]["application/json"]["schema"])
-    return Operation(
-        name=about["operationId"],
-        method=method.upper(),
-        path=path,
-        admin_only=_ADMINISTRATION in about["tags"],
-        path_parameters=tuple(by_name[name] for name in re.findall(r"\{(\w+)\}", path)),
+    return Endpoint(
+        operation=operation,
+        admin_only=operation.tag == _ADMINISTRATION,
+        path_parameters=tuple(by_name[name] for name in re.findall(r"\{(\w+)\}", operation.path)),
         query_parameters={parameter.name: parameter for parameter in parameters if parameter.place == "query"},
         header_parameters=tuple(
             (parameter.name.lower().encode(), parameter) for parameter in parameters if parameter.place == "header"

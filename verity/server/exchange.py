@@ -69,7 +69,8 @@ class HttpRequest:
         self.query = query
         self.headers = headers
         self.request_id = _read_request_id(headers)
-        self.operation = "unknown"
+        self.operation: str = "unknown"
+        """An `Operation`, or the name of a probe."""
         self.key_id: str | None = None
         """The id of its sender's API key, once it has been let through."""
         self.span = RequestSpan(headers)

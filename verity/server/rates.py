@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from verity._clock import monotonic
 from verity._ledger.calls import Answer
+from verity._operations import Operation
 from verity._store.reads import SEARCHES
 
-FINISHING = frozenset({"commit_effect", "fail_effect", "renew_effect"})
+FINISHING = frozenset({Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT, Operation.RENEW_EFFECT})
 """What a holder says of an effect that it was granted. Refused, it would leave behind what nobody knows of."""
 
 COST_OF_A_SEARCH = 10

@@ -1,4 +1,4 @@
-"""Where a request goes: one walk down a tree of path segments, made from the contract's paths."""
+"""Where a request goes: its endpoint and its path parameters. Recent paths are remembered."""
 
 from __future__ import annotations
 
@@ -6,26 +6,19 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from verity.server.contract import Operation
+from verity._ledger.paths import match
+from verity.server.contract import Endpoint
 from verity.server.problems import Details, invalid_request, method_not_allowed, not_found
 
 _LONGEST_REMEMBERED = 512
 _MOST_REMEMBERED = 1_000
-
-
-class _Node:
-    __slots__ = ("literals", "operations", "parameter")
-
-    def __init__(self) -> None:
-        self.literals: dict[str, _Node] = {}
-        self.parameter: _Node | None = None
-        self.operations: dict[str, Operation] = {}
+_PREFIX = "/v1"
 
 
 class Route(NamedTuple):
     """What a request is about."""
 
-    operation: Operation
+    endpoint: Endpoint
     in_path: dict[str, str]
     """The path's parameters by name."""
     details: Details
@@ -33,23 +26,14 @@ class Route(NamedTuple):
 
 
 class Router:
-    """Finds the operation of a method and a path of the API. Paths that were asked for lately are remembered."""
+    """Finds the endpoint of a method and a path of the API."""
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._remembered: dict[tuple[str, str], Route] = {}
-        self._root = _Node()
-        for operation in operations:
-            node = self._root
-            for segment in operation.path.split("/")[1:]:
-                if segment.startswith("{"):
-                    node.parameter = node.parameter or _Node()
-                    node = node.parameter
-                else:
-                    node = node.literals.setdefault(segment, _Node())
-            node.operations[operation.method] = operation
+        self._endpoints = {endpoint.operation: endpoint for endpoint in endpoints}
 
     def find(self, method: str, raw_path: str) -> Route:
-        """The operation, and its path parameters.
+        """The endpoint, and its path parameters.
 
         Args:
             method: in capitals.
@@ -69,23 +53,16 @@ class Router:
         return route
 
     def _find(self, method: str, raw_path: str) -> Route:
-        node = self._root
-        found: list[str] = []
-        for segment in raw_path.split("/")[2:]:
-            literal = node.literals.get(segment)
-            if literal is not None:
-                node = literal
-            elif node.parameter is not None:
-                node = node.parameter
-                found.append(segment)
-            else:
-                raise not_found()
-        operation = node.operations.get(method)
+        found = match(raw_path.removeprefix(_PREFIX))
+        if found is None:
+            raise not_found()
+        operation = found.operations.get(method)
         if operation is None:
-            raise method_not_allowed(sorted(node.operations)) if node.operations else not_found()
-        names = [parameter.name for parameter in operation.path_parameters]
-        in_path = {name: _decode(name, segment) for name, segment in zip(names, found, strict=True)}
-        return Route(operation, in_path, operation.check_path(in_path))
+            raise method_not_allowed(sorted(found.operations))
+        endpoint = self._endpoints[operation]
+        names = [parameter.name for parameter in endpoint.path_parameters]
+        in_path = {name: _decode(name, value) for name, value in zip(names, found.values, strict=True)}
+        return Route(endpoint, in_path, endpoint.check_path(in_path))
 
 
 def _decode(name: str, segment: str) -> str:

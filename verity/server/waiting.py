@@ -16,6 +16,7 @@ from typing import Any
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.raw_json import read_members
+from verity._operations import Operation
 from verity._store.interface import AsyncStore
 from verity._store.lease_states import EffectName, LeaseState
 
@@ -25,8 +26,8 @@ _LOOK_EVERY_S = 0.1
 _SHARE = 5
 """Looking takes at most this part of the time: after a slow look there is a longer pause."""
 
-DECIDING = frozenset({"commit_effect", "fail_effect", "resolve_effect"})
-CHANGING = DECIDING | {"reset_effect"}
+DECIDING = frozenset({Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT, Operation.RESOLVE_EFFECT})
+CHANGING = DECIDING | {Operation.RESET_EFFECT}
 
 
 class _Waiter:

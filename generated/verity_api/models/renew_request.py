@@ -19,7 +19,7 @@ class RenewRequest:
         effect_key (str): Names one effect for ever, within its namespace. No NUL character.
         fence_token (int): The number of the grant. It rises with every grant of the effect and never comes back.
         lease_token (str): Proves that the grant is the sender's.
-        extension_ms (int | Unset): Milliseconds.
+        extension_ms (int | Unset): Milliseconds; 30,000 where a lease request names none.
     """
 
     effect_key: str

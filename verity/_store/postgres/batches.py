@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 
 from verity._ledger.codec import answer_grant, answer_recorded
 from verity._ledger.commands import Decision, ReportObserve
-from verity._ledger.effect import Effect, Event, EventType
+from verity._ledger.effect import Effect, Event, EventType, from_row
 from verity._ledger.transitions import commit_detail
 from verity._store.events import dump_detail, to_event_row
 from verity._store.postgres.pending import CHANGED, DECIDE, LOCKED, PendingCall, PrimaryKey, Retry
@@ -92,12 +92,7 @@ def _grant_row(call: PendingCall) -> tuple[object, ...]:
         call.new_token,
         command.lease_duration_ms,
         call.idempotency_key,
-        command.effect_name,
-        command.agent_id,
-        command.workflow_name,
-        command.case_id,
-        command.run_id,
-        command.trace_parent,
+        *command.labels,
         *payload,
     )
 
@@ -135,7 +130,7 @@ async def decide(session: Session, sql: Statements, batch: Sequence[PendingCall]
         if columns[0] is None:
             absent += _answer_all_but_grants(calls, now)
             continue
-        change = _Change(Effect._make(columns), reports, now)
+        change = _Change(from_row(columns), reports, now)
         for call in calls:
             change.decide(call)
         if change.events:

@@ -8,10 +8,11 @@ was read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from verity._ledger.commands import REPORTS_AMONG
-from verity._ledger.effect import Effect
+from verity._ledger.effect import ROW, Effect, Labels, to_row
 from verity._store.events import EVENT_COLUMNS
 from verity._store.names import COLUMNS
 from verity._store.purging import DUE, PURGED, Purge
@@ -51,8 +52,8 @@ _NAME = ("environment", "namespace", "key_hash")
 _IS_NAMED = " AND ".join(f"effects.{name} = wanted.{name}" for name in _NAME)
 
 GRANT_COLUMNS = (
-    *(*_NAME, "id", "effect_key", "lease_token", "lease_duration_ms", "idempotency_key", "effect_name"),
-    *("agent_id", "workflow_name", "case_id", "run_id", "trace_parent", "input_text", "input_sha256"),
+    *(*_NAME, "id", "effect_key", "lease_token", "lease_duration_ms", "idempotency_key"),
+    *(*Labels._fields, "input_text", "input_sha256"),
 )
 _GRANTED = ", ".join(GRANT_COLUMNS)
 
@@ -111,7 +112,8 @@ FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS wanted(envir
 LEFT JOIN effects ON {_IS_NAMED} ORDER BY wanted.n
 """
 _STAYS = frozenset({"id", "namespace", "key", "created_at", "purged_at"})
-_CHANGING = tuple(name for name in Effect._fields if name not in _STAYS)
+_CHANGING = tuple(name for name in ROW if name not in _STAYS)
+_changing = itemgetter(*(ROW.index(name) for name in _CHANGING))
 CHANGE_COLUMNS = ("n", *_NAME, "known_count", *_CHANGING)
 _EVENT_COLUMNS = ("n", *EVENT_COLUMNS)
 
@@ -202,7 +204,7 @@ def change_row(
     number: int, environment: str, namespace: str, key_hash: bytes, known_count: int, after: Effect
 ) -> tuple[object, ...]:
     """The new values of one effect, in the order of CHANGE_COLUMNS."""
-    return (number, environment, namespace, key_hash, known_count, *(getattr(after, name) for name in _CHANGING))
+    return (number, environment, namespace, key_hash, known_count, *_changing(to_row(after)))
 
 
 def to_arrays(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:

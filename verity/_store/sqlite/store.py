@@ -21,7 +21,7 @@ from verity._clock import machines_time_ns
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import EFFECT_OPERATIONS, answer_decision, read_call
 from verity._ledger.commands import REPORTS_AMONG, Context
-from verity._ledger.effect import Effect
+from verity._ledger.effect import ROW, Effect, from_row, to_row
 from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.transitions import apply
 from verity._mutex import Mutex
@@ -45,10 +45,8 @@ T = TypeVar("T")
 _logger = logging.getLogger("verity.ledger")
 
 _SELECT = f"SELECT {COLUMNS} FROM effects WHERE key_hash = ?"
-_INSERT = (
-    f"INSERT INTO effects (environment, key_hash, {COLUMNS}) VALUES (?, ?, {', '.join('?' * len(Effect._fields))})"
-)
-_CHANGING = Effect._fields[3:]
+_INSERT = f"INSERT INTO effects (environment, key_hash, {COLUMNS}) VALUES (?, ?, {', '.join('?' * len(ROW))})"
+_CHANGING = ROW[3:]
 _UPDATE = f"UPDATE effects SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE id = ?"
 _REPORTS = (
     "SELECT count(*) FROM events WHERE effect = ? AND sequence > ? AND fence = ?"
@@ -394,7 +392,7 @@ class SqliteStore(SqliteReads):
         call = read_call(request)
         key_hash = hash_effect_name(call.environment, call.namespace, call.key)
         row = connection.execute(_SELECT, (key_hash,)).fetchone()
-        before = None if row is None else Effect._make(row)
+        before = None if row is None else from_row(row)
         context = Context(
             *(call.namespace, call.key, now),
             new_id=lambda: _new_id(connection, now),
@@ -405,9 +403,9 @@ class SqliteStore(SqliteReads):
         after = decision.effect
         if decision.events and after is not None:
             if before is None:
-                connection.execute(_INSERT, (call.environment, key_hash, *after))
+                connection.execute(_INSERT, (call.environment, key_hash, *to_row(after)))
             else:
-                connection.execute(_UPDATE, (*after[3:], after.id))
+                connection.execute(_UPDATE, (*to_row(after)[3:], after.id))
             first = after.event_count - len(decision.events) + 1
             for sequence, event in enumerate(decision.events, first):
                 connection.execute(_INSERT_EVENT, (after.id, *to_event_row(sequence, event)))

@@ -1,0 +1,19 @@
+"""The contract's limits, written once for the clients and the ledger.
+
+`tests/contract/test_limits.py` compares each with openapi.yaml.
+"""
+
+from __future__ import annotations
+
+MAX_EFFECT_KEY_CHARS = 1024
+MAX_NAMESPACE_CHARS = 128
+MAX_LABEL_CHARS = 256
+MAX_PAGE_SIZE = 500
+MIN_LEASE_DURATION_MS = 5_000
+MAX_LEASE_DURATION_MS = 120_000
+DEFAULT_LEASE_DURATION_MS = 30_000
+"""What a lease request without a duration asks for."""
+MAX_PAYLOAD_BYTES = 65_536
+"""Of one payload, as compact UTF-8 JSON."""
+MAX_WAIT_S = 25
+"""The longest that a ledger lets a lease request wait for another holder (`Prefer: wait=N`)."""

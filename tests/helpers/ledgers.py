@@ -19,7 +19,7 @@ from tests.helpers.stores import Bench
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import answer_decision, read_call
 from verity._ledger.commands import REPORTS_AMONG, Context
-from verity._ledger.effect import Effect, Event, EventType
+from verity._ledger.effect import Effect, Event, EventType, to_row
 from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.transitions import apply
 from verity._store.events import EVENT_COLUMNS, to_event_row
@@ -156,7 +156,7 @@ class Ledger:
         namespace = self._calls.namespace
         if self._table is not None:
             names = sorted((name for name in self._table.effects if name[1] == namespace), key=self._key_of)
-            rows = [(name[0], name[2], *self._table.effects[name]) for name in names]
+            rows = [(name[0], name[2], *to_row(self._table.effects[name])) for name in names]
             events: list[Any] = [
                 (self._key_of(name), *to_event_row(sequence, event))
                 for name in names

@@ -12,6 +12,7 @@ import pytest
 from tests.helpers.postgres_nodes import node_on
 from tests.helpers.store_calls import Caller
 from verity._ledger.codec import read_call
+from verity._ledger.effect import to_row
 from verity._store.postgres import batches
 from verity._store.postgres.pending import Ids, PendingCall
 
@@ -61,7 +62,9 @@ async def test_two_nodes_batches_lock_in_the_same_order() -> None:
     assert [row[1:4] for row in session.sent["commit"]] == names
 
     expired = [call.decide(None, now=0).effect for call in sorted(leases, key=lambda call: call.name)]
-    found = [(number, 10**12, False, 0, *effect) for number, effect in enumerate(expired, 1) if effect is not None]
+    found = [
+        (number, 10**12, False, 0, *to_row(effect)) for number, effect in enumerate(expired, 1) if effect is not None
+    ]
     session = Recorder(found)
     await batches.decide(session, sql, leases)
     assert [row[:3] for row in session.sent["read"]] == names

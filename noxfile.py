@@ -57,7 +57,7 @@ def check(session: nox.Session) -> None:
 
 @nox.session(python=WORKSHOP)
 def tests(session: nox.Session) -> None:
-    """Every test, with branch coverage of the core."""
+    """Every test, with coverage: the core completely, the package to its floor."""
     _run(session, "scripts.test")
 
 

@@ -6,7 +6,8 @@ It publishes nothing. It refuses to build while any of these is wrong, and print
 - that version is a final one, above every earlier tag;
 - `CHANGELOG.md` begins with `## X.Y.Z (YYYY-MM-DD)` and says at least one thing below it;
 - `openapi.yaml` and the shipped `openapi.json` have one version, and it is that of the URL (`/v1`);
-- since the last release no migration was edited, and the contract has no breaking change unless its version rose.
+- since the last release no migration was edited, the floor of line coverage was not lowered, and the contract has no
+  breaking change unless its version rose.
 
 `docs/versioning.md` has the policy behind it.
 """
@@ -25,6 +26,7 @@ from typing import Any
 import yaml
 
 from scripts.spec_changes import changes
+from scripts.test import read_floor
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = ("verity/_store/sqlite/schema", "verity/_store/postgres/schema")
@@ -85,6 +87,9 @@ def _since_last(root: Path, version: str) -> Iterator[str]:
     edited = _git(root, "diff", "--name-status", "--no-renames", "--diff-filter=DMT", last, "HEAD", "--", *SCHEMAS)
     if edited:
         yield f"migrations of {last} were edited: {', '.join(line.split(maxsplit=1)[1] for line in edited)}"
+    floors = [read_floor("\n".join(_git(root, "show", f"{each}:pyproject.toml"))) for each in (last, "HEAD")]
+    if floors[1] < floors[0]:
+        yield f"the floor of line coverage was lowered from {floors[0]} to {floors[1]}"
     before, now = _spec(root, last), _spec(root, "HEAD")
     broken = [each for each in changes(before, now) if each.verdict == "BREAKING"]
     if broken and before["info"]["version"] == now["info"]["version"]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,17 @@ settings.register_profile("long", max_examples=20_000)  # --hypothesis-profile=l
 
 both_stores = pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True, scope="module")
 """For a test of a served ledger whose outcome could depend on the store."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """Give a tracer that a test has taken off, as coverage's, back to the tests behind it."""
+    before = sys.gettrace()
+    try:
+        return (yield)
+    finally:
+        if sys.gettrace() is not before:
+            sys.settrace(before)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

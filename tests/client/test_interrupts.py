@@ -211,12 +211,13 @@ def test_an_interrupt_at_the_entry_of_act_records_nothing(ledger: ServedLedger) 
             raise Interrupt
 
     with _client(ledger) as client:
+        before = sys.gettrace()
         sys.settrace(interrupt)
         try:
             with pytest.raises(Interrupt):
                 client.protect("entry", act=act)
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         assert not ran
         assert _status(ledger, "entry") == "RUNNING"
 

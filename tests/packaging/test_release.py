@@ -19,6 +19,7 @@ paths:
       parameters: [{name: limit, in: query, schema: {type: integer, maximum: 500}}]
       responses: {}
 """
+FLOOR = "[tool.verity]\nline-coverage-floor = {}\n"
 CHANGES = "# Changes\n\n## 0.3.0 (2026-12-01)\n\n- Faster.\n\n## 0.2.0 (2026-11-01)\n\n- First.\n"
 FIRST = SCHEMAS[0] + "/1.sql"
 
@@ -41,6 +42,7 @@ NAMES = {
     "spec": "openapi.yaml",
     "shipped": "generated/verity_api/openapi.json",
     "first": FIRST,
+    "pyproject": "pyproject.toml",
     "second": SCHEMAS[0] + "/2.sql",
 }
 
@@ -57,7 +59,8 @@ def tree(tmp_path: Path) -> Path:
     """0.2.0 is released, and the next commit is to be 0.3.0."""
     git(tmp_path, "init", "-q")
     shipped = '{"info": {"version": "1"}}'
-    write(tmp_path, version='__version__ = "0.2.0"\n', changelog="# Changes\n", spec=SPEC, shipped=shipped, first="a")
+    write(tmp_path, version='__version__ = "0.2.0"\n', changelog="# Changes\n", spec=SPEC, shipped=shipped)
+    write(tmp_path, first="a", pyproject=FLOOR.format(90.5))
     commit(tmp_path, "v0.2.0", "not-a-release", "v9-draft")
     write(tmp_path, version='"""It."""\n\n__version__ = "0.3.0"\n', changelog=CHANGES, second="b")
     return tmp_path
@@ -86,6 +89,7 @@ def test_a_release(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ({"shipped": '{"info": {"version": "2"}}'}, "openapi.json has 2: generate it"),
         ({"spec": SPEC.replace("/v1", "/v2")}, "a server at http://127.0.0.1:8420/v2"),
         ({"spec": SPEC.replace("500", "100")}, "1 breaking changes since v0.2.0"),
+        ({"pyproject": FLOOR.format(90)}, "line coverage was lowered from 90.5 to 90.0"),
         ({"first": "edited"}, f"migrations of v0.2.0 were edited: {FIRST}"),
     ],
 )

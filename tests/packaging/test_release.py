@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,9 @@ def test_this_tree_has_what_the_checks_read() -> None:
     assert all(list((ROOT / schema).glob("*.sql")) for schema in SCHEMAS)
     version = read_version(ROOT).partition(".dev")[0]
     assert (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").startswith(f"# Changes\n\n## {version} (")
+
+
+def test_no_edit_of_the_changelog_was_merged_twice() -> None:
+    """Where two branches edit one line, `merge=union` keeps both texts, one below the other."""
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line, next_line in pairwise(lines) if len(line) > 20 and line[:20] == next_line[:20]] == []

@@ -5,13 +5,12 @@ No other module of the client imports anyio or threading. The idea is httpcore's
 `_acompat.py`.
 """
 
-from verity._concurrency.calls import (
+from verity._concurrency.async_calls import AsyncCancellation
+from verity._concurrency.callables import (
     AsyncAct,
-    AsyncCancellation,
     AsyncFunction,
     AsyncThunk,
     SyncAct,
-    SyncCancellation,
     SyncFunction,
     SyncThunk,
     async_check_callable,
@@ -27,6 +26,7 @@ from verity._concurrency.names import async_addresses, async_connect, sync_addre
 from verity._concurrency.nesting import Inside
 from verity._concurrency.runtime import AsyncRuntime, SyncRuntime, Timer
 from verity._concurrency.single_flight import AsyncSingleFlight, SyncSingleFlight
+from verity._concurrency.sync_calls import SyncCancellation
 from verity._process import forget_in_child, notice_fork
 
 __all__ = [

@@ -20,7 +20,7 @@ T = TypeVar("T")
 MAX_INTERRUPTS = 10
 """So often is what must be finished started anew; who interrupts the new one each time does not mean it to end."""
 
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 
 
 class SyncHere(threading.local):
@@ -128,7 +128,7 @@ class Rescue(Generic[T]):
         """Wait until it is done, whatever interrupts that: it ends by itself, as each request does."""
         while self._outcome is None:
             try:
-                self._is_over.acquire(timeout=_LOOK_EVERY_S)
+                self._is_over.acquire(timeout=_CHECK_EVERY_S)
             except BaseException:  # noqa: BLE001, S112 - a further interrupt; the first one is passed on
                 continue
         result, error = self._outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from verity._concurrency.calls import AsyncThunk, SyncThunk
+from verity._concurrency.callables import AsyncThunk, SyncThunk
 from verity._concurrency.loops import current_loop
 
 

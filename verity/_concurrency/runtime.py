@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from verity._clock import monotonic
-from verity._concurrency.calls import AsyncThunk, SyncThunk
+from verity._concurrency.callables import AsyncThunk, SyncThunk
 from verity._concurrency.interrupts import sync_here
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.steps import who_blocked

@@ -1,4 +1,4 @@
-"""Calling the user's code, and finishing what a cancellation must not leave half done."""
+"""How the async client calls act and observe, and finishes a commit that a cancellation or an interrupt meets."""
 
 from __future__ import annotations
 
@@ -7,113 +7,24 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from functools import partial
-from types import FunctionType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from verity._concurrency.interrupts import MAX_INTERRUPTS, Rescue
+from verity._concurrency.callables import AsyncAct, AsyncFunction, AsyncThunk, SyncThunk, is_async_callable
+from verity._concurrency.interrupts import MAX_INTERRUPTS
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.nesting import Inside
 from verity._concurrency.steps import Timed
 from verity._concurrency.threads import Job, Lease, LoopThreads, ThreadPlace, loop_threads
-from verity._core.interruption import has_run, has_stepped, is_from_handler, is_interrupt
-from verity.errors import ActNotStartedError, VerityError, VerityValidationError
+from verity._core.interruption import has_stepped, is_from_handler, is_interrupt
+from verity.errors import ActNotStartedError, VerityError
 
 if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
 
-AsyncFunction = Callable[..., Awaitable[T]]
-AsyncThunk = Callable[[], Awaitable[T]]
-AsyncAct = Callable[[], Awaitable[T]] | Callable[[], T]
-SyncFunction = Callable[..., T]
-SyncThunk = Callable[[], T]
-SyncAct = Callable[[], T]
-
-_LOOK_EVERY_S = 0.05
-
-
-def is_async_callable(fn: object) -> bool:
-    """Whether calling it gives a coroutine, as far as its definition tells."""
-    fn = _unwrapped(fn)
-    flags = _code_flags(fn)
-    if flags is not None:
-        return bool(flags & inspect.CO_COROUTINE)
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004 - the method itself is wanted
-
-
-def _unwrapped(fn: object) -> object:
-    while isinstance(fn, partial):
-        fn = fn.func
-    return fn
-
-
-def _code_flags(fn: object) -> int | None:
-    """What the code of a plain function says, which is all that `inspect` looks for in one, ten times as fast.
-
-    None where `inspect` has to look: at what is no plain function, and at one that something was written on, as
-    `inspect.markcoroutinefunction` does.
-    """
-    return fn.__code__.co_flags if type(fn) is FunctionType and not fn.__dict__ else None
-
-
-def async_check_callable(name: str, fn: object) -> None:
-    """Refuse a coroutine object, another non-callable or a generator function before anything is sent."""
-    if not callable(fn):
-        raise _not_callable(name, fn, "an async or a sync function without arguments")
-    _refuse_generator(name, fn)
-
-
-def sync_check_callable(name: str, fn: object) -> None:
-    """Refuse a coroutine function, too: nobody would await it."""
-    if is_async_callable(fn):
-        raise VerityValidationError(
-            f"{name} is an async function, but this is the sync client: pass a plain function, or use VerityClient.",
-            parameter=name,
-        )
-    if not callable(fn):
-        raise _not_callable(name, fn, "a function without arguments")
-    _refuse_generator(name, fn)
-
-
-def _not_callable(name: str, value: object, takes: str) -> VerityValidationError:
-    if inspect.iscoroutine(value):
-        value.close()  # it never ran and never will; this also keeps Python from warning about it
-        problem = f"{name} is a coroutine object: pass the function itself ({name}=fn, not {name}=fn())."
-    else:
-        problem = f"{name} must be {takes}, not {type(value).__name__}."
-    return VerityValidationError(problem, parameter=name)
-
-
-def _refuse_generator(name: str, fn: object) -> None:
-    """Calling it would run none of it, and look like success."""
-    fn = _unwrapped(fn)
-    flags = _code_flags(fn)
-    if flags is not None and not flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
-        return
-    functions = (fn, getattr(type(fn), "__call__", None))  # noqa: B004 - the method itself is wanted
-    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in functions):
-        raise VerityValidationError(
-            f"{name} is a generator function: return its result, without yield.", parameter=name
-        )
-
-
-async def async_settled(name: str, value: Any) -> Any:  # noqa: ARG001 - the twin needs the name
-    """The value, awaited where it is an awaitable."""
-    return await value if inspect.isawaitable(value) else value
-
-
-def sync_settled(name: str, value: Any) -> Any:
-    """The value, refused where it is an awaitable: nobody here would await it."""
-    if not inspect.isawaitable(value):
-        return value
-    if inspect.iscoroutine(value):
-        value.close()
-    raise VerityValidationError(
-        f"{name} returned an awaitable, but this is the sync client: pass a plain function, or use VerityClient. "
-        "Nothing was recorded; the lease runs out by itself and the next call observes.",
-        parameter=name,
-    )
+_CHECK_EVERY_S = 0.05
 
 
 class AsyncCancellation:
@@ -234,7 +145,7 @@ class AsyncCancellation:
                 try:
                     job.withdraw()
                     while job.has_begun and not job.is_over:  # noqa: ASYNC110 - after an interrupt, which may eat an event
-                        await anyio.sleep(_LOOK_EVERY_S)
+                        await anyio.sleep(_CHECK_EVERY_S)
                     break
                 except GeneratorExit:
                     raise
@@ -383,100 +294,3 @@ def _go_on() -> None:
 def _call_in(loop: asyncio.AbstractEventLoop, fn: Callable[[Any], None], value: Any) -> None:
     with suppress(RuntimeError):  # closed: nobody waits any more
         loop.call_soon_threadsafe(fn, value)
-
-
-class SyncLease(Protocol):
-    """What a call has to know of the lease that it begins on."""
-
-    def confirm(self) -> None: ...
-
-
-class SyncCancellation:
-    """The twin for threads: what a signal's handler or another thread raises is what a cancellation is here.
-
-    It may come up between any two steps. So what must be finished begins inside a `try`, and what follows an interrupt
-    there is one call of a function in C, which starts a thread that nothing interrupts.
-
-    Attributes:
-        has_begun: whether what `call` raised is its function's: not where the function was not called, or has returned.
-    """
-
-    def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:  # noqa: ARG002 - the twin times steps
-        self._inside = inside
-        self._pending: BaseException | None = None
-        self._returned: list[Any] = []
-        self._raised: list[tuple[Exception, TracebackType | None]] = []
-        self._has_run: Callable[[TracebackType | None], bool] = _always
-        self.has_begun = False
-
-    def check(self, *functions: SyncAct[Any] | None) -> None:
-        """This thread runs them."""
-
-    def call(self, fn: SyncAct[T], lease: SyncLease | None = None) -> T:
-        """Run the user's function here and now, on a confirmed lease."""
-        self.has_begun = False
-        self._has_run = partial(has_run, fn)
-        with self._inside:
-            if lease is not None:
-                lease.confirm()
-            try:
-                self._returned = [fn()]
-            except Exception as error:
-                self._raised = [
-                    (error, error.__traceback__)
-                ]  # first of all: an interrupt comes up where a call is made
-                self.has_begun = self._has_run(error.__traceback__)
-                raise
-            return cast("T", self._returned[0])
-
-    def then(self, act: SyncThunk[T], commit: Callable[[T], Any], fail: Callable[[Exception], Any]) -> Any:
-        """`commit(act())`; once what `act` calls with `call` has returned, the commit is finished, as by `finish`.
-
-        Where it has raised, and an interrupt came before `act` had recorded that, `fail` gets what it raised.
-        """
-        self._returned, self._raised = [], []
-        rescue = Rescue(lambda: self._conclude(commit, fail))
-        try:
-            return commit(act())
-        except VerityError:
-            raise
-        except BaseException as interrupt:
-            if not self._returned and not self._raised:
-                raise
-            self._pending = interrupt
-            try:
-                rescue.start()  # C's: a further interrupt comes before it, as a part of this one, or after it
-            except RuntimeError:
-                rescue.run_here()
-        return rescue.outcome()
-
-    def _conclude(self, commit: Callable[[Any], Any], fail: Callable[[Exception], Any]) -> Any:
-        if self._returned:
-            return commit(self._returned[0])
-        error, trace = self._raised[0]
-        return fail(error) if self._has_run(trace) else None
-
-    def finish(self, fn: SyncThunk[T]) -> T:
-        """Run `fn` to its end whatever interrupts it; `release` passes that on. Interrupted, it is started anew."""
-        rescue = Rescue(fn)
-        try:
-            return fn()
-        except VerityError:
-            raise
-        except BaseException as interrupt:  # noqa: BLE001 - `release` raises it
-            self._pending = interrupt
-            try:
-                rescue.start()  # C's: a further interrupt comes before it, as a part of this one, or after it
-            except RuntimeError:
-                rescue.run_here()
-        return rescue.outcome()
-
-    def forget_raised(self) -> None:
-        """What the function raised has been recorded, or need not be. Its traceback leads here, too."""
-        self._raised = []
-
-    def release(self) -> None:
-        """Let the interrupt that was held back go on."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            raise pending

@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.store_calls import Caller
 from tests.helpers.verity_process import run_verity
 from verity import VerityConfigError
-from verity._store.sqlite.backup import _name
+from verity._store.sqlite.backup import _name, back_up
 from verity._store.sqlite.migrations import SCHEMA_VERSION
 from verity._store.sqlite.store import SqliteStore
 
@@ -57,6 +57,28 @@ def test_a_ledger_at_work_is_copied_with_all_that_was_answered_before(ledger: Pa
     for key in ("first", "only in the log"):
         assert Caller(of_copy)("lease_effect", {"effectKey": key})["status"] == "cached_completed"
     of_copy.close()
+
+
+def test_the_ledgers_log_is_free_while_the_copy_is_checked(ledger: Path, tmp_path: Path) -> None:
+    writer, seen = apsw.Connection(str(ledger)), []
+
+    def before_statement(_cursor: object, sql: str, _bindings: object) -> bool:
+        if "integrity_check" in sql:
+            writer.execute("CREATE TABLE later (id)")
+            writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # BusyError while somebody reads
+            seen.append(Path(f"{ledger}-wal").stat().st_size)
+        return True
+
+    def trace(connection: apsw.Connection) -> None:
+        connection.exec_trace = before_statement
+
+    apsw.connection_hooks.append(trace)
+    try:
+        back_up(str(ledger), str(tmp_path / "copy.db"))
+    finally:
+        apsw.connection_hooks.remove(trace)
+        writer.close()
+    assert seen == [0]
 
 
 def test_an_older_schema_is_copied_as_it_is(ledger: Path, tmp_path: Path) -> None:

@@ -62,31 +62,35 @@ def back_up(path: str, target: str) -> Backup:
 
 def _copy(path: str, part: str) -> int:
     """Copy, check the copy, and count its effects."""
+    copy = apsw.Connection(part)
+    try:
+        # The read of the ledger ends with this call. While it lasts, the ledger's log can only grow.
+        _copy_pages(path, copy)
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
+        found = copy.execute("PRAGMA integrity_check").get
+        if found != "ok":
+            raise apsw.CorruptError(f"the copy of {path!r} is damaged, and so is probably the file: {found}")
+        effects: int = copy.execute("SELECT count(*) FROM effects").get
+        return effects
+    finally:
+        copy.close()
+
+
+def _copy_pages(path: str, copy: apsw.Connection) -> None:
     opened: list[tuple[int, int] | None] | None = None
     source = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         source.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # In one transaction, or a copy of a file that others write to would begin anew again and again.
+        # One read transaction. Otherwise each write of another process would make the copy start again.
         source.execute("PRAGMA query_only = ON; BEGIN")
         _check(source, path)
         opened = identify(files_of(path))
-        copy = apsw.Connection(part)
-        try:
-            with copy.backup("main", source, "main") as backup:
-                while not backup.done:
-                    backup.step(_PAGES)
-            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
-            found = copy.execute("PRAGMA integrity_check").get
-            if found != "ok":
-                raise apsw.CorruptError(f"the copy of {path!r} is damaged, and so is probably the file: {found}")
-            effects: int = copy.execute("SELECT count(*) FROM effects").get
-            return effects
-        finally:
-            copy.close()
+        with copy.backup("main", source, "main") as backup:
+            while not backup.done:
+                backup.step(_PAGES)
     finally:
-        if (
-            opened is not None and identify(files_of(path)) != opened
-        ):  # not this connection's any more, so not its to tidy up
+        if opened is not None and identify(files_of(path)) != opened:
+            # The path leads to other files by now. This connection must not write to them when it closes.
             source.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         source.close(force=True)
 

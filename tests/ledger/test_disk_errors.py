@@ -70,7 +70,9 @@ def test_a_commit_that_could_not_be_synced_is_unknown_and_the_store_recovers(
     for _ in range(2):
         answer = call.ask("commit_effect", body)
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        assert b"unknown" in answer.body
+        assert b"is unknown. Send it again." in answer.body
+    reset = call.ask("reset_effect", {"effectKey": "k", "force": True})
+    assert (reset.status, b"is unknown. Look at the effect before" in reset.body) == (503, True)
     disk.fails = ""
     assert call("commit_effect", body)["status"] in ("accepted", "already_committed")
     assert call("lease_effect", {"effectKey": "k"})["cachedResult"] == 1

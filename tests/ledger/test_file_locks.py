@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -19,6 +22,7 @@ from verity._ledger.calls import Scope
 from verity._store.sqlite import file_locks
 from verity._store.sqlite.file_locks import FileLocks, Locked
 from verity._store.sqlite.store import SqliteStore
+from verity.errors import VerityConfigError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="open file description locks are Linux's")
 
@@ -297,3 +301,52 @@ def test_who_is_next_and_frozen_keeps_nobody_from_writing(store: SqliteStore, pa
     for each in (frozen, locks):
         each.close()
     assert Caller(store)("lease_effect", {"effectKey": "k"})["status"] == "granted"
+
+
+@pytest.fixture
+def descriptors() -> Iterator[Callable[[int], None]]:
+    """Leaves a process with so many free file descriptors; afterwards it has what it had."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def leave(free: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        taken = [os.dup(0) for _ in range(64)]  # the gaps between those that are in use
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[free], before[1]))
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_store_that_finds_no_descriptor_for_its_locks_answers_503(
+    store: SqliteStore, path: str, descriptors: Callable[[int], None]
+) -> None:
+    call, statuses = Caller(store), []
+    for free in range(8):
+        store.close()
+        descriptors(free)
+        statuses.append(call.ask("lease_effect", {"effectKey": "k"}, key="one request").status)
+        if statuses[-1] == 503:
+            with pytest.raises(apsw.Error):
+                store.revoke_key("none", 0)
+    assert set(statuses[:4]) == {503}
+    assert statuses == sorted(statuses, reverse=True)
+    assert statuses[-1] == 200
+
+
+def test_a_store_whose_descriptor_somebody_closed_answers_503_and_opens_the_file_anew(store: SqliteStore) -> None:
+    assert isinstance(store._locks, FileLocks)
+    os.close(store._locks._database)
+    call = Caller(store)
+    assert call.ask("lease_effect", {"effectKey": "k"}).status == 503
+    assert call("lease_effect", {"effectKey": "k"})["status"] == "granted"
+
+
+def test_a_client_that_finds_no_descriptor_for_its_locks_is_told(path: str, descriptors: Callable[[int], None]) -> None:
+    for free in range(8):
+        descriptors(free)
+        with suppress(VerityConfigError):
+            SqliteStore(path).close()
+            return
+    pytest.fail("there were descriptors enough in the end")

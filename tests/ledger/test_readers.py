@@ -184,6 +184,7 @@ def test_a_file_that_was_removed_or_replaced_is_not_read(tmp_path: Path, caplog:
         assert not has_readers or call("list_effects")
         file.rename(aside)
         assert call.refused("list_effects") == (503, "unavailable"), "removed"
+        assert b"did not answer the read; nothing was changed" in call.ask("list_effects").body
         assert "removed or replaced" in caplog.text
         with pytest.raises(apsw.Error, match="removed or replaced"):
             store.find_key(b"")

@@ -94,7 +94,7 @@ def open_and_migrate(
             "be migrating it. Try again.",
             parameter="base_url",
         ) from error
-    except apsw.Error as error:
+    except (apsw.Error, OSError) as error:
         raise VerityConfigError(
             f"The ledger's file {path!r} cannot be opened as a database ({type(error).__name__}: {error}).",
             parameter="base_url",

@@ -40,6 +40,7 @@ import apsw
 from verity._clock import machines_time_ns, monotonic
 from verity._mutex import Mutex
 from verity._process import forget_in_child
+from verity._store.sqlite.connection import FileMoved
 
 if sys.platform == "linux":
     import fcntl
@@ -72,6 +73,13 @@ class Locked(apsw.BusyError):
     """Another process writes, for longer than this one waits."""
 
 
+class LocksUnavailable(apsw.Error):
+    """The system refused a lock of ours, or a file descriptor for it."""
+
+    def __init__(self, path: str, error: OSError) -> None:
+        super().__init__(f"the ledger's file {path!r} can't be locked ({type(error).__name__}: {error.strerror})")
+
+
 class LocksDropped(apsw.Error):
     """Something in this process opened and closed the ledger's file by other means."""
 
@@ -102,7 +110,8 @@ class _Descriptors:
     def remove_user(self, file: tuple[int, int], descriptors: list[int]) -> None:
         """It has closed all of its connections; the last one's end closes the descriptors of all."""
         for descriptor in self._lock.run(lambda: self._remove_user(file, descriptors)):
-            os.close(descriptor)
+            with suppress(OSError):  # somebody closed it already
+                os.close(descriptor)
 
     def _remove_user(self, file: tuple[int, int], descriptors: list[int]) -> list[int]:
         self._kept.setdefault(file, []).extend(descriptors)
@@ -200,7 +209,14 @@ class FileLocks(NoLocks):
 
         Raises:
             Locked: that took too long.
+            LocksUnavailable: the system refused the lock.
         """
+        try:
+            self._take(within_s)
+        except OSError as error:
+            raise LocksUnavailable(self._path, error) from error
+
+    def _take(self, within_s: float | None) -> None:
         if _find(self._database, _NEXT_AT, 1) is None and self._try():
             return
         began_at = monotonic()
@@ -247,10 +263,17 @@ class FileLocks(NoLocks):
         return True
 
     def are_whole(self) -> bool:
-        """Whether SQLite's locks are what it believes. If not, the next answer says whether they were dropped again."""
-        if _find(self._index, self._canary, 1) is not None:
-            return True
-        self._set_canary()
+        """Whether SQLite's locks are what it believes. If not, the next answer says whether they were dropped again.
+
+        Raises:
+            LocksUnavailable: the system refused to tell.
+        """
+        try:
+            if _find(self._index, self._canary, 1) is not None:
+                return True
+            self._set_canary()
+        except OSError as error:
+            raise LocksUnavailable(self._path, error) from error
         return False
 
     def tell_holder(self) -> str:
@@ -277,7 +300,8 @@ class FileLocks(NoLocks):
         if self._file is None:
             return
         if self._database >= 0:
-            self.give_back()  # the descriptor may stay open for longer
+            with suppress(OSError):  # then closing the descriptor has to do
+                self.give_back()  # now, since the descriptor may stay open for longer
         descriptors = [each for each in (self._database, self._index) if each >= 0]
         self._database = self._index = -1
         file, self._file = self._file, None
@@ -305,16 +329,19 @@ def open_locks(path: str, *, wait_s: float) -> NoLocks:
     """The locks of a store that has just opened the file.
 
     Raises:
-        OSError: one of its files is gone.
+        FileMoved: one of its files is gone.
+        LocksUnavailable: the system refused a lock, or a descriptor for it.
     """
     global _is_told  # noqa: PLW0603 - once for each process
     if sys.platform != "linux":
         return NoLocks()
     try:
         return FileLocks(path, wait_s=wait_s)
+    except FileNotFoundError:
+        raise FileMoved from None
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
-            raise
+            raise LocksUnavailable(path, error) from error
     if not _is_told:
         _is_told = True
         _logger.warning(

@@ -29,7 +29,7 @@ _FIRST_EXPIRY = (
 )
 _LOOKED_UP_AT_ONCE = 500
 _NODE_READ_WITHIN_S = 2.0
-_RETRY_AFTER_S = 1
+RETRY_AFTER_S = 1
 DIALECT = Dialect(
     contains="instr({0}, ?) > 0",
     namespace="namespace",
@@ -83,7 +83,7 @@ class SqliteReads:
             _logger.error(
                 "a read failed: %s: %s", type(error).__name__, error, extra={"requestIds": [request.request_id]}
             )
-            return answer_problem(unavailable(), request.request_id)
+            return answer_problem(read_failed(), request.request_id)
 
     def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash, also if it is revoked or has expired."""
@@ -140,12 +140,11 @@ class SqliteReads:
             rows = connection.execute(query.sql, tuple(query.values)).fetchall()
 
 
-def unavailable(why: str | None = None) -> Problem:
-    """503: the storage failed."""
-    said = f" ({why})" if why else ""
+def read_failed() -> Problem:
+    """503: the storage failed. A read changes nothing, so nothing is unknown."""
     return Problem(
         503,
         "unavailable",
-        f"The ledger's storage did not answer{said}; whether the call was carried out is unknown. Send it again.",
-        retry_after_s=_RETRY_AFTER_S,
+        "The ledger's storage did not answer the read; nothing was changed. Send it again.",
+        retry_after_s=RETRY_AFTER_S,
     )

@@ -25,6 +25,7 @@ from verity._ledger.effect import ROW, Effect, from_row, to_row
 from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.transitions import apply
 from verity._mutex import Mutex
+from verity._operations import Operation
 from verity._process import notice_fork
 from verity._store.api_keys import ApiKey
 from verity._store.events import EVENT_COLUMNS, to_event_row
@@ -36,7 +37,7 @@ from verity._store.sqlite.connection import BUSY_TIMEOUT_MS, FileMoved, connect,
 from verity._store.sqlite.file_locks import Locked, LocksDropped, NoLocks, open_locks
 from verity._store.sqlite.location import Location, check_file
 from verity._store.sqlite.readers import OneConnection, Readers
-from verity._store.sqlite.reads import SqliteReads, unavailable
+from verity._store.sqlite.reads import RETRY_AFTER_S, SqliteReads
 from verity._unique import new_token
 from verity.errors import VerityConfigError
 
@@ -111,7 +112,12 @@ class SqliteStore(SqliteReads):
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
         self._files = files_of(path) + ([] if named in (None, path) else [Path(named)])
         self._opened = identify(self._files)
-        self._locks: NoLocks | None = self._open_locks()
+        try:
+            self._locks: NoLocks | None = self._open_locks()
+        except apsw.Error as error:
+            raise VerityConfigError(
+                f"The ledger's file {path!r} cannot be used ({type(error).__name__}: {error}).", parameter="base_url"
+            ) from error
         self._is_told = False
         if path is None:
             alone = OneConnection(self._write)
@@ -203,7 +209,7 @@ class SqliteStore(SqliteReads):
 
     def _shorten_log(self) -> None:
         """Begin the file's log anew, unless somebody is reading or writing it for long: then another time."""
-        self._lock.run_if_free(self._shorten_log_here, within_s=_SHORTEN_WITHIN_S)
+        self._lock.run_if_free(partial(self._ending_all, self._shorten_log_here), within_s=_SHORTEN_WITHIN_S)
 
     def _write(self, work: Callable[[apsw.Connection], T]) -> T:
         """Call `work` with the connection, while nobody else uses it or writes."""
@@ -228,6 +234,8 @@ class SqliteStore(SqliteReads):
                 try:
                     if self._locks is not None:
                         self._locks.give_back()
+                except OSError:
+                    self._abandon_locks()
                 finally:
                     pass
 
@@ -241,7 +249,7 @@ class SqliteStore(SqliteReads):
                     self._close_file()  # what the log has by now counts once it was written anew: see `connect`
             ids = [request.request_id for request in requests]
             _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
-            return [_refuse(request, error) for request in requests]
+            return [_answer_failure(request, error) for request in requests]
 
     def _write_here(self, work: Callable[[apsw.Connection], T]) -> T:
         connection = self._connected()
@@ -262,10 +270,7 @@ class SqliteStore(SqliteReads):
         except apsw.BusyError:
             _logger.debug("another process works with the log, which stays as it is for now")
         finally:
-            try:
-                locks.give_back()
-            finally:
-                connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _close_here(self) -> None:
         if self._path is not None and not self._lost:
@@ -332,8 +337,10 @@ class SqliteStore(SqliteReads):
             return NoLocks()
         try:
             return open_locks(self._path, wait_s=BUSY_TIMEOUT_MS / 1000)
-        except FileNotFoundError:
-            raise FileMoved from None
+        except BaseException:
+            # It may have closed a descriptor of the file, which dropped the locks of this connection.
+            self._disconnect()
+            raise
 
     def _purge(self, due: Sequence[Candidate], connection: apsw.Connection) -> int:
         """Purge what is still as it was read; returns how many."""
@@ -364,10 +371,17 @@ class SqliteStore(SqliteReads):
         try:
             if locks is not None:
                 locks.let_go()
-            self._disconnect()
         finally:
-            if locks is not None:
-                locks.close()
+            try:
+                self._disconnect()
+            finally:
+                if locks is not None:
+                    locks.close()
+
+    def _abandon_locks(self) -> None:
+        """Close the file, since its locks can't be given back. That drops them. The next call opens it anew."""
+        with suppress(apsw.Error, OSError):
+            self._close_file()
 
     def _disconnect(self) -> None:
         """Close the connection. The last one on a file writes its log into it, and deletes what has the log's name.
@@ -412,10 +426,14 @@ class SqliteStore(SqliteReads):
         return answer_decision(call, decision, now)
 
 
-def _refuse(request: Request, error: apsw.Error) -> Answer:
-    """Who is told why: a program with the ledger in it, which can do something about it."""
-    why = str(error) if isinstance(error, Locked) and request.scope.actor == "embedded" else None
-    return answer_problem(unavailable(why), request.request_id)
+def _answer_failure(request: Request, error: apsw.Error) -> Answer:
+    """503: the storage failed. Only an embedded ledger's caller learns which process blocks it: it can act on that."""
+    why = f" ({error})" if isinstance(error, Locked) and request.scope.actor == "embedded" else ""
+    # If a forced reset was carried out, the same one again could end the lease of the next holder.
+    is_reset = request.operation is Operation.RESET_EFFECT
+    advice = "Look at the effect before you send it again." if is_reset else "Send it again."
+    message = f"The ledger's storage did not answer{why}; whether the call was carried out is unknown. {advice}"
+    return answer_problem(Problem(503, "unavailable", message, retry_after_s=RETRY_AFTER_S), request.request_id)
 
 
 def _new_id(connection: apsw.Connection, now: int) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import httpx
 
 from verity._async.ledger import AsyncLedger
+from verity._async.options import Observe, ProtectOptions
 from verity._async.protect import AsyncEffect, AsyncProtector
 from verity._async.sender import make_sender
 from verity._async.workflow import AsyncWorkflow
@@ -55,10 +56,11 @@ from verity.values import (
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from verity._async.effects import AsyncEffects
 
 T = TypeVar("T")
-Observe = AsyncAct[object]
 
 
 class VerityClient:
@@ -153,40 +155,10 @@ class VerityClient:
     # end async only
     # async only
     @overload
-    async def protect(
-        self,
-        effect_key: str,
-        *,
-        act: AsyncThunk[T],
-        observe: Observe | None = None,
-        namespace: str | None = None,
-        effect_name: str | None = None,
-        agent_id: str | None = None,
-        lease_duration_ms: int | None = None,
-        input_json: Any = None,
-        on_conflict: OnConflict = "retry",
-        on_lease: Callable[[LeaseResponse], object] | None = None,
-        key_suffix: str | None = None,
-        on_observe_error: OnObserveError | None = None,
-    ) -> T: ...
+    async def protect(self, effect_key: str, *, act: AsyncThunk[T], **options: Unpack[ProtectOptions]) -> T: ...
 
     @overload
-    async def protect(
-        self,
-        effect_key: str,
-        *,
-        act: SyncThunk[T],
-        observe: Observe | None = None,
-        namespace: str | None = None,
-        effect_name: str | None = None,
-        agent_id: str | None = None,
-        lease_duration_ms: int | None = None,
-        input_json: Any = None,
-        on_conflict: OnConflict = "retry",
-        on_lease: Callable[[LeaseResponse], object] | None = None,
-        key_suffix: str | None = None,
-        on_observe_error: OnObserveError | None = None,
-    ) -> T: ...
+    async def protect(self, effect_key: str, *, act: SyncThunk[T], **options: Unpack[ProtectOptions]) -> T: ...
 
     # end async only
     async def protect(
@@ -313,46 +285,43 @@ class VerityClient:
         effect_key: str,
         *,
         act: AsyncAct[Any],
-        observe: Observe | None = None,
-        namespace: str | None = None,
-        effect_name: str | None = None,
-        agent_id: str | None = None,
-        lease_duration_ms: int | None = None,
-        input_json: Any = None,
-        on_conflict: OnConflict = "retry",
-        on_lease: Callable[[LeaseResponse], object] | None = None,
-        key_suffix: str | None = None,
-        on_observe_error: OnObserveError | None = None,
         wire_context: Mapping[str, str] | None = None,
+        **options: Unpack[ProtectOptions],
     ) -> Any:
         """`protect()` with the fields that a workflow's run adds to the lease request."""
         self._check_open()
         async_check_callable("act", act)
+        observe = options.get("observe")
         if observe is not None:
             async_check_callable("observe", observe)
+        on_lease = options.get("on_lease")
         if on_lease is not None and not callable(on_lease):
             raise _wrong("on_lease", "a function that takes the lease", on_lease)
+        on_conflict = options.get("on_conflict")
         conflict_choice = read_choice(on_conflict, ON_CONFLICT)
         if conflict_choice is None:
             raise _wrong("on_conflict", '"retry" or "throw"', on_conflict)
+        on_observe_error = options.get("on_observe_error")
         observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
         if observe_choice is None and on_observe_error is not None:
             raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+        lease_duration_ms = options.get("lease_duration_ms")
         duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
+        input_json = options.get("input_json")
         if input_json is not None:
             encode(input_json, "input_json")
-        name = check_optional_label("effect_name", effect_name)
+        name = check_optional_label("effect_name", options.get("effect_name"))
         optional = {
             "effectName": name,
-            "agentId": check_optional_label("agent_id", agent_id) or self._settings.agent_id,
+            "agentId": check_optional_label("agent_id", options.get("agent_id")) or self._settings.agent_id,
             "leaseDurationMs": duration_ms,
             "inputJson": input_json,
             **(wire_context or {}),
         }
-        lease_body: dict[str, Any] = {"effectKey": join_key(effect_key, key_suffix)}
+        lease_body: dict[str, Any] = {"effectKey": join_key(effect_key, options.get("key_suffix"))}
         lease_body.update((name, value) for name, value in optional.items() if value is not None)
         retry = self._settings.conflict_retry
-        where = self._namespace(namespace)
+        where = self._namespace(options.get("namespace"))
         inside = Inside(self._ledger.caller, where, lease_body["effectKey"], name)
         effect = AsyncEffect(
             namespace=where,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from verity._async.options import Observe, ProtectOptions
 from verity._concurrency import AsyncAct, AsyncFunction, AsyncThunk, SyncThunk
 from verity._core.bodies import check_duration_ms
 from verity._core.keys import check_key_suffix, check_label, check_namespace, check_optional_label, join_key
@@ -14,8 +15,12 @@ from verity.config import OnConflict, OnObserveError
 from verity.errors import VerityValidationError
 from verity.values import LeaseResponse
 
+# async only
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# end async only
 T = TypeVar("T")
-Observe = AsyncAct[object]
 
 
 class AsyncWorkflow:
@@ -100,40 +105,10 @@ class AsyncRun:
 
     # async only
     @overload
-    async def protect(
-        self,
-        name: str,
-        *,
-        act: AsyncThunk[T],
-        observe: Observe | None = None,
-        namespace: str | None = None,
-        effect_name: str | None = None,
-        agent_id: str | None = None,
-        lease_duration_ms: int | None = None,
-        input_json: Any = None,
-        on_conflict: OnConflict = "retry",
-        on_lease: Callable[[LeaseResponse], object] | None = None,
-        key_suffix: str | None = None,
-        on_observe_error: OnObserveError | None = None,
-    ) -> T: ...
+    async def protect(self, name: str, *, act: AsyncThunk[T], **options: Unpack[ProtectOptions]) -> T: ...
 
     @overload
-    async def protect(
-        self,
-        name: str,
-        *,
-        act: SyncThunk[T],
-        observe: Observe | None = None,
-        namespace: str | None = None,
-        effect_name: str | None = None,
-        agent_id: str | None = None,
-        lease_duration_ms: int | None = None,
-        input_json: Any = None,
-        on_conflict: OnConflict = "retry",
-        on_lease: Callable[[LeaseResponse], object] | None = None,
-        key_suffix: str | None = None,
-        on_observe_error: OnObserveError | None = None,
-    ) -> T: ...
+    async def protect(self, name: str, *, act: SyncThunk[T], **options: Unpack[ProtectOptions]) -> T: ...
 
     # end async only
     async def protect(

@@ -27,6 +27,7 @@ from verity._core.payload import encode
 from verity._core.text import read_choice, read_text
 from verity._limits import DEFAULT_LEASE_DURATION_MS
 from verity._sync.ledger import SyncLedger
+from verity._sync.options import Observe, ProtectOptions
 from verity._sync.protect import SyncEffect, SyncProtector
 from verity._sync.sender import make_sender
 from verity._sync.workflow import SyncWorkflow
@@ -54,10 +55,11 @@ from verity.values import (
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from verity._sync.effects import SyncEffects
 
 T = TypeVar("T")
-Observe = SyncAct[object]
 
 
 class SyncVerityClient:
@@ -267,46 +269,43 @@ class SyncVerityClient:
         effect_key: str,
         *,
         act: SyncAct[Any],
-        observe: Observe | None = None,
-        namespace: str | None = None,
-        effect_name: str | None = None,
-        agent_id: str | None = None,
-        lease_duration_ms: int | None = None,
-        input_json: Any = None,
-        on_conflict: OnConflict = "retry",
-        on_lease: Callable[[LeaseResponse], object] | None = None,
-        key_suffix: str | None = None,
-        on_observe_error: OnObserveError | None = None,
         wire_context: Mapping[str, str] | None = None,
+        **options: Unpack[ProtectOptions],
     ) -> Any:
         """`protect()` with the fields that a workflow's run adds to the lease request."""
         self._check_open()
         sync_check_callable("act", act)
+        observe = options.get("observe")
         if observe is not None:
             sync_check_callable("observe", observe)
+        on_lease = options.get("on_lease")
         if on_lease is not None and not callable(on_lease):
             raise _wrong("on_lease", "a function that takes the lease", on_lease)
+        on_conflict = options.get("on_conflict")
         conflict_choice = read_choice(on_conflict, ON_CONFLICT)
         if conflict_choice is None:
             raise _wrong("on_conflict", '"retry" or "throw"', on_conflict)
+        on_observe_error = options.get("on_observe_error")
         observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
         if observe_choice is None and on_observe_error is not None:
             raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+        lease_duration_ms = options.get("lease_duration_ms")
         duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
+        input_json = options.get("input_json")
         if input_json is not None:
             encode(input_json, "input_json")
-        name = check_optional_label("effect_name", effect_name)
+        name = check_optional_label("effect_name", options.get("effect_name"))
         optional = {
             "effectName": name,
-            "agentId": check_optional_label("agent_id", agent_id) or self._settings.agent_id,
+            "agentId": check_optional_label("agent_id", options.get("agent_id")) or self._settings.agent_id,
             "leaseDurationMs": duration_ms,
             "inputJson": input_json,
             **(wire_context or {}),
         }
-        lease_body: dict[str, Any] = {"effectKey": join_key(effect_key, key_suffix)}
+        lease_body: dict[str, Any] = {"effectKey": join_key(effect_key, options.get("key_suffix"))}
         lease_body.update((name, value) for name, value in optional.items() if value is not None)
         retry = self._settings.conflict_retry
-        where = self._namespace(namespace)
+        where = self._namespace(options.get("namespace"))
         inside = Inside(self._ledger.caller, where, lease_body["effectKey"], name)
         effect = SyncEffect(
             namespace=where,

@@ -10,13 +10,13 @@ from verity._concurrency import SyncAct, SyncFunction
 from verity._core.bodies import check_duration_ms
 from verity._core.keys import check_key_suffix, check_label, check_namespace, check_optional_label, join_key
 from verity._limits import DEFAULT_LEASE_DURATION_MS
+from verity._sync.options import Observe
 from verity._unique import new_id
 from verity.config import OnConflict, OnObserveError
 from verity.errors import VerityValidationError
 from verity.values import LeaseResponse
 
 T = TypeVar("T")
-Observe = SyncAct[object]
 
 
 class SyncWorkflow:

@@ -1,0 +1,31 @@
+"""The options of `protect()`, written once for the client's method and a run's.
+
+Type checkers and editors read them from here through `Unpack` (PEP 692). `inspect.signature` and `help()` read the two
+methods themselves, which spell them out with their defaults; `tests/core/test_signatures.py` compares all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from verity._concurrency import AsyncAct
+from verity.config import OnConflict, OnObserveError
+from verity.values import LeaseResponse
+
+Observe = AsyncAct[object]
+
+
+class ProtectOptions(TypedDict, total=False):
+    """What `protect()` takes besides the key and `act`. Its docstring describes each option."""
+
+    observe: Observe | None
+    namespace: str | None
+    effect_name: str | None
+    agent_id: str | None
+    lease_duration_ms: int | None
+    input_json: Any
+    on_conflict: OnConflict
+    on_lease: Callable[[LeaseResponse], object] | None
+    key_suffix: str | None
+    on_observe_error: OnObserveError | None

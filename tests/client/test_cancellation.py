@@ -169,15 +169,19 @@ async def test_a_cancelled_commit_that_fails_is_uncertain_all_the_same(ledger: S
 
 
 @ON_ASYNCIO
-async def test_a_task_that_is_cancelled_while_a_failure_is_recorded_records_it_and_ends(ledger: ServedLedger) -> None:
+@pytest.mark.parametrize("raised", [RuntimeError("declined"), CommitUncertainError("of an effect inside act")])
+async def test_a_task_that_is_cancelled_while_a_failure_is_recorded_records_it_and_ends(
+    ledger: ServedLedger, raised: Exception
+) -> None:
     """A worker that goes on after `except Exception` would otherwise never hear that it was cancelled."""
+    key = f"task-fail-{type(raised).__name__}"
 
     async def decline() -> None:
-        raise RuntimeError("declined")
+        raise raised
 
     network = GatedTransport("fail")
     async with _client(ledger, network) as client:
-        task = asyncio.create_task(client.protect("task-fail", act=decline))
+        task = asyncio.create_task(client.protect(key, act=decline))
         await network.reached.wait()
         task.cancel()
         await asyncio.sleep(0)
@@ -185,7 +189,7 @@ async def test_a_task_that_is_cancelled_while_a_failure_is_recorded_records_it_a
         with pytest.raises(asyncio.CancelledError):
             await task
         with pytest.raises(EffectPreviouslyFailedError):
-            await client.protect("task-fail", act=decline)
+            await client.protect(key, act=decline)
     await network.aclose()
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from verity._concurrency.callables import AsyncAct, AsyncFunction, AsyncThunk, SyncThunk, is_async_callable
+from verity._concurrency.held import HeldInterrupt
 from verity._concurrency.interrupts import MAX_INTERRUPTS
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.nesting import Inside
@@ -27,7 +28,7 @@ T = TypeVar("T")
 _CHECK_EVERY_S = 0.05
 
 
-class AsyncCancellation:
+class AsyncCancellation(HeldInterrupt):
     """How one effect's functions are called, and what a cancellation must not leave half done is finished first.
 
     `anyio.CancelScope(shield=True)` holds back trio's and anyio's cancellations, but not `asyncio.Task.cancel()`,
@@ -41,9 +42,9 @@ class AsyncCancellation:
     """
 
     def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:
+        super().__init__()
         self._inside = inside
         self._clock = clock
-        self._pending: BaseException | None = None
         self._loop_ends = False
         self._returned: list[Any] = []
         self._raised: list[tuple[Exception, TracebackType | None]] = []
@@ -267,12 +268,6 @@ class AsyncCancellation:
     def forget_raised(self) -> None:
         """What the function raised has been recorded, or need not be. Its traceback leads here, too."""
         self._raised = []
-
-    def release(self) -> None:
-        """Let the cancellation that was held back go on."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            raise pending
 
 
 async def _outcome_of(fn: AsyncThunk[T]) -> tuple[T | None, BaseException | None]:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
 from verity._concurrency.callables import SyncAct, SyncThunk
+from verity._concurrency.held import HeldInterrupt
 from verity._concurrency.interrupts import Rescue
 from verity._concurrency.nesting import Inside
 from verity._core.interruption import has_run
@@ -22,7 +23,7 @@ class SyncLease(Protocol):
     def confirm(self) -> None: ...
 
 
-class SyncCancellation:
+class SyncCancellation(HeldInterrupt):
     """The twin for threads: what a signal's handler or another thread raises is what a cancellation is here.
 
     It may come up between any two steps. So what must be finished begins inside a `try`, and what follows an interrupt
@@ -33,8 +34,8 @@ class SyncCancellation:
     """
 
     def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:  # noqa: ARG002 - the twin times steps
+        super().__init__()
         self._inside = inside
-        self._pending: BaseException | None = None
         self._returned: list[Any] = []
         self._raised: list[tuple[Exception, TracebackType | None]] = []
         self._has_run: Callable[[TracebackType | None], bool]  # `call` sets it before it calls the function
@@ -105,9 +106,3 @@ class SyncCancellation:
     def forget_raised(self) -> None:
         """What the function raised has been recorded, or need not be. Its traceback leads here, too."""
         self._raised = []
-
-    def release(self) -> None:
-        """Let the interrupt that was held back go on."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            raise pending

@@ -2,7 +2,7 @@
 """The options of `protect()`, written once for the client's method and a run's.
 
 Type checkers and editors read them from here through `Unpack` (PEP 692). `inspect.signature` and `help()` read the two
-methods themselves, which spell them out with their defaults; `tests/core/test_signatures.py` compares all three.
+methods themselves, which spell them out with their defaults; `test_options.py` compares all three.
 """
 
 from __future__ import annotations

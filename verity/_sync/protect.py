@@ -108,18 +108,15 @@ class SyncProtector:
         if effect.on_lease is not None:
             with effect.inside:
                 sync_settled("on_lease", effect.on_lease(lease))
-        with self._keep(effect, lease, requested_at) as keeper:
+        with self._keep(effect, lease, requested_at) as keeper, effect.cancellation:
             found = self._observe(effect, lease)
             if found is not None:
                 commit = partial(self._commit, effect, lease, "observed", found)
-                result = effect.cancellation.finish(commit)
-            else:
-                act = partial(self._act, effect, lease, keeper)
-                commit = partial(self._commit, effect, lease, "acted")
-                fail = partial(self._record_failure, effect, lease)
-                result = effect.cancellation.then(act, commit, fail)
-            effect.cancellation.release()
-            return result
+                return effect.cancellation.finish(commit)
+            act = partial(self._act, effect, lease, keeper)
+            commit = partial(self._commit, effect, lease, "acted")
+            fail = partial(self._record_failure, effect, lease)
+            return effect.cancellation.then(act, commit, fail)
 
     def _act(self, effect: SyncEffect, lease: LeaseResponse, keeper: SyncLeaseKeeper) -> Any:
         try:
@@ -128,7 +125,6 @@ class SyncProtector:
             if effect.cancellation.has_begun:
                 self._record_failure(effect, lease, error)
                 effect.cancellation.forget_raised()
-            effect.cancellation.release()
             raise
         return sync_settled("act", result)
 
@@ -155,29 +151,32 @@ class SyncProtector:
                 self._warn_unobserved(effect)
             return None
         started_at = self._runtime.monotonic()
-        try:
-            found = effect.cancellation.call(effect.observe)
-        except Exception as error:
-            effect.cancellation.forget_raised()
-            effect.cancellation.release()
-            if not effect.cancellation.has_begun or is_interrupt(error):  # pragma: no cover - tests/client has both
-                raise
-            if effect.on_observe_error == "act":
-                self._logger.warning(
-                    'observe of effect %r raised %s; acting all the same, as on_observe_error="act" asks.',
-                    effect.key,
-                    type(error).__name__,
-                )
-                return None
-            raise ObserveFailedError(
-                f"observe of effect {effect.key!r} raised {type(error).__name__}, so it is unknown whether the effect "
-                "already happened. act did not run. Mend observe and call again once the lease has run out.",
-                effect_key=effect.key,
-                request_id=lease.request_id,
-                observe_error=error,
-            ) from error
-        found = sync_settled("observe", found)
-        effect.cancellation.release()
+        raised: str | None = None
+        with effect.cancellation:  # a caller that was interrupted meanwhile neither acts nor commits
+            try:
+                found = effect.cancellation.call(effect.observe)
+            except Exception as error:
+                effect.cancellation.forget_raised()
+                if not effect.cancellation.has_begun or is_interrupt(error):  # pragma: no cover - tests/client has both
+                    raise
+                raised = type(error).__name__
+                if effect.on_observe_error != "act":
+                    raise ObserveFailedError(
+                        f"observe of effect {effect.key!r} raised {raised}, so it is unknown whether the effect "
+                        "already happened. act did not run. Fix observe, and call again once the lease has expired.",
+                        effect_key=effect.key,
+                        request_id=lease.request_id,
+                        observe_error=error,
+                    ) from error
+            else:
+                found = sync_settled("observe", found)
+        if raised is not None:
+            self._logger.warning(
+                'observe of effect %r raised %s; acting all the same, as on_observe_error="act" asks.',
+                effect.key,
+                raised,
+            )
+            return None
         check_found(found, effect.key, lease.request_id)
         self._report_observe(effect, lease, hit=found is not None, started_at=started_at)
         return found
@@ -200,14 +199,16 @@ class SyncProtector:
             self._ledger.commit(effect.namespace, body)
         except VerityError as error:
             done = "act succeeded" if source == "acted" else "observe found the effect done"
-            raise CommitUncertainError(
+            uncertain = CommitUncertainError(
                 f"Effect {effect.key!r}: {done}, but the commit is not confirmed ({error}). "
                 "Do not run it again blindly: look it up in the ledger and reconcile it.",
                 effect_key=effect.key,
                 request_id=error.request_id or lease.request_id,
                 result=result,
                 commit_error=error,
-            ) from error
+            )
+            effect.cancellation.goes_first(uncertain)
+            raise uncertain from error
         effect.span.outcome = source
         return result
 

@@ -152,6 +152,7 @@ class AsyncProtector:
                 self._warn_unobserved(effect)
             return None
         started_at = self._runtime.monotonic()
+        found: Any = None
         raised: str | None = None
         with effect.cancellation:  # a caller that was interrupted meanwhile neither acts nor commits
             try:

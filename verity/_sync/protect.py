@@ -151,6 +151,7 @@ class SyncProtector:
                 self._warn_unobserved(effect)
             return None
         started_at = self._runtime.monotonic()
+        found: Any = None
         raised: str | None = None
         with effect.cancellation:  # a caller that was interrupted meanwhile neither acts nor commits
             try:

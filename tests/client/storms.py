@@ -50,7 +50,15 @@ class Connection(SyncOneConnectionTransport):
 
 
 def _raise(signal_number: int, frame: FrameType | None) -> None:
-    raise Interrupted
+    """Only inside a request: Python 3.10 calls handlers before the first step of an `except`, too, which would end the
+    storm itself. A signal that meets this handler is dropped.
+    """
+    if frame is None or frame.f_code is _raise.__code__:
+        return
+    while frame is not None and frame.f_code is not _ask.__code__:
+        frame = frame.f_back
+    if frame is not None:
+        raise Interrupted
 
 
 def _request(operation: str) -> httpx.Request:
@@ -63,7 +71,10 @@ def _ask(pool: SyncTransportPool, limiter: NonBlockingLimiter) -> None:
         assert limiter.acquire(permit), "a permit was not returned"
         pool.handle_request(_request("commit"))
     finally:
-        limiter.permits.pop(permit, None)
+        try:  # as the client does: see verity/_mutex.py
+            limiter.permits.pop(permit, None)
+        finally:
+            pass
 
 
 def _storm(pool: SyncTransportPool, limiter: NonBlockingLimiter) -> int:
@@ -76,13 +87,8 @@ def _storm(pool: SyncTransportPool, limiter: NonBlockingLimiter) -> int:
             _ask(pool, limiter)
             signal.setitimer(signal.ITIMER_REAL, 0)
         except Interrupted:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             interrupted += 1
-            while True:
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    break
-                except Interrupted:
-                    continue
     return interrupted
 
 

@@ -13,7 +13,7 @@ from verity._ledger.calls import Scope
 from verity._ledger.problems import Problem
 from verity._store.api_keys import ApiKey
 from verity.server.api_keys import hash_api_key, issue, mint
-from verity.server.auth import MAX_CACHED, MAX_STRANGERS, STRANGERS_AT_ONCE, Authenticator
+from verity.server.auth import MAX_CACHED, MAX_UNKNOWN_LOOKUPS, UNKNOWN_LOOKUPS_AT_ONCE, Authenticator
 
 
 @both_stores
@@ -65,7 +65,7 @@ class Cached:
         self.callers = Authenticator(keys.find_key, cache_s=0.5, now_ms=lambda: 0, monotonic=lambda: self.now_s)
 
     async def ask(self) -> Scope:
-        known = self.callers.recall(self.header, admin_only=False)
+        known = self.callers.authenticate_from_cache(self.header, admin_only=False)
         return known or await self.callers.authenticate(self.header, admin_only=False)
 
 
@@ -157,9 +157,9 @@ async def test_keys_that_nobody_has_keep_no_known_key_waiting() -> None:
     storage.answer()
     assert (await first).actor == record.id
     storage.asked.clear()
-    strangers = [ask(mint("live")) for _ in range(MAX_STRANGERS)]
+    strangers = [ask(mint("live")) for _ in range(MAX_UNKNOWN_LOOKUPS)]
     await settle()
-    assert len(storage.asked) == STRANGERS_AT_ONCE
+    assert len(storage.asked) == UNKNOWN_LOOKUPS_AT_ONCE
     now_s[0] += 1
     again = ask(key)
     await settle()

@@ -21,7 +21,7 @@ from tests.server.test_connections import until_closed
 from verity._ledger.calls import Answer, Request
 from verity.server.api_keys import mint
 from verity.server.app import create_app
-from verity.server.logs import LINES_A_SECOND, JsonFormatter, PlainFormatter, Throttle
+from verity.server.logs import MAX_LINES_PER_SECOND, JsonFormatter, PlainFormatter, Throttle
 from verity.server.settings import ServerSettings
 
 
@@ -165,15 +165,15 @@ def test_a_library_may_say_a_few_lines_a_second() -> None:
         records = [record(logger, at, level) for _ in range(times)]
         return [getattr(each, "dropped", None) for each in records if throttle.filter(each)]
 
-    few = [None] * LINES_A_SECOND
+    few = [None] * MAX_LINES_PER_SECOND
     assert passed("uvicorn.error", 10.0, times=100) == few
     assert passed("uvicorn.error", 10.9) == []
     assert passed("uvicorn.error", 10.9, level=logging.ERROR) == [None], "junk hides no error"
     assert passed("asyncio", 10.9) == [None], "and nothing of others"
     assert passed("verity.server", 10.9, times=100) == [None] * 100
     assert passed("verity.server.unauthenticated", 10.9, times=100) == few
-    assert passed("uvicorn.error", 11.0, times=100) == [101 - LINES_A_SECOND, *few[1:]]
-    assert passed("uvicorn.error", 9.0) == [100 - LINES_A_SECOND], "a clock that is set back silences nobody"
+    assert passed("uvicorn.error", 11.0, times=100) == [101 - MAX_LINES_PER_SECOND, *few[1:]]
+    assert passed("uvicorn.error", 9.0) == [100 - MAX_LINES_PER_SECOND], "a clock that is set back silences nobody"
     assert passed("uvicorn.error", 12.0, times=5) == few
 
 
@@ -193,4 +193,4 @@ def test_strangers_do_not_fill_the_log_while_the_storage_is_away(tmp_path: Path)
             for _ in range(100):
                 assert client.get(server.base_url.replace("/v1", "/readyz")).status_code == 503
                 assert client.get("/effects", headers={"Authorization": f"Bearer {mint('live')}"}).status_code == 503
-        assert 0 < server.log.count("storage did not answer") < 100
+        assert 0 < server.log.count("the store did not answer") < 100

@@ -21,7 +21,7 @@ from tests.helpers.slow_reads import Gate, endless_reads, held_searches
 from verity._ledger.calls import Answer
 from verity._ledger.problems import Problem
 from verity.server.exchange import ClientGone
-from verity.server.searches import MAX_LOOKUPS, MAX_SEARCHES_OF_ALL, ReadLimit
+from verity.server.read_limiter import MAX_LOOKUPS, MAX_SEARCHES_PER_NODE, ReadLimiter
 from verity.server.settings import ServerSettings
 
 DONE = Answer(200, b"{}")
@@ -36,7 +36,7 @@ def anyio_backend() -> str:
 class Callers:
     """Reads that are under way until they are told to end."""
 
-    def __init__(self, limit: ReadLimit) -> None:
+    def __init__(self, limit: ReadLimiter) -> None:
         self.limit = limit
         self.running: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
@@ -64,7 +64,7 @@ class Callers:
 
 
 async def test_one_key_reads_one_after_another_and_two_at_the_same_time() -> None:
-    callers = Callers(ReadLimit(4))
+    callers = Callers(ReadLimiter(4))
     tasks = [callers.begin(name) for name in ("a1", "a2", "a3", "b1", "c1", "b2")]
     await callers.until_running("a1", "b1")
     callers.ends["b1"].set()
@@ -77,7 +77,7 @@ async def test_one_key_reads_one_after_another_and_two_at_the_same_time() -> Non
 
 
 async def test_keys_take_turns_however_many_one_of_them_sends() -> None:
-    callers = Callers(ReadLimit(4))
+    callers = Callers(ReadLimiter(4))
     tasks = [callers.begin(name) for name in ("a1", "b1", "a2", "a3", "a4", "b2", "b3", "c1")]
     await callers.until_running("a1", "b1")
     callers.ends["a1"].set()
@@ -88,7 +88,7 @@ async def test_keys_take_turns_however_many_one_of_them_sends() -> None:
 
 
 async def test_what_is_too_much_is_refused_at_once() -> None:
-    callers = Callers(ReadLimit(2))
+    callers = Callers(ReadLimiter(2))
     searches = [callers.begin("a1"), callers.begin("a2")]
     await callers.until_running("a1")
     with pytest.raises(Problem) as refused:
@@ -105,8 +105,8 @@ async def test_what_is_too_much_is_refused_at_once() -> None:
 
 
 async def test_a_node_takes_only_so_many_searches_of_all_keys() -> None:
-    callers = Callers(ReadLimit(1))
-    letters = [chr(0x4E00 + number) for number in range(MAX_SEARCHES_OF_ALL)]
+    callers = Callers(ReadLimiter(1))
+    letters = [chr(0x4E00 + number) for number in range(MAX_SEARCHES_PER_NODE)]
     tasks = [callers.begin(letter) for letter in letters]
     await async_until(lambda: len(callers.running) == 2)
     with pytest.raises(Problem) as refused:
@@ -124,7 +124,7 @@ async def test_a_node_takes_only_so_many_searches_of_all_keys() -> None:
 
 
 async def test_who_waits_too_long_for_a_turn_is_told() -> None:
-    callers = Callers(ReadLimit(4, turn_within_s=0.05))
+    callers = Callers(ReadLimiter(4, max_wait_s=0.05))
     first = callers.begin("a1")
     await callers.until_running("a1")
     with pytest.raises(Problem) as refused:
@@ -135,7 +135,7 @@ async def test_who_waits_too_long_for_a_turn_is_told() -> None:
 
 
 async def test_a_search_ends_with_its_client() -> None:
-    callers = Callers(ReadLimit(4))
+    callers = Callers(ReadLimiter(4))
     tasks = [callers.begin(name) for name in ("a1", "a2")]
     await callers.until_running("a1")
     for name in ("a2", "a1"):
@@ -286,7 +286,7 @@ def test_a_node_whose_ledger_is_being_read_does_all_the_rest(
     node = Node(stack, reads.url, search_timeout_s=40, max_searches=4)
     reads.hold()
     searches = [node.begin(node.reader) for _ in range(4)]
-    sync_until(lambda: node.served.app._reads._searches.total() == 4)
+    sync_until(lambda: node.served.app._read_limiter._searches.total() == 4)
     refused = node.reader.get("/stats")
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
     assert int(refused.headers["retry-after"]) >= 1
@@ -327,7 +327,7 @@ def test_a_search_whose_client_has_left_is_given_up(stack: ExitStack, reads: Sql
         with pytest.raises(httpx.ReadTimeout):
             node.search(node.reader, timeout=0.5)
         sync_until(lambda: not reads.working(node.served))
-        assert not node.served.app._reads._searches
+        assert not node.served.app._read_limiter._searches
     assert len(node.search(node.reader).json()["items"]) == 1
 
 

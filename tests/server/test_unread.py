@@ -15,8 +15,8 @@ from tests.helpers.concurrency import sync_until
 from tests.helpers.served_ledger import ServedLedger
 from tests.server.test_connections import until_closed
 from tests.server.test_protocol import Raw
+from verity.server.key_usage import UsageByKey
 from verity.server.settings import ServerSettings
-from verity.server.shares import Shares
 
 BUDGET = 16_000_000
 SHARE = BUDGET // 4
@@ -66,8 +66,8 @@ class IdleReader(Raw):
 class Connected:
     """Stands for a connection where nothing else of one is looked at."""
 
-    def __init__(self, shares: Shares) -> None:
-        self.share = shares.unauthenticated
+    def __init__(self, usage_by_key: UsageByKey) -> None:
+        self.usage = usage_by_key.unauthenticated
         self.unread_bytes = 0
 
 
@@ -96,7 +96,7 @@ def test_whose_clients_do_not_read_is_refused_more_and_may_finish(served: Served
     key = served.create_key()
     with Raw(served, key) as holder, Raw(served, served.create_key()) as other:
         granted = json.loads(holder.ask(holder.lease("finished"))[2])
-        holder.of_server().keep(SHARE)
+        holder.of_server().add_unread(SHARE)
         for path in (PAGE, "/v1/namespaces"):
             status, head, body = holder.ask(holder.request("GET", path))
             assert (status, head["retry-after"], json.loads(body)["error"]["code"]) == (429, "1", "rate_limited")
@@ -104,19 +104,19 @@ def test_whose_clients_do_not_read_is_refused_more_and_may_finish(served: Served
         tokens = {name: granted[name] for name in ("effectKey", "fenceToken", "leaseToken")}
         commit = json.dumps({**tokens, "result": 1}).encode()
         assert holder.ask(holder.request("POST", "/v1/effects/n/commit", commit))[0] == 200
-        holder.of_server().keep(-SHARE)
+        holder.of_server().add_unread(-SHARE)
         assert holder.ask(holder.request("GET", PAGE))[0] == 200
 
 
 def test_the_worst_are_cut_off_until_there_is_room() -> None:
-    shares = Shares(100, 1_000)
+    usage_by_key = UsageByKey(100, 1_000)
     made: dict[str, list[Any]] = {}
     for key, unread in {"a": (100, 150), "b": (0, 90, 300), "c": (250,), "d": (240,), "e": (200,)}.items():
-        made[key] = [Connected(shares) for _ in unread]
+        made[key] = [Connected(usage_by_key) for _ in unread]
         for connection, size in zip(made[key], unread, strict=True):
-            assert shares.move(connection, key)
-            shares.keep(connection, size)
-    assert shares.most_unread() == [made["b"][2], made["a"][1]]
+            assert usage_by_key.assign(connection, key)
+            usage_by_key.add_unread(connection, size)
+    assert usage_by_key.find_worst_readers() == [made["b"][2], made["a"][1]]
 
 
 def test_what_is_read_after_all_is_whole(served: ServedLedger) -> None:

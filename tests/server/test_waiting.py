@@ -1,4 +1,4 @@
-"""The waiting room: lease requests that are held, over real sockets, on one node and on two."""
+"""Lease requests that wait (`Prefer: wait`), over real sockets, on one node and on two."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from verity._store.lease_states import EffectName, LeaseState
 from verity._store.sqlite.async_store import AsyncSqliteStore
 from verity._store.sqlite.registry import OpenLedger, open_ledger
 from verity.server.settings import ServerSettings
-from verity.server.waiting import WaitingRoom
+from verity.server.waiting import LeaseWaiters
 
 
 class Node:
@@ -238,7 +238,7 @@ class CountingStore(AsyncSqliteStore):
 async def test_many_waiters_are_one_look() -> None:
     ledger = open_ledger("sqlite://")
     store = CountingStore(ledger)
-    room = WaitingRoom(store, 10_000)
+    waiters = LeaseWaiters(store, 10_000)
 
     def request(operation: str, **body: Any) -> Request:
         text = json.dumps({"effectKey": "k", **body}).encode()
@@ -248,14 +248,14 @@ async def test_many_waiters_are_one_look() -> None:
         await asyncio.Event().wait()
 
     lease = json.loads((await store.answer(request("lease_effect"))).body)
-    held = [asyncio.create_task(room.answer_lease(request("lease_effect"), 20, stay, check)) for _ in range(500)]
-    await async_until(lambda: room.waiting_count == 500 and len(store.looks) >= 3)
+    held = [asyncio.create_task(waiters.answer_lease(request("lease_effect"), 20, stay, check)) for _ in range(500)]
+    await async_until(lambda: waiters.waiting_count == 500 and len(store.looks) >= 3)
     commit = request("commit_effect", result=7, fenceToken=1, leaseToken=lease["leaseToken"])
     await store.answer(commit)
-    room.changed(commit)
+    waiters.wake_after(commit)
     assert {(await each).outcome[0] for each in held} == {"cached_completed"}
     assert set(store.looks) == {1}
-    await async_until(lambda: room._looking is None)
+    await async_until(lambda: waiters._polling is None)
     ledger.close()
 
 
@@ -271,13 +271,13 @@ async def test_a_lease_that_runs_out_wakes_one(clock: TestClock) -> None:
             return await super().answer(asked)
 
     store = Asked(ledger)
-    room = WaitingRoom(store, 10_000)
+    waiters = LeaseWaiters(store, 10_000)
     body = b'{"effectKey":"k"}'
     request = Request(Scope("test"), Operation.LEASE_EFFECT, "payments", body, read_members(body))
     await store.answer(request)
     stay = asyncio.Event().wait
-    held = [asyncio.create_task(room.answer_lease(request, 25, stay, check)) for _ in range(100)]
-    await async_until(lambda: room.waiting_count == 100 and len(store.looks) >= 3)
+    held = [asyncio.create_task(waiters.answer_lease(request, 25, stay, check)) for _ in range(100)]
+    await async_until(lambda: waiters.waiting_count == 100 and len(store.looks) >= 3)
     asked = store.times
     clock.advance(30_000)
     done, _ = await asyncio.wait(held, timeout=20, return_when=asyncio.FIRST_COMPLETED)
@@ -285,9 +285,9 @@ async def test_a_lease_that_runs_out_wakes_one(clock: TestClock) -> None:
     looked = len(store.looks)
     await async_until(lambda: len(store.looks) >= looked + 3)
     assert store.times - asked <= 5, "the one; a few more where a look was overtaken by its grant"
-    room.close()
+    waiters.close()
     assert {each.outcome[0] for each in await asyncio.gather(*held)} == {"granted", "lease_conflict"}
-    await async_until(lambda: room._looking is None)
+    await async_until(lambda: waiters._polling is None)
     ledger.close()
 
 
@@ -306,18 +306,18 @@ async def test_what_is_decided_while_a_waiter_asks_is_not_missed() -> None:
             if answer.outcome[0] == "lease_conflict":
                 commit = request("commit_effect", result=7, fenceToken=1, leaseToken=lease["leaseToken"])
                 await super().answer(commit)
-                room.changed(commit)
+                waiters.wake_after(commit)
             return answer
 
         async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
             raise StorageError("away")
 
     store = Overtaking(ledger)
-    room = WaitingRoom(store, 10)
+    waiters = LeaseWaiters(store, 10)
     lease = json.loads((await store.answer(request("lease_effect"))).body)
-    answer = await asyncio.wait_for(room.answer_lease(request("lease_effect"), 25, asyncio.Event().wait, check), 12)
+    answer = await asyncio.wait_for(waiters.answer_lease(request("lease_effect"), 25, asyncio.Event().wait, check), 12)
     assert answer.outcome[0] == "cached_completed"
-    await async_until(lambda: room._looking is None)
+    await async_until(lambda: waiters._polling is None)
     ledger.close()
 
 
@@ -335,11 +335,11 @@ async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: py
             return await super().lease_states(names)
 
     store = Blinking(ledger)
-    room = WaitingRoom(store, 10)
+    waiters = LeaseWaiters(store, 10)
     body = b'{"effectKey":"k"}'
     request = Request(Scope("test"), Operation.LEASE_EFFECT, "payments", body, read_members(body))
     lease = json.loads((await store.answer(request)).body)
-    held = asyncio.create_task(room.answer_lease(request, 20, asyncio.Event().wait, check))
+    held = asyncio.create_task(waiters.answer_lease(request, 20, asyncio.Event().wait, check))
     await async_until(lambda: not store.errors)
     assert not held.done()
     text = json.dumps({"effectKey": "k", "result": 7, "fenceToken": 1, "leaseToken": lease["leaseToken"]}).encode()
@@ -347,9 +347,9 @@ async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: py
     await store.answer(Request(Scope("test"), Operation.COMMIT_EFFECT, "payments", text, read_members(text)))
     assert (await held).outcome[0] == "cached_completed"
     assert [record.message for record in caplog.records] == [
-        "effects that are waited for could not be looked at: StorageError"
+        "the store could not be polled for waiting requests: StorageError"
     ]
-    await async_until(lambda: room._looking is None)
+    await async_until(lambda: waiters._polling is None)
     ledger.close()
 
 

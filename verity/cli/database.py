@@ -89,9 +89,9 @@ def open_store(url: str, *, create: bool = True) -> Iterator[Store]:
     from verity._store.opening import is_postgres
     from verity.errors import VerityConfigError
 
-    with _telling((VerityConfigError,), str):
+    with _translating_errors((VerityConfigError,), str):
         store, failures = (_open_postgres if is_postgres(url) else _open_sqlite)(url, create)
-    with _telling(failures), closing(store):
+    with _translating_errors(failures), closing(store):
         yield store
 
 
@@ -107,7 +107,7 @@ def migrate(url: str) -> tuple[int, int]:
     from verity._store.sqlite.migrations import SCHEMA_VERSION
     from verity.errors import VerityConfigError
 
-    with _telling((VerityConfigError,), str):
+    with _translating_errors((VerityConfigError,), str):
         if not is_postgres(url):
             place = read_file(url)
             check_file(str(place.path), must_exist=place.must_exist)
@@ -116,7 +116,7 @@ def migrate(url: str) -> tuple[int, int]:
             return before, SCHEMA_VERSION
         from verity._store.postgres.store import PostgresStore
 
-        with _telling(_postgres_failures()), closing(PostgresStore(url, migrated=False)) as store:
+        with _translating_errors(_postgres_failures()), closing(PostgresStore(url, migrated=False)) as store:
             return store.migrate()
 
 
@@ -135,9 +135,11 @@ def back_up(url: str, target: str) -> Backup:
 
     if is_postgres(url):
         raise click.UsageError("A ledger in PostgreSQL is backed up with pg_dump or pg_basebackup.")
-    with _telling((VerityConfigError,), str):
+    with _translating_errors((VerityConfigError,), str):
         path = str(read_file(url).path)
-        with _telling((apsw.Error, OSError), lambda error: f"There is no copy ({type(error).__name__}: {error})."):
+        with _translating_errors(
+            (apsw.Error, OSError), lambda error: f"There is no copy ({type(error).__name__}: {error})."
+        ):
             return back_up_file(path, target)
 
 
@@ -157,7 +159,7 @@ def _open_sqlite(url: str, create: bool) -> tuple[Store, Failures]:
 def _open_postgres(url: str, create: bool) -> tuple[Store, Failures]:
     from verity._store.postgres.store import PostgresStore
 
-    with _telling(_postgres_failures()):
+    with _translating_errors(_postgres_failures()):
         store = PostgresStore(url, migrated=create)
         if not create:
             try:
@@ -176,7 +178,7 @@ def _postgres_failures() -> Failures:
 
 
 @contextmanager
-def _telling(failures: Failures, words: Callable[[Exception], str] = _no_answer) -> Iterator[None]:
+def _translating_errors(failures: Failures, words: Callable[[Exception], str] = _no_answer) -> Iterator[None]:
     """Turn failures into one line and the exit code of a database that can't be used."""
     try:
         yield

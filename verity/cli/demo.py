@@ -70,7 +70,7 @@ def demo(order_count: int | None, kill_count: int | None, seed: int, keep: str |
             raise click.ClickException(str(error)) from None
         print_report(console, plain, verity, time.monotonic() - started_at)
         if keep is not None:
-            _tell_where(directory / "verity", orders[0].order_id)
+            _print_paths(directory / "verity", orders[0].order_id)
     sys.exit(0 if is_shown(plain, verity) else 1)
 
 
@@ -107,7 +107,7 @@ def _terminating_cleanly() -> Generator[None]:
             signal.signal(getattr(signal, name), handler)
 
 
-def _tell_where(directory: Path, order_id: str) -> None:
+def _print_paths(directory: Path, order_id: str) -> None:
     """Plain text without markup or line breaks of its own: a path is there to be copied."""
     from verity.demo.worker import WORKFLOW, ledger_url
 

@@ -88,7 +88,7 @@ def ledger_options(command: _Command) -> _Command:
 def _open(url: str | None, database: str | None, environment: Environment | None) -> Iterator[SyncEffects]:
     url, database = _choose(url, database)
     if url is None:
-        with open_store(database or "", create=False) as store, _telling(DatabaseError):
+        with open_store(database or "", create=False) as store, _translating_errors(DatabaseError):
             if environment is None and os.environ.get("VERITY_API_KEY", "").startswith("vt_test_"):
                 click.echo("These are the live data: --database looks at no API key. See --environment.", err=True)
             yield _effects_of(store, environment or "live")
@@ -97,7 +97,7 @@ def _open(url: str | None, database: str | None, environment: Environment | None
         raise click.UsageError("--environment goes with --database; a served ledger knows it from the API key.")
     from verity import SyncVerityClient
 
-    with _telling(NoAnswer), SyncVerityClient(url) as client:
+    with _translating_errors(NoAnswer), SyncVerityClient(url) as client:
         yield client.effects
 
 
@@ -182,7 +182,7 @@ def _user() -> str:
 
 
 @contextmanager
-def _telling(no_answer: type[click.ClickException]) -> Iterator[None]:
+def _translating_errors(no_answer: type[click.ClickException]) -> Iterator[None]:
     """Turn the client's errors into those of commands; no answer is told as `no_answer`."""
     from verity.errors import VerityApiError, VerityConfigError, VerityConnectionError, VerityValidationError
 

@@ -1,7 +1,8 @@
-"""API keys: how they are written, minted and checked without looking anything up.
+"""API keys: their format, how they are made, and how their form is checked without a store.
 
-`vt_live_` or `vt_test_`, 32 random bytes as 43 base62 digits, and the CRC-32 of all that as 6 more. The checksum tells
-a mistyped key from an unknown one without storage, and lets a secret scanner skip what only looks like a key.
+A key is `vt_live_` or `vt_test_`, 32 random bytes as 43 base62 digits, and the CRC-32 of all this as 6 more digits.
+The checksum tells a mistyped key from an unknown one without the store, and lets a secret scanner skip text that only
+looks like a key.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FORM = re.compile(rf"vt_(?:live|test)_[0-9A-Za-z]{{{_SECRET_DIGITS + _CHECKSUM_
 
 
 def mint(environment: Environment, random_bytes: Callable[[int], bytes] = os.urandom) -> str:
-    """Make a new key. It is shown once, and only its hash is kept."""
+    """Make a new key. The store keeps only its hash."""
     secret = _to_base62(int.from_bytes(random_bytes(_SECRET_BYTES), "big"), _SECRET_DIGITS)
     return _with_checksum(f"vt_{environment}_{secret}")
 
@@ -42,12 +43,12 @@ def issue(
     """Make a new key, and the record of it that a store keeps.
 
     Args:
-        environment: whose data it reaches.
-        role: what it may do.
+        environment: the environment whose data the key reaches.
+        role: what the key may do.
         now: ms since 1970.
-        namespaces: what it is bound to; none of them means all of the environment.
-        name: what it is for.
-        lifetime_ms: how long it is valid, in milliseconds; None is for ever.
+        namespaces: the namespaces that the key is bound to; none means all of the environment.
+        name: what the key is for.
+        lifetime_ms: how long the key is valid, in milliseconds; None is for ever.
     """
     key = mint(environment)
     record = ApiKey(
@@ -65,12 +66,12 @@ def issue(
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether it can be a key at all: its form and its checksum are right."""
+    """Whether the form and the checksum of a key are right."""
     return _FORM.fullmatch(key) is not None and _with_checksum(key[:-_CHECKSUM_DIGITS]) == key
 
 
 def hash_api_key(key: str) -> bytes:
-    """What is stored of a key: its SHA-256. With 256 random bits there is nothing that a slow hash would add."""
+    """The SHA-256 of a key, which the store keeps. A key has 256 random bits, so that a slow hash would add nothing."""
     return hashlib.sha256(key.encode()).digest()
 
 

@@ -1,6 +1,6 @@
-"""openapi.yaml at work: the operations that there are, and what a request to each must look like.
+"""Checks requests against openapi.yaml: parameters and bodies of each operation.
 
-Everything is compiled once. A message never holds what was sent: it could be a payload, a token or a key.
+All schemas are compiled once. An error message never quotes what was sent: it could be a payload, a token or a key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_DETAILS = 20
 _JSON = b"application/json"
 _JSON_TYPE = re.compile(rb'application/json\s*(;\s*charset="?utf-?8"?\s*)?', re.IGNORECASE)
 _NO_NUL = '"^[^\\x00]*$"'
-"""How a message ends that tells of the pattern which all texts in openapi.yaml have."""
+"""The end of jsonschema_rs's message for a violation of the pattern that forbids NUL in openapi.yaml's texts."""
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -48,7 +48,7 @@ class Parameter:
             yield {"path": where, "message": "the value must be text in UTF-8"}
 
     def _read(self, text: str) -> Any:
-        """A parameter's text as the JSON value that its schema speaks of."""
+        """A parameter's text as a JSON value of the schema's type."""
         if "integer" in self.types and _INTEGER.fullmatch(text):
             return int(text)
         if "boolean" in self.types and text in ("true", "false"):
@@ -77,12 +77,12 @@ class Endpoint:
         """Check all parameters; returns those of the query.
 
         Args:
-            in_path: what is wrong with those of the path.
-            in_query: names and values, as they came.
+            in_path: what is wrong with the path's parameters.
+            in_query: names and values in the order of the query.
             headers: by their names in small letters.
 
         Raises:
-            Problem: 400.
+            Problem: 400, a parameter breaks the contract.
         """
         details: Details = []
         content_type = headers.get(b"content-type", _JSON)
@@ -118,10 +118,10 @@ class Endpoint:
                 yield {"path": f"query/{name}", "message": "is required"}
 
     def check_body(self, body: bytes, max_depth: int) -> Members | None:
-        """Check a request's body; returns its members.
+        """Check a request's body; returns its members, None for an operation without a body.
 
         Raises:
-            Problem: 400.
+            Problem: 400, the body breaks the contract.
         """
         if self.body is None:
             if body:
@@ -142,7 +142,7 @@ def _check(schema: jsonschema_rs.Draft202012Validator, value: Any, where: str) -
     for error in schema.iter_errors(value):
         path = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in error.instance_path)
         message = error.message
-        if error.schema_path[-1] == "additionalProperties":  # the one message that quotes in spite of the mask
+        if error.schema_path[-1] == "additionalProperties":  # this message would quote the name in spite of the mask
             message = "has a member that this call does not take"
         elif message.endswith(_NO_NUL):
             message = "must not have a NUL character"
@@ -150,7 +150,7 @@ def _check(schema: jsonschema_rs.Draft202012Validator, value: Any, where: str) -
 
 
 def load_spec() -> dict[str, Any]:
-    """openapi.yaml, as it ships."""
+    """openapi.yaml, as it is packaged (in JSON)."""
     spec: dict[str, Any] = json.loads(resources.files("verity_api").joinpath("openapi.json").read_bytes())
     return spec
 

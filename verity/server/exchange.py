@@ -1,4 +1,8 @@
-"""One request and its answer, as the application sees them, whatever carries them."""
+"""One HTTP exchange: a request and its answer, as the application sees them.
+
+The application works with an `Exchange`. `AsgiExchange` below carries it over any ASGI server; `protocol.PlainExchange`
+over the ledger's own protocol.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +26,27 @@ AsgiSend = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _logger = logging.getLogger("verity.server")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
-_LINGER_BYTES = 8 * 1024 * 1024
-_LINGER_S = 2.0
+_DISCARD_BYTES = 8 * 1024 * 1024
+_DISCARD_WITHIN_S = 2.0
 
 
 class Connection(Protocol):
-    """What requests of one client come on."""
+    """The client's connection, as the application uses it."""
 
-    def belong_to(self, key_id: str) -> None:
-        """A request of this API key came.
+    def assign_to_key(self, key_id: str) -> None:
+        """Count this connection for the API key of the request that came.
 
         Raises:
             Problem: 429, the key has too many connections.
         """
         ...
 
-    def is_behind(self) -> bool:
-        """Whether the clients of its API key have as much left unread as they may."""
+    def has_too_much_unread(self) -> bool:
+        """Whether its API key has reached the limit of unread bytes."""
         ...
 
     async def drain(self, size: int) -> None:
-        """Wait, with an answer of so many bytes, until its client has read those before."""
+        """Wait until the client has read the answers before the next one, which has so many bytes."""
         ...
 
 
@@ -51,12 +55,12 @@ class ClientGone(Exception):
 
 
 class HttpRequest:
-    """What is known of one request by and by.
+    """One HTTP request without its body, and what the server finds out about it.
 
     Args:
         method: in capitals.
-        path: as it came, still percent-encoded.
-        query: what came after its `?`, as it came.
+        path: still percent-encoded.
+        query: the raw text after the `?`.
         headers: by their names in small letters; of several with one name, the last.
     """
 
@@ -72,41 +76,41 @@ class HttpRequest:
         self.operation: str = "unknown"
         """An `Operation`, or the name of a probe."""
         self.key_id: str | None = None
-        """The id of its sender's API key, once it has been let through."""
+        """The id of the API key, once the rate limiter has admitted the request."""
         self.span = RequestSpan(headers)
 
 
 class Exchange(Protocol):
-    """The way to the client of one request."""
+    """The application's way to the client of one request."""
 
     @property
     def connection(self) -> Connection | None:
-        """What it came on; None with a server that is not ours."""
+        """The connection of the request; None under another ASGI server than `LedgerServer`."""
         ...
 
     async def read_body(self, max_bytes: int) -> bytes:
-        """All of the request's body.
+        """The whole body of the request.
 
         Raises:
             ClientGone: the client left before it had sent all of it.
-            Problem: 413.
+            Problem: 413, the body is over `max_bytes`.
         """
         ...
 
     async def until_gone(self) -> None:
-        """Return when the client has left, who need not be answered any more. To be called after `read_body`."""
+        """Return when the client has closed the connection: it needs no answer then. Call it after `read_body`."""
         ...
 
     async def send(self, answer: Answer, request_id: str) -> None:
-        """Answer, if there is still somebody."""
+        """Send the answer, if the client is still connected."""
         ...
 
 
 class AsgiExchange:
-    """An exchange by way of an ASGI server."""
+    """An exchange over ASGI's messages."""
 
     def __init__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
-        self.call = HttpRequest(
+        self.request = HttpRequest(
             scope["method"], scope["raw_path"].decode("latin-1"), scope["query_string"], dict(scope["headers"])
         )
         self.connection: Connection | None = scope.get("state", {}).get("connection")
@@ -114,8 +118,8 @@ class AsgiExchange:
         self._send = send
 
     async def read_body(self, max_bytes: int) -> bytes:
-        """All of the request's body."""
-        length = self.call.headers.get(b"content-length")
+        """The whole body of the request."""
+        length = self.request.headers.get(b"content-length")
         if length is not None and int(length) > max_bytes:
             raise problems.body_too_large(max_bytes)
         chunks: list[bytes] = []
@@ -134,10 +138,10 @@ class AsgiExchange:
 
     async def until_gone(self) -> None:
         """Return when the client has left."""
-        await self._receive()  # all of the body is here, so that it has nothing else to tell
+        await self._receive()  # the body is read, so that the next message is http.disconnect
 
     async def send(self, answer: Answer, request_id: str) -> None:
-        """Answer, if there is still somebody."""
+        """Send the answer, if the client is still connected."""
         headers = [(name.encode(), value.encode()) for name, value in head_of(answer, request_id).items()]
         is_refused = answer.status == 413
         if self.connection is not None:
@@ -145,23 +149,23 @@ class AsgiExchange:
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": is_refused})
         if is_refused:
-            await self._linger()
+            await self._discard_body()
 
-    async def _linger(self) -> None:
-        """Take in, for a moment, what a client still sends of a body that was refused.
+    async def _discard_body(self) -> None:
+        """Read and discard the rest of a refused body, up to a limit of bytes and time (a lingering close).
 
-        A connection that is closed on unread data is reset, and the reset may take the answer away with it.
+        Closing a connection that has unread data resets it, and then the client may lose the answer.
         """
 
         async def discard() -> None:
             size, more = 0, True
-            while more and size < _LINGER_BYTES:
+            while more and size < _DISCARD_BYTES:
                 message = await self._receive()
                 size += len(message.get("body", b""))
                 more = message.get("more_body", False)
 
         try:
-            await asyncio.wait_for(discard(), _LINGER_S)
+            await asyncio.wait_for(discard(), _DISCARD_WITHIN_S)
         except asyncio.TimeoutError:
             _logger.debug("a client went on sending a body that was refused")
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -178,7 +182,7 @@ def head_of(answer: Answer, request_id: str) -> dict[str, str]:
 
 
 def _read_request_id(headers: Headers) -> str:
-    """The caller's own id of the request where it is a sane one, or a new one."""
+    """The request id that the caller sent, if it is well formed, or a new one."""
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
@@ -186,5 +190,5 @@ def _read_request_id(headers: Headers) -> str:
 
 
 def new_request_id() -> str:
-    """An id for a request that has none of its own."""
+    """A new random request id."""
     return f"req_{draw_bits(96):024x}"

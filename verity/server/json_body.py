@@ -1,4 +1,4 @@
-"""A request body as a JSON object, strictly: what two parsers could read differently is refused."""
+"""Parses a request body as a JSON object, strictly: it refuses what two parsers could read differently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_DEPTH = 201
 
 
 class BadBody(ValueError):
-    """The body is not such an object; the message says why, without a word of what was sent."""
+    """The body is not a strict JSON object. The message says why and quotes nothing of the body."""
 
 
 def read_object(body: bytes, max_depth: int = MAX_DEPTH) -> Members:
@@ -24,7 +24,7 @@ def read_object(body: bytes, max_depth: int = MAX_DEPTH) -> Members:
     try:
         members = scan_object(body.decode(), _scan_strictly)
         if b"\\u" in body:
-            # An escaped lone surrogate is JSON, and still no text that could be stored or sent on as UTF-8.
+            # An escaped lone surrogate is valid JSON, but it can't be stored or sent as UTF-8: encode() refuses it.
             dump(members.values).encode()
     except (ValueError, StopIteration, IndexError, RecursionError) as error:
         raise _explain(body, error, max_depth) from None
@@ -71,7 +71,7 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 
 def _depth(value: Any) -> int:
-    """How many containers are inside each other. Not recursive: the depth is what is in doubt."""
+    """How many containers are inside each other. Not recursive, since the value may be too deep for recursion."""
     depth, level = 0, [value]
     while level:
         level = [item for item in level if isinstance(item, (dict, list))]

@@ -1,7 +1,8 @@
-"""The server's log lines: plain or JSON, to stderr. They hold request ids and never keys, tokens, payloads or paths.
+"""The server's log, plain or JSON, on standard error. Lines have request ids and never keys, tokens, payloads or paths.
 
-The libraries below log, too. Their lines keep to the same rules: an exception is told by its type and its places, not
-by a traceback, which may quote anything; and nobody who sends junk can fill the disk with them.
+The log lines of libraries follow the same rules. An exception is logged as its type and its source lines, without its
+message or a traceback, which may quote anything. Lines that unauthenticated clients can cause are limited in rate, so
+that they cannot fill the disk.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Literal
 
 LogFormat = Literal["plain", "json"]
 
-LINES_A_SECOND = 5
-"""Of a library's logger, for each level: what uvicorn says of junk, it says to anybody who sends it."""
+MAX_LINES_PER_SECOND = 5
+"""How many lines a library's logger may write a second, for each level: any client can make uvicorn log junk."""
 
 UNAUTHENTICATED = "verity.server.unauthenticated"
-"""The logger for what a caller causes before it is known who it is."""
+"""The logger for messages that a client can cause before it is authenticated."""
 
 _IN_CALLBACK = "Exception in callback"
 
@@ -28,7 +29,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; what a record was given as `extra` becomes members of it."""
+    """One JSON object a line; the fields in a record's `extra` become members of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -52,8 +53,9 @@ class PlainFormatter(logging.Formatter):
 
 
 def _first_line(record: logging.LogRecord) -> str:
-    """The message; of asyncio's only what it says itself. It quotes tasks and callbacks, most in the lines below: their
-    exceptions, and what they were called with.
+    """The first line of the message, and of asyncio's messages about callbacks only the fixed words.
+
+    asyncio quotes tasks and callbacks, mostly in the lines below the first: their exceptions and their arguments.
     """
     line = (record.getMessage().splitlines() or [""])[0]
     if record.name == "asyncio" and line.startswith(_IN_CALLBACK):
@@ -69,8 +71,9 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 class Throttle(logging.Filter):
-    """Lets `LINES_A_SECOND` of a library's logger pass, and of the strangers', and has the next one say how many were
-    dropped.
+    """Limits a library's logger, and the logger `UNAUTHENTICATED`, to `MAX_LINES_PER_SECOND` for each level.
+
+    The next line after a second with dropped lines has the number of dropped lines in its field `dropped`.
     """
 
     def __init__(self) -> None:
@@ -79,22 +82,22 @@ class Throttle(logging.Filter):
         self._counts: dict[tuple[str, int], tuple[int, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record passes. Verity's own do: what else a caller without a key can cause is the access log."""
+        """Whether the record passes. Verity's other loggers are not limited: only the access log logs each request."""
         if record.name.partition(".")[0] == "verity" and record.name != UNAUTHENTICATED:
             return True
         second = int(record.created)
         with self._lock:
             since, count = self._counts.get((record.name, record.levelno), (second, 0))
             if since != second:
-                if count > LINES_A_SECOND:
-                    record.dropped = count - LINES_A_SECOND
+                if count > MAX_LINES_PER_SECOND:
+                    record.dropped = count - MAX_LINES_PER_SECOND
                 since, count = second, 0
             self._counts[record.name, record.levelno] = since, count + 1
-        return count < LINES_A_SECOND
+        return count < MAX_LINES_PER_SECOND
 
 
 def configure_logging(log_format: LogFormat) -> None:
-    """Send the process's log to stderr. For `verity serve`, which owns its process."""
+    """Send the whole process's log to standard error. For `verity serve`, which owns its process."""
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(JsonFormatter())
@@ -106,7 +109,7 @@ def configure_logging(log_format: LogFormat) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An exception's type and where it was raised. Not its message, which may quote a payload or a key."""
+    """An exception's type and source lines, without its message, which may quote a payload or a key."""
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     return f"{type(error).__name__} at {places}"

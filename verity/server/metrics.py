@@ -1,4 +1,4 @@
-"""What a node tells Prometheus at `/metrics`. No key, namespace, effect key or payload is in a label."""
+"""The Prometheus metrics of a node, at `/metrics`. No API key, namespace, effect key or payload is in a label."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from verity.server.logs import describe
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 GONE = "gone"
-"""Stands for the status of a request whose sender left before it was answered."""
+"""The status label of a request whose client left before it was answered."""
 
 _LATENCIES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -36,9 +36,9 @@ class Metrics:
     """The metrics of one application, in a registry of their own.
 
     Args:
-        storage: what is asked, at a scrape, for what only it knows.
-        kept_s: how long a scrape's text is kept for whoever asks next, in seconds.
-        monotonic: seconds; it decides how long all that is kept.
+        store: the store; at a scrape it is asked for the expired leases and its connection pool.
+        kept_s: how long the text of a scrape is cached for the next scrapes, in seconds.
+        monotonic: the clock, in seconds, for what is cached.
     """
 
     def __init__(self, store: AsyncStore, *, kept_s: float = 0.0, monotonic: Callable[[], float] = monotonic) -> None:
@@ -73,7 +73,7 @@ class Metrics:
         self._oldest = _OldestExpired(store, monotonic)
         self._oldest_age = Gauge(
             "verity_oldest_expired_effect_age_seconds",
-            "How long ago the oldest lease ran out that nobody has taken over; NaN where the storage does not answer.",
+            "How long ago the oldest lease expired that nobody has taken over; NaN if the store does not answer.",
             ["environment"],
             registry=registry,
         )
@@ -81,7 +81,7 @@ class Metrics:
         ProcessCollector(registry=registry)
 
     def count_request(self, operation: str, status: int | str, seconds: float, outcome: Outcome | None = None) -> None:
-        """One request is done."""
+        """Count a request that is done."""
         self._requests.count(operation, status, seconds)
         if outcome is not None:
             count_outcome = self._outcomes.get(outcome) or self._outcomes.get((outcome[0], ""))
@@ -89,15 +89,15 @@ class Metrics:
                 count_outcome()
 
     def watch_connections(self, count: Callable[[], int]) -> None:
-        """Tell how many connections are open."""
+        """Report how many connections are open."""
         self._gauge("verity_open_connections", "Open connections.", count)
 
     def watch_waits(self, count: Callable[[], int]) -> None:
-        """Tell how many lease requests wait for another holder."""
+        """Report how many lease requests wait for another holder."""
         self._gauge("verity_open_waits", "Lease requests that wait for another holder's effect to be decided.", count)
 
     async def render(self) -> bytes:
-        """The text of a scrape. Making it takes some ms of the node's one thread, so those who ask share it."""
+        """The text of a scrape. Making it takes some ms of the node's one thread: so scrapes share and cache it."""
         rendering = self._rendering
         if rendering is None or (rendering.done() and self._monotonic() >= self._rendered_at + self._kept_s):
             self._rendered_at = self._monotonic()
@@ -115,15 +115,16 @@ class Metrics:
         if store.pool() is None:
             return
         self._gauge("verity_pool_connections", "Connections to the database.", lambda: _pool(store)[0])
-        self._gauge("verity_pool_idle_connections", "Those of them that wait for work.", lambda: _pool(store)[1])
+        self._gauge("verity_pool_idle_connections", "Idle connections to the database.", lambda: _pool(store)[1])
 
     def _gauge(self, name: str, documentation: str, read: Callable[[], float]) -> None:
         Gauge(name, documentation, registry=self._registry).set_function(read)
 
 
 class _Requests(Collector):
-    """Requests and their latencies. Counted in plain numbers, which are made into metrics at a scrape: that costs a
-    request a third of what the library's own counters do.
+    """Counts requests and their latencies in plain numbers, and makes metrics of them at a scrape.
+
+    This costs a request a third of what the library's own counters cost.
     """
 
     def __init__(self) -> None:
@@ -132,7 +133,7 @@ class _Requests(Collector):
         """By operation: how many were in each bucket, and the sum of their seconds."""
 
     def count(self, operation: str, status: int | str, seconds: float) -> None:
-        """One request."""
+        """Count one request."""
         self._counts[operation, status] = self._counts.get((operation, status), 0) + 1
         latencies = self._latencies.get(operation)
         if latencies is None:
@@ -165,10 +166,10 @@ def _pool(store: AsyncStore) -> tuple[int, int]:
 
 
 def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
-    """What is counted, by what a call came to. An empty detail stands for every one."""
+    """The counter for each outcome of a call. An empty detail stands for all details."""
     granted = Counter(
         "verity_leases_granted",
-        "Leases granted by the effect's prior state: `expired` is one taken over from a holder whose lease ran out.",
+        "Leases granted by the effect's prior state: `expired` is one taken over from a holder whose lease expired.",
         ["prior_state"],
         registry=registry,
     )
@@ -199,7 +200,7 @@ def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
 
 
 class _OldestExpired:
-    """Asks the storage at most every few seconds, once at a time, and never lets a scrape wait for it long."""
+    """Asks the store for expired leases, every few seconds at the most. A scrape waits one second for it at most."""
 
     def __init__(self, store: AsyncStore, monotonic: Callable[[], float]) -> None:
         self._store = store
@@ -208,7 +209,7 @@ class _OldestExpired:
         self._reading: asyncio.Task[Mapping[Environment, float] | None] | None = None
 
     async def read(self) -> Mapping[Environment, float] | None:
-        """Seconds by environment; None where the storage does not answer."""
+        """How long ago the oldest lease expired, in seconds by environment; None if the store does not answer."""
         reading = self._reading
         if reading is None or (reading.done() and self._monotonic() >= self._asked_at + _OLDEST_KEPT_S):
             self._asked_at = self._monotonic()
@@ -219,6 +220,6 @@ class _OldestExpired:
     async def _ask(self) -> Mapping[Environment, float] | None:
         try:
             return await self._store.expired_for_s()
-        except Exception as error:  # noqa: BLE001 - a scrape tells the rest, whatever ails the storage
-            _logger.warning("storage did not tell the oldest expired effect: %s", describe(error))
+        except Exception as error:  # noqa: BLE001 - a scrape shows the other metrics whatever the store raises
+            _logger.warning("the store did not say which lease expired first: %s", describe(error))
             return None

@@ -1,9 +1,8 @@
-"""HTTP on one connection: uvicorn's protocol with the limits of a ledger, and a shorter way for plain requests.
+"""HTTP on one connection: uvicorn's protocol with the limits of a ledger, and a fast path for plain requests.
 
-Uvicorn calls an ASGI application once a request's header is here, and hands the body and the answer over in messages. A
-plain request, which nearly every one is, has a small body that comes with the header. It is taken in first, and its
-answer is written in one go: the messages, and what waits for them, would cost more than the answer itself. All others
-go uvicorn's way.
+A plain request has a small body and no unusual header; nearly every request is one. Its body is read before the
+application is called, and its answer is written at once. All other requests take uvicorn's path: uvicorn calls the ASGI
+application after the header, and passes body and answer in messages, which cost more than the answer itself.
 """
 
 from __future__ import annotations
@@ -19,17 +18,19 @@ from verity.server.connections import Connections
 from verity.server.exchange import Headers, HttpRequest, head_of
 from verity.server.head import STATUS_LINE, write_lines, write_refusal
 from verity.server.logs import describe
-from verity.server.transport import BufferedTransport, Flow
+from verity.server.transport import BufferedTransport, PipelineFlow
 from verity.server.uvicorn_names import HttpToolsProtocol
 
 MOST_PLAIN_BYTES = 16_384
-"""A body over it is not taken in before its sender is known: many senders could fill the memory."""
+"""The largest body of a plain request. A larger body is read only after its sender is authenticated: otherwise many
+unauthenticated clients could fill the memory.
+"""
 
 MOST_HEADER_BYTES = 65_536
-"""What a header has beyond it may be anything, and there may be no end to it."""
+"""The largest header of a request. A larger one is refused with 431."""
 
-GOODBYE_S = 0.25
-"""How long the client of an idle connection may take to say that it has seen the end of it, as TLS asks for."""
+CLOSE_NOTIFY_S = 0.25
+"""How long the server waits for the client's close_notify (TLS) when it closes an idle connection, in seconds."""
 
 _MOST_LINES_AT_ONCE = 64
 _PARSED_AT_ONCE = 512
@@ -41,11 +42,11 @@ _logger = logging.getLogger("verity.server")
 
 
 class LedgerProtocol(HttpToolsProtocol):
-    """One connection. It notes until when its client must send or take in what is due; `Connections` looks at that."""
+    """One connection. It sets deadlines for its client, and `Connections` calls `enforce_deadlines` regularly."""
 
-    cycle: Any  # uvicorn's own, or a `PlainExchange`
+    cycle: Any  # uvicorn's RequestResponseCycle, or a `PlainExchange`
     parser: Any
-    transport: Any  # a `LastingTransport`
+    transport: Any  # a `BufferedTransport`
 
     def __init__(self, connections: Connections, **parts: Any) -> None:
         super().__init__(**parts)
@@ -56,50 +57,51 @@ class LedgerProtocol(HttpToolsProtocol):
         self._body_timeout_s = settings.body_timeout_s
         self._read_timeout_s = settings.read_timeout_s
         self._most_plain_bytes = min(MOST_PLAIN_BYTES, settings.max_body_bytes)
-        self._due: float | None = None
-        self._unspent_bytes = 0
-        """What has come since the last whole header or part of a body."""
+        self._receive_deadline: float | None = None
+        self._bytes_since_progress = 0
+        """Bytes received since the last whole header or part of a body."""
         self._is_refused = False
-        self._unread_until: float | None = None
-        self._idle_until: float | None = None
+        self._read_deadline: float | None = None
+        self._idle_deadline: float | None = None
         self._abort_at: float | None = None
-        self._rest = b""
-        self.share = connections.shares.unauthenticated
+        self._unparsed = b""
+        self.usage = connections.usage_by_key.unauthenticated
         self.unread_bytes = 0
-        """What is kept of its answers, and of requests that wait for their turn, until its client reads."""
+        """Bytes of answers that its client has not read, and of pipelined requests that are not parsed yet."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Wait for a request, or say that there are too many."""
-        super().connection_made(BufferedTransport(transport, self.loop, self.keep))  # type: ignore[arg-type]
-        self.flow = Flow(self.transport, lambda: bool(self.pipeline or self._rest))
-        self._allow(self._header_timeout_s)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
+        """Wait for a request, or answer that there are too many connections."""
+        super().connection_made(BufferedTransport(transport, self.loop, self.add_unread))  # type: ignore[arg-type]
+        self.flow = PipelineFlow(self.transport, lambda: bool(self.pipeline or self._unparsed))
+        self._set_receive_deadline(self._header_timeout_s)
         self.connections_of_server.add(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Forget the connection."""
         self.transport.forget()
         self.connections_of_server.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in a part of a request, or line ends between two, which must not keep a connection for ever."""
+        """Receive a part of a request, or line ends between two requests, which must not keep a connection open."""
         if self._is_refused:
             return
-        self._idle_until = None
-        if self._rest:
-            self._rest += data
-            self.keep(len(data))
+        self._idle_deadline = None
+        if self._unparsed:
+            self._unparsed += data
+            self.add_unread(len(data))
             return
-        if self._due is None:
-            self._allow(self._header_timeout_s)
-        self._unspent_bytes += len(data)
-        self._feed(data)
-        if self._unspent_bytes > MOST_HEADER_BYTES and self._due is not None:
+        if self._receive_deadline is None:
+            self._set_receive_deadline(self._header_timeout_s)
+        self._bytes_since_progress += len(data)
+        self._parse(data)
+        if self._bytes_since_progress > MOST_HEADER_BYTES and self._receive_deadline is not None:
             self._refuse_header()
 
-    def _feed(self, data: bytes) -> None:
-        """Have it parsed. A request that waits for its turn takes a hundred times the room of its bytes: of many in one
-        go the most are left as they came.
+    def _parse(self, data: bytes) -> None:
+        """Parse what came. If it may be many pipelined requests, most of it stays unparsed for now.
+
+        A parsed request that waits takes a hundred times the memory of its bytes.
         """
         if data.count(b"\n") <= _MOST_LINES_AT_ONCE:
             super().data_received(data)
@@ -108,112 +110,114 @@ class LedgerProtocol(HttpToolsProtocol):
             if self._is_refused or self.transport.is_closing():
                 return
             if self.pipeline:
-                self._rest = data[start:]
-                self.keep(len(self._rest))
+                self._unparsed = data[start:]
+                self.add_unread(len(self._unparsed))
                 return
             super().data_received(data[start : start + _PARSED_AT_ONCE])
 
-    def _feed_rest(self) -> None:
-        """Go on with what was left, where it is its turn."""
-        if self._rest and not self.pipeline and not self.transport.is_closing():
-            rest, self._rest = self._rest, b""
-            self._idle_until = None
-            self.keep(-len(rest))
-            self._feed(rest)
+    def _parse_rest(self) -> None:
+        """Parse more of what stayed unparsed, if no parsed request waits."""
+        if self._unparsed and not self.pipeline and not self.transport.is_closing():
+            rest, self._unparsed = self._unparsed, b""
+            self._idle_deadline = None
+            self.add_unread(-len(rest))
+            self._parse(rest)
             self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        self._allow(self._header_timeout_s)
+        """Called when a request begins."""
+        self._set_receive_deadline(self._header_timeout_s)
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
-        """Its body is next."""
-        self._allow(self._body_timeout_s)
-        self._unspent_bytes = 0
+        """Called after a request's header: choose the fast path or uvicorn's path."""
+        self._set_receive_deadline(self._body_timeout_s)
+        self._bytes_since_progress = 0
         headers = dict(self.headers)
         if self._is_plain(headers):
-            call = HttpRequest(self.parser.get_method().decode(), self.url.decode(), b"", headers)
-            self.cycle = PlainExchange(call, self)
+            request = HttpRequest(self.parser.get_method().decode(), self.url.decode(), b"", headers)
+            self.cycle = PlainExchange(request, self)
             return
         url, sent, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
-        self.headers += sent  # by now the list that is in uvicorn's scope
+        self.headers += sent  # this is now the list in uvicorn's scope
         self.scope.setdefault("state", {})["connection"] = self
         super().on_headers_complete()
-        self.headers = []  # for the trailers, which say nothing here: none may pass for a header
+        self.headers = []  # for the trailers, which are ignored: none may pass for a header
 
     def on_body(self, body: bytes) -> None:
-        """A part of it."""
-        self._unspent_bytes = 0
+        """Called for a part of a request's body."""
+        self._bytes_since_progress = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """All of it is here."""
-        self._due = None
+        """Called when the whole request is here."""
+        self._receive_deadline = None
         super().on_message_complete()
         if isinstance(self.cycle, PlainExchange):
             self.cycle.begin()
 
     def on_response_complete(self) -> None:
-        """The next request, if it is here already; else the connection is idle."""
-        if self._rest:
-            self.loop.call_soon(self._feed_rest)
+        """Go on with the next pipelined request; if there is none, the connection is idle."""
+        if self._unparsed:
+            self.loop.call_soon(self._parse_rest)
         if self.pipeline:
             super().on_response_complete()
             return
         self.server_state.total_requests += 1
         self.flow.resume_reading()
-        self._idle_until = self.loop.time() + self.timeout_keep_alive
+        self._idle_deadline = self.loop.time() + self.timeout_keep_alive
 
     def pause_writing(self) -> None:
-        """The client does not take in what is written."""
-        if self._unread_until is None:
-            self._unread_until = self.loop.time() + self._read_timeout_s
+        """Called when the buffers are full: the client does not read."""
+        if self._read_deadline is None:
+            self._read_deadline = self.loop.time() + self._read_timeout_s
         self.transport.pause()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Called when the buffers have room again."""
         if self.transport.resume():
-            self._unread_until = None
+            self._read_deadline = None
             super().resume_writing()
 
-    def belong_to(self, key_id: str) -> None:
-        """A request of this API key came.
+    def assign_to_key(self, key_id: str) -> None:
+        """Count this connection for the API key of the request that came.
 
         Raises:
             Problem: 429, the key has too many connections.
         """
-        if self.share.key_id == key_id or self not in self.connections_of_server.open:
-            return  # who left while the key was looked up has no connection that could be counted, or would ever end
-        if not self.connections_of_server.shares.move(self, key_id):
+        if self.usage.key_id == key_id or self not in self.connections_of_server.open:
+            return  # a connection that ended while the key was looked up would be counted for ever
+        if not self.connections_of_server.usage_by_key.assign(self, key_id):
             self.connections_of_server.metrics.count_connection_too_many()
             raise problems.too_many_connections_of_key()
 
-    def keep(self, size: int) -> None:
-        """So much more is kept until its client reads, or less."""
-        self.connections_of_server.shares.keep(self, size)
+    def add_unread(self, size: int) -> None:
+        """Add to the connection's unread bytes; a negative size subtracts."""
+        self.connections_of_server.usage_by_key.add_unread(self, size)
 
-    def is_behind(self) -> bool:
-        """Whether the clients of its API key have as much left unread as they may."""
-        return self.connections_of_server.shares.is_full(self.share)
+    def has_too_much_unread(self) -> bool:
+        """Whether its API key has reached the limit of unread bytes."""
+        return self.connections_of_server.usage_by_key.has_too_much_unread(self.usage)
 
     async def drain(self, size: int) -> None:
-        """Wait, with an answer of so many bytes, until its client has read those before."""
+        """Wait until the client has read the answers before the next one, which has so many bytes."""
         if self.flow.write_paused:
-            self.keep(size)
+            self.add_unread(size)
             try:
                 await self.flow.drain()
             finally:
-                self.keep(-size)
+                self.add_unread(-size)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, unless it follows a request that is being carried out: to that one the refusal would
-        pass for the answer. Such a connection just ends, which leaves the outcome unknown, as it is.
+        """Answer 400 to bytes that are not HTTP, unless an earlier request is under way.
+
+        The client would take the 400 for the answer to that earlier request. In this case the connection is closed
+        without an answer: the client then knows that the outcome is unknown.
         """
         cycle = self.cycle
         is_under_way = not (cycle is None or cycle.response_complete)
@@ -223,53 +227,60 @@ class LedgerProtocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def shutdown(self) -> None:
-        """The server stops: an idle connection ends now, any other one with the answer that is under way."""
+        """Stop with the server: an idle connection ends now, any other one after its current answer."""
         if self.cycle is None or self.cycle.response_complete:
             self.timeout_keep_alive_handler()
         else:
             self.cycle.keep_alive = False
 
     def timeout_keep_alive_handler(self) -> None:
-        """End an idle connection. With TLS that wants a word of the client, which an idle one may never say: it is
-        waited for until the next look.
+        """Close an idle connection.
+
+        With TLS, closing waits for the client's close_notify, which an idle client may never send. After
+        `CLOSE_NOTIFY_S`, the next check of the deadlines aborts the connection.
         """
         if not self.transport.is_closing():
             self.transport.close()
-            self._abort_at = self.loop.time() + GOODBYE_S
+            self._abort_at = self.loop.time() + CLOSE_NOTIFY_S
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Answer a request that offers another protocol in this one, and end the connection: the parser leaves off at
-        the end of such a header, and would take a body that comes next for a request.
+        """Answer a request that offers a protocol upgrade in HTTP, and close the connection after the answer.
+
+        The parser stops at the end of such a header. It would take a body that follows for the next request.
         """
         self._is_refused = True
         self.cycle.keep_alive = False
 
-    def cut_off(self, now: float) -> None:
-        """End the connection if its client took too long, of which the application is told, or if it was idle for too
-        long.
+    def enforce_deadlines(self, now: float) -> None:
+        """End the connection if its client missed a deadline, which the metrics count, or if it was idle for too long.
+
+        Args:
+            now: the event loop's time, in seconds.
         """
         if self._abort_at is not None and now >= self._abort_at:
             self.transport.abort()
             return
-        if self._unread_until is not None and now >= self._unread_until:
-            self._unread_until = None
+        if self._read_deadline is not None and now >= self._read_deadline:
+            self._read_deadline = None
             self.connections_of_server.metrics.count_slow_reader()
             self.transport.abort()
             return
-        if self._idle_until is not None and now >= self._idle_until:
+        if self._idle_deadline is not None and now >= self._idle_deadline:
             self.timeout_keep_alive_handler()
-        if self._due is None or now < self._due:
+        if self._receive_deadline is None or now < self._receive_deadline:
             return
         if self.transport.is_reading():
-            self._due = None
+            self._receive_deadline = None
             self.connections_of_server.metrics.count_slow_sender()
             self.transport.abort()
-        else:  # it is this side that takes nothing in at the moment
-            self._allow(self._body_timeout_s)
+        else:  # the server itself does not read at the moment: not the client's fault
+            self._set_receive_deadline(self._body_timeout_s)
 
     def _refuse_header(self) -> None:
-        """What still comes of it is thrown away for as long as a header may take: closed on unread data, the connection
-        would be reset, and the answer lost with it. One after a request that is under way ends the connection.
+        """Answer 431, unless an earlier request is under way: then close the connection, as `send_400_response` does.
+
+        The rest of the header is discarded until the receive deadline. Closing a connection that has unread data resets
+        it, and then the client may lose the answer.
         """
         if self.pipeline or not (self.cycle is None or self.cycle.response_complete):
             self.transport.close()
@@ -279,8 +290,8 @@ class LedgerProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def _allow(self, seconds: float) -> None:
-        self._due = self.loop.time() + seconds
+    def _set_receive_deadline(self, seconds: float) -> None:
+        self._receive_deadline = self.loop.time() + seconds
 
     def _is_plain(self, headers: Headers) -> bool:
         if not (self.cycle is None or self.cycle.response_complete):
@@ -302,17 +313,18 @@ def _is_whole_or_answered(cycle: Any) -> bool:
 
 
 class PlainExchange:
-    """The exchange of a plain request. It stands where uvicorn keeps a `RequestResponseCycle`, and has what it looks at
-    there.
+    """The exchange of a plain request.
+
+    It is stored where uvicorn keeps its `RequestResponseCycle`, and has the attributes that uvicorn uses there.
     """
 
     __slots__ = (
-        *("_gone", "_protocol", "body", "call", "disconnected", "keep_alive", "more_body", "response_complete"),
+        *("_gone", "_protocol", "body", "disconnected", "keep_alive", "more_body", "request", "response_complete"),
         "response_started",
     )
 
-    def __init__(self, call: HttpRequest, protocol: LedgerProtocol) -> None:
-        self.call = call
+    def __init__(self, request: HttpRequest, protocol: LedgerProtocol) -> None:
+        self.request = request
         self.body = b""
         self.more_body = True
         self.keep_alive = True
@@ -324,32 +336,32 @@ class PlainExchange:
 
     @property
     def message_event(self) -> PlainExchange:
-        """Where uvicorn tells that something has changed."""
+        """The event that uvicorn sets when the exchange has changed."""
         return self
 
     def set(self) -> None:
-        """Something has changed; that the client has left is all that matters."""
+        """Called by uvicorn after a change; only the change to `disconnected` matters."""
         if not self.disconnected:
             return
         if self.more_body:
-            self._protocol.connections_of_server.app.give_up(self.call)
+            self._protocol.connections_of_server.app.record_client_gone(self.request)
         elif self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 
     def begin(self) -> None:
-        """Have the request answered: all of it is here."""
+        """Start the task that answers the request."""
         protocol = self._protocol
-        task = protocol.loop.create_task(protocol.connections_of_server.app.serve(self.call, self))
+        task = protocol.loop.create_task(protocol.connections_of_server.app.serve(self.request, self))
         protocol.tasks.add(task)
         task.add_done_callback(self._end)
 
     async def read_body(self, max_bytes: int) -> bytes:  # noqa: ARG002 - a plain request's body is small
-        """All of the request's body."""
+        """The whole body of the request."""
         return self.body
 
     @property
     def connection(self) -> LedgerProtocol:
-        """What it came on."""
+        """The connection of the request."""
         return self._protocol
 
     async def until_gone(self) -> None:
@@ -359,7 +371,7 @@ class PlainExchange:
             await self._gone
 
     async def send(self, answer: Answer, request_id: str) -> None:
-        """Answer, if there is still somebody."""
+        """Send the answer, if the client is still connected."""
         protocol = self._protocol
         if protocol.flow.write_paused:
             await protocol.drain(len(answer.body))
@@ -372,7 +384,7 @@ class PlainExchange:
         elif "connection" in head:
             self.keep_alive = False
         lines = write_lines(head)
-        date = protocol.connections_of_server.lines_for_all(protocol.server_state.default_headers)
+        date = protocol.connections_of_server.default_header_lines(protocol.server_state.default_headers)
         protocol.transport.write_at_once(b"%b%b%b\r\n%b" % (STATUS_LINE[answer.status], date, lines, answer.body))
         if not self.keep_alive:
             protocol.transport.close()
@@ -382,5 +394,5 @@ class PlainExchange:
         self._protocol.tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            _logger.error("a request failed: %s", describe(error), extra={"requestId": self.call.request_id})
+            _logger.error("a request failed: %s", describe(error), extra={"requestId": self.request.request_id})
             self._protocol.transport.close()

@@ -1,4 +1,4 @@
-"""Where a request goes: its endpoint and its path parameters. Recent paths are remembered."""
+"""Finds a request's endpoint and its path parameters. Results for recent paths are cached."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PREFIX = "/v1"
 
 
 class Route(NamedTuple):
-    """What a request is about."""
+    """An endpoint and the values of its path parameters."""
 
     endpoint: Endpoint
     in_path: dict[str, str]
     """The path's parameters by name."""
     details: Details
-    """What is wrong with them."""
+    """What is wrong with the path's parameters."""
 
 
 class Router:
@@ -37,11 +37,10 @@ class Router:
 
         Args:
             method: in capitals.
-            raw_path: from `/v1` on, as it came, still percent-encoded, so that an encoded slash stays inside its
-                segment.
+            raw_path: the path from `/v1` on, still percent-encoded, so that an encoded slash stays inside its segment.
 
         Raises:
-            Problem: 404, 405; 400 where a segment is not UTF-8.
+            Problem: 404, there is no such path; 405, it has no such method; 400, a segment is not UTF-8.
         """
         route = self._remembered.get((method, raw_path))
         if route is None:

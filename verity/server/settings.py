@@ -1,5 +1,7 @@
-"""What can be set on a served ledger. All but `key_cache_s` and `keep_alive_s`, whose values the API's
-promises and the clients rest on, and `metrics_kept_s` are options of `verity serve` and VERITY_… variables.
+"""The settings of a served ledger.
+
+Each is an option of `verity serve` and a VERITY_… variable, but for three: `key_cache_s` and `keep_alive_s`, on whose
+values the API's guarantees and the clients rely, and `metrics_kept_s`.
 """
 
 from __future__ import annotations
@@ -19,29 +21,30 @@ class ServerSettings:
     """The settings of a served ledger.
 
     Attributes:
-        max_body_bytes: a request body over it is answered with 413.
-        max_body_depth: a request body that is nested deeper is answered with 400.
-        rate_limit: requests a second of one API key on this node, over which it is answered with 429; 0 is no limit.
-        header_timeout_s: how long a request's header may take, from the first byte or the connection on, in seconds.
-        body_timeout_s: how long its body may take after that, in seconds.
-        read_timeout_s: how long a client may leave an answer unread that is too large for the buffers on the way, in
-            seconds.
-        max_connections: how many connections may be open; half of them for one API key.
-        max_unread_bytes: how many bytes of answers may be kept for clients that do not read them; a quarter for one API
-            key, whose reads are refused beyond that, and whose worst connections are cut off.
-        max_waits: how many lease requests may be held until another holder's effect is decided; further ones are
-            answered at once. Fewer than connections: a holder that wants to commit may need a new one.
-        max_searches: how many lists and counts of one API key may be under way on this node, of which one is carried
-            out and the others wait; one more is answered with 429.
-        search_timeout_s: how long one may take, in seconds; then it is answered with 503.
-        max_batch: how many calls go to storage together at the most; 1 switches group commit off.
+        max_body_bytes: a request whose body is larger is answered with 413.
+        max_body_depth: a request whose body is nested deeper is answered with 400.
+        rate_limit: requests a second of one API key on this node; more are answered with 429; 0 is no limit.
+        header_timeout_s: how long a request's header may take, from its first byte or from the start of the connection,
+            in seconds.
+        body_timeout_s: how long its body may take after the header, in seconds.
+        read_timeout_s: how long a client may leave an answer unread, once the buffers on the way are full, in seconds.
+        max_connections: how many connections may be open; one API key may have half of them.
+        max_unread_bytes: how many bytes the server may keep for clients that do not read; one API key may have a
+            quarter. Over it, the key's reads are refused, and its connections with the most unread bytes are cut off.
+        max_waits: how many lease requests may wait until another holder's effect is decided; further ones are answered
+            at once. Fewer than `max_connections`: a holder that wants to commit may need a new connection.
+        max_searches: how many lists and counts of one API key may be under way on this node; one runs and the others
+            wait; one more is answered with 429.
+        search_timeout_s: how long a list or a count may take, in seconds; then it is answered with 503.
+        max_batch: how many calls go to the store together at the most; 1 switches group commit off.
         database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
-        key_cache_s: how long a looked-up API key is trusted, in seconds; the longest that a revoked one lives on.
-        metrics_kept_s: how long the text of `/metrics` is kept for whoever asks next, in seconds.
+        key_cache_s: how long the lookup of an API key is cached, in seconds. A revoked key is accepted for so long at
+            the most.
+        metrics_kept_s: how long the text of `/metrics` is cached, in seconds.
         access_log: whether to log one line for each request.
         drain_timeout_s: how long a stopping server waits for requests that it has begun, in seconds.
-        keep_alive_s: how long an idle connection stays open, in seconds; longer than clients keep theirs, so that
-            a client does not send into a connection that is being closed.
+        keep_alive_s: how long an idle connection stays open, in seconds. Clients close idle connections earlier, so
+            that no client sends a request into a connection that the server is closing.
     """
 
     max_body_bytes: int = MAX_BODY_BYTES

@@ -1,4 +1,4 @@
-"""A certificate and its key, loaded before anything listens, with errors that say which of the two is wrong."""
+"""Loads a TLS certificate and its private key before the server listens. Errors say which file is wrong, and why."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class TlsError(Exception):
 
 
 def load_tls(certificate: str, key: str, password: str | None) -> ssl.SSLContext:
-    """The context of a server, for TLS 1.2 and up.
+    """Make a server's TLS context, for TLS 1.2 and up.
 
     Args:
-        certificate: a PEM file with the certificate, followed by those between it and the root.
-        key: a PEM file with its private key.
-        password: of an encrypted key.
+        certificate: a PEM file with the certificate, followed by the intermediate certificates.
+        key: a PEM file with the certificate's private key.
+        password: the password of the key, if it is encrypted.
 
     Raises:
         TlsError: a file can't be read or used.
@@ -33,7 +33,7 @@ def load_tls(certificate: str, key: str, password: str | None) -> ssl.SSLContext
     asked = []
 
     def give_password() -> str:
-        asked.append(True)  # without this function OpenSSL would ask the terminal
+        asked.append(True)  # without this function OpenSSL would prompt on the terminal
         return password or ""
 
     try:

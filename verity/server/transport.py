@@ -1,4 +1,4 @@
-"""What a connection writes to, and what it keeps for a client that does not read."""
+"""Write buffering of one connection: it counts the bytes that the client has not read yet."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 
 from verity.server.uvicorn_names import FlowControl
 
-PIECE = 65_536
-"""So much is handed to the event loop's transport at once, and as much may wait there: what waits beyond is known to
-us. With TLS, that transport's own count leaves out what is encrypted already.
+CHUNK_BYTES = 65_536
+"""How many bytes are given to the event loop's transport at once, and how many may wait there. All others wait in
+`BufferedTransport`, which counts them. The event loop's own count is too low with TLS: it leaves out encrypted bytes.
 """
 
 
-class Flow(FlowControl):
-    """Takes nothing in while requests wait for their turn. Uvicorn does with each answer: whoever sends faster than is
-    answered fills the memory.
+class PipelineFlow(FlowControl):
+    """Reads nothing from the client while pipelined requests wait.
+
+    Uvicorn resumes reading after each answer. A client that sends requests faster than they are answered would then
+    fill the memory.
     """
 
     def __init__(self, transport: asyncio.Transport, somebody_waits: Callable[[], bool]) -> None:
@@ -25,119 +27,120 @@ class Flow(FlowControl):
         self._somebody_waits = somebody_waits
 
     def resume_reading(self) -> None:
-        """Go on, where nobody waits."""
+        """Read again, if no request waits."""
         if not self._somebody_waits():
             super().resume_reading()
 
 
 class BufferedTransport:
-    """A transport that can be used beyond its end, and then does nothing; that sends in one go what is written in one
-    turn of the event loop; and that knows how much of it is unread.
+    """A wrapper of the event loop's transport, which adds three things.
 
-    Of several requests that came in one go, uvicorn tells only the last that the connection is lost. To the others'
-    answers uvloop's own transport would raise. And uvicorn writes an answer's head and body apart, which uvloop sends
-    with a system call each: a fifth of a node's time.
+    - Writing after the connection has ended does nothing. Of several pipelined requests, uvicorn tells only the last
+      that the connection is lost; uvloop's own transport would raise for the answers to the others.
+    - Writes in one iteration of the event loop are sent together. Uvicorn writes an answer's head and body separately,
+      and uvloop sends each with a system call: a fifth of a node's time.
+    - It counts the bytes that wait for the client to read.
 
     Args:
-        keep: told of bytes that are kept until the client reads; below 0, of so many that are kept no more.
+        add_unread: called with the number of bytes that are buffered; with a negative number when they are sent.
     """
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, keep: Callable[[int], None]
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, add_unread: Callable[[int], None]
     ) -> None:
         self._transport = transport
         self._loop = loop
-        self._keep = keep
+        self._add_unread = add_unread
         self._written: list[bytes] = []
         self._queue: deque[memoryview] = deque()
-        self._kept_bytes = 0
+        self._queued_bytes = 0
         self._is_paused = False
         self._is_ending = False
-        transport.set_write_buffer_limits(high=PIECE)
+        transport.set_write_buffer_limits(high=CHUNK_BYTES)
 
     def write(self, data: bytes) -> None:
-        """Send, if there is still somebody."""
+        """Send soon, together with all that is written in this iteration of the event loop."""
         if not self._written:
             self._loop.call_soon(self._send)
         self._written.append(data)
 
     def write_at_once(self, data: bytes) -> None:
-        """Send a whole answer, after what was written before."""
-        if self._written or self._queue or len(data) > PIECE or self.is_closing():
+        """Send a whole answer now, or after the bytes that wait already."""
+        if self._written or self._queue or len(data) > CHUNK_BYTES or self.is_closing():
             self.write(data)
         else:
             self._transport.write(data)
 
     def close(self) -> None:
-        """End, once all is sent."""
+        """Close the connection once everything is sent."""
         self._send()
         self._is_ending = True
         if not self._queue:
             self._transport.close()
 
     def is_closing(self) -> bool:
-        """Whether it has been closed, or is about to be."""
+        """Whether it is closed, or will be once everything is sent."""
         return self._is_ending or self._transport.is_closing()
 
     def write_eof(self) -> None:
-        """Send nothing more."""
+        """Send the end of the stream. If bytes wait for the client, close the connection after them instead."""
         if self._queue:
             self.close()
         else:
             self._transport.write_eof()
 
     def pause(self) -> None:
-        """The client does not read."""
+        """Buffer from now on: the client does not read."""
         self._is_paused = True
 
     def resume(self) -> bool:
-        """The client has read; returns whether it has read all that there was."""
+        """The client reads again; returns whether the event loop took everything that was buffered."""
         self._is_paused = False
-        self._hand_on()
+        self._write_queued()
         return not self._is_paused
 
     def forget(self) -> None:
-        """The connection is lost."""
+        """Drop what is buffered: the connection is lost."""
         self._queue.clear()
-        self._release()
+        self._clear_unread()
 
     def _send(self) -> None:
         data = b"".join(self._written)
         self._written.clear()
         if not data or self._transport.is_closing():
             return
-        if self._queue or len(data) > PIECE:
+        if self._queue or len(data) > CHUNK_BYTES:
             self._queue.append(memoryview(data))
-            self._kept_bytes += len(data)
-            self._keep(len(data))
-            self._hand_on()
+            self._queued_bytes += len(data)
+            self._add_unread(len(data))
+            self._write_queued()
         else:
             self._transport.write(data)
 
-    def _hand_on(self) -> None:
-        """Give the event loop what it takes."""
+    def _write_queued(self) -> None:
+        """Give buffered bytes to the event loop, as many as it takes."""
         while self._queue and not self._is_paused and not self._transport.is_closing():
             data = self._queue.popleft()
-            if len(data) > PIECE:
-                self._queue.appendleft(data[PIECE:])
-            self._transport.write(data[:PIECE])
+            if len(data) > CHUNK_BYTES:
+                self._queue.appendleft(data[CHUNK_BYTES:])
+            self._transport.write(data[:CHUNK_BYTES])
         if not self._queue and not self._is_paused:
-            self._release()
+            self._clear_unread()
             if self._is_ending:
                 self._transport.close()
 
-    def _release(self) -> None:
-        if self._kept_bytes:
-            self._keep(-self._kept_bytes)
-            self._kept_bytes = 0
+    def _clear_unread(self) -> None:
+        if self._queued_bytes:
+            self._add_unread(-self._queued_bytes)
+            self._queued_bytes = 0
 
     def pause_reading(self) -> None:
-        """Take nothing in for a while."""
+        """Stop reading."""
         if not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Go on."""
+        """Read again."""
         if not self._transport.is_closing():
             self._transport.resume_reading()
 

@@ -1,7 +1,7 @@
-"""What the server uses of uvicorn that is not documented. No other module imports uvicorn's protocol.
+"""The undocumented names of uvicorn that the server uses. No other module imports uvicorn's protocol.
 
-Safety hangs on it: where uvicorn looked for a request's state at another place, or did not call what we override, one
-client's bytes could pass for another request, and limits would not count.
+Safety depends on them. If uvicorn kept a request's state under another name, or no longer called the methods that
+`protocol.py` overrides, bytes of one request could be taken for another request, and limits would not be enforced.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ NAMES = {
     ),
     "FlowControl": ("drain", "pause_reading", "resume_reading", "write_paused"),
 }
-"""What each of uvicorn's classes must have."""
+"""The names that each of uvicorn's classes must have."""
 
 
 def check_uvicorn(server: uvicorn.Server) -> None:
-    """Refuse a uvicorn that has renamed what the server uses of it.
+    """Refuse a uvicorn that lacks one of `NAMES`.
 
     Raises:
         VerityConfigError: a name is gone.
     """
     check_names(UVICORN, server, *NAMES["Server"])
     check_names(UVICORN, server.server_state, *NAMES["ServerState"])
-    # The event loop is not used: there is one only once the server runs.
+    # There is no event loop yet, and the constructor does not use it.
     protocol = HttpToolsProtocol(server.config, server.server_state, {}, _loop=object())  # type: ignore[arg-type]
     check_names(UVICORN, protocol, *(name for name in NAMES["HttpToolsProtocol"] if name != "url"))
-    protocol.on_message_begin()  # which makes the last one
+    protocol.on_message_begin()  # this sets `url`
     check_names(UVICORN, protocol, "url")
     check_names(UVICORN, _make(RequestResponseCycle), *NAMES["RequestResponseCycle"])
     check_names(UVICORN, _make(FlowControl), *NAMES["FlowControl"])
 
 
 def _make(kind: type) -> object:
-    """An object that only shows its names: it is made of nothing."""
+    """An object made with None for each argument, to look for attributes on it."""
     return kind(**dict.fromkeys(inspect.signature(kind).parameters))

@@ -5,7 +5,7 @@ import pytest
 
 from tests.helpers.served_ledger import ServedLedger
 from verity._ledger.calls import Answer
-from verity.server.rates import BYTES_FOR_ONE, COST_OF_A_SEARCH, Buckets, RateLimit
+from verity.server.rate_limiter import BYTES_PER_TOKEN, SEARCH_COST, RateLimiter, TokenBuckets
 from verity.server.settings import ServerSettings
 
 
@@ -26,89 +26,89 @@ BROKEN = Answer(503, b"", outcome=("unavailable", ""))
 
 def test_a_seconds_worth_at_once_and_then_as_they_come() -> None:
     ticker = Ticker()
-    rates = RateLimit(4, monotonic=ticker)
-    assert [rates.begin("a", LEASE) for _ in range(4)] == [0.0] * 4
-    assert rates.begin("a", LEASE) == 0.25
-    assert rates.begin("b", LEASE) == 0.0
+    limiter = RateLimiter(4, monotonic=ticker)
+    assert [limiter.admit("a", LEASE) for _ in range(4)] == [0.0] * 4
+    assert limiter.admit("a", LEASE) == 0.25
+    assert limiter.admit("b", LEASE) == 0.0
     ticker.now_s += 0.25
-    assert rates.begin("a", LOOKUP) == 0.0
-    assert rates.begin("a", LEASE) == 0.25
+    assert limiter.admit("a", LOOKUP) == 0.0
+    assert limiter.admit("a", LEASE) == 0.25
     ticker.now_s += 3600
-    assert [rates.begin("a", LEASE) for _ in range(5)] == [0.0] * 4 + [0.25]
+    assert [limiter.admit("a", LEASE) for _ in range(5)] == [0.0] * 4 + [0.25]
 
 
 def test_what_finishes_something_goes_through_and_the_others_pay() -> None:
     ticker = Ticker()
-    rates = RateLimit(2, monotonic=ticker)
+    limiter = RateLimiter(2, monotonic=ticker)
     for _ in range(1000):
-        assert rates.begin("a", COMMIT) == 0.0
-        rates.end("a", COMMIT, ACCEPTED)
-    assert rates.begin("a", LEASE) == 9.5
+        assert limiter.admit("a", COMMIT) == 0.0
+        limiter.record_answer("a", COMMIT, ACCEPTED)
+    assert limiter.admit("a", LEASE) == 9.5
     ticker.now_s += 9.5
-    assert rates.begin("a", LEASE) == 0.0
+    assert limiter.admit("a", LEASE) == 0.0
 
 
 @pytest.mark.parametrize("answer", [NOT_THERE, STALE, REPEATED, Answer(400, b"")])
 def test_what_finishes_nothing_is_refused_once_it_was_too_much(answer: Answer) -> None:
     ticker = Ticker()
-    rates = RateLimit(20, monotonic=ticker)
+    limiter = RateLimiter(20, monotonic=ticker)
     passed = 0
     for number in range(400):
-        if not rates.begin("a", (COMMIT, RENEW)[number % 2]):
-            rates.end("a", COMMIT, answer)
+        if not limiter.admit("a", (COMMIT, RENEW)[number % 2]):
+            limiter.record_answer("a", COMMIT, answer)
             passed += 1
     assert passed == 20
-    assert rates.begin("b", COMMIT) == 0.0
+    assert limiter.admit("b", COMMIT) == 0.0
     ticker.now_s += 0.05
-    assert rates.begin("a", COMMIT) == 0.0, "a holder of the same key gets its turn"
+    assert limiter.admit("a", COMMIT) == 0.0, "a holder of the same key gets its turn"
 
 
 def test_a_holder_waits_for_no_more_than_the_largest_debt() -> None:
     """Of many at once nobody knows what they come to."""
-    rates = RateLimit(20, monotonic=Ticker())
-    assert [rates.begin("a", COMMIT) for _ in range(10_000)] == [0.0] * 10_000
+    limiter = RateLimiter(20, monotonic=Ticker())
+    assert [limiter.admit("a", COMMIT) for _ in range(10_000)] == [0.0] * 10_000
     for _ in range(10_000):
-        rates.end("a", COMMIT, STALE)
-    assert rates.begin("a", COMMIT) == pytest.approx(1.05)
+        limiter.record_answer("a", COMMIT, STALE)
+    assert limiter.admit("a", COMMIT) == pytest.approx(1.05)
 
 
 def test_what_the_ledger_could_not_do_is_not_charged() -> None:
-    rates = RateLimit(2, monotonic=Ticker())
+    limiter = RateLimiter(2, monotonic=Ticker())
     for _ in range(100):
-        rates.end("a", COMMIT, BROKEN)
-    assert rates.begin("a", COMMIT) == 0.0
+        limiter.record_answer("a", COMMIT, BROKEN)
+    assert limiter.admit("a", COMMIT) == 0.0
 
 
 def test_lists_and_counts_cost_more_and_so_do_large_bodies() -> None:
     ticker = Ticker()
-    rates = RateLimit(2 * COST_OF_A_SEARCH, monotonic=ticker)
-    assert [rates.begin("a", SEARCH) for _ in range(3)] == [0.0, 0.0, 0.5]
-    rates.charge_body("b", BYTES_FOR_ONE - 1)
-    assert [rates.begin("b", LEASE) for _ in range(2 * COST_OF_A_SEARCH)] == [0.0] * 2 * COST_OF_A_SEARCH
-    rates.charge_body("c", 4 * BYTES_FOR_ONE)
-    assert rates.begin("c", SEARCH) == 0.0
-    assert rates.begin("c", SEARCH) == pytest.approx(0.2)
+    limiter = RateLimiter(2 * SEARCH_COST, monotonic=ticker)
+    assert [limiter.admit("a", SEARCH) for _ in range(3)] == [0.0, 0.0, 0.5]
+    limiter.charge_body("b", BYTES_PER_TOKEN - 1)
+    assert [limiter.admit("b", LEASE) for _ in range(2 * SEARCH_COST)] == [0.0] * 2 * SEARCH_COST
+    limiter.charge_body("c", 4 * BYTES_PER_TOKEN)
+    assert limiter.admit("c", SEARCH) == 0.0
+    assert limiter.admit("c", SEARCH) == pytest.approx(0.2)
 
 
 def test_what_costs_more_than_a_second_goes_through_where_nothing_was_asked_for() -> None:
     ticker = Ticker()
-    rates = RateLimit(2, monotonic=ticker)
-    assert rates.begin("a", SEARCH) == 0.0
-    assert rates.begin("a", SEARCH) == COST_OF_A_SEARCH / 2
-    ticker.now_s += COST_OF_A_SEARCH / 2
-    assert rates.begin("a", SEARCH) == 0.0
+    limiter = RateLimiter(2, monotonic=ticker)
+    assert limiter.admit("a", SEARCH) == 0.0
+    assert limiter.admit("a", SEARCH) == SEARCH_COST / 2
+    ticker.now_s += SEARCH_COST / 2
+    assert limiter.admit("a", SEARCH) == 0.0
 
 
 def test_without_a_limit_nothing_is_refused() -> None:
-    rates = RateLimit(0)
-    assert [rates.begin("a", LEASE) for _ in range(10)] == [0.0] * 10
-    rates.charge_body("a", 10**6)
-    rates.end("a", COMMIT, STALE)
+    limiter = RateLimiter(0)
+    assert [limiter.admit("a", LEASE) for _ in range(10)] == [0.0] * 10
+    limiter.charge_body("a", 10**6)
+    limiter.record_answer("a", COMMIT, STALE)
 
 
 def test_keys_whose_buckets_are_full_are_forgotten() -> None:
     ticker = Ticker()
-    buckets = Buckets(1, 10.0, ticker)
+    buckets = TokenBuckets(1, 10.0, ticker)
     for number in range(30_000):
         buckets.charge(str(number))
         ticker.now_s += 0.001

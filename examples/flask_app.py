@@ -1,4 +1,4 @@
-"""A Flask app whose refund happens once, however often the button is pressed: `flask --app examples/flask_app run`."""
+"""A Flask app that refunds once, even if the button is pressed twice: `flask --app examples/flask_app run`."""
 
 from flask import Flask, jsonify
 from flask.typing import ResponseReturnValue

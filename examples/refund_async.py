@@ -1,10 +1,13 @@
-"""A refund on an embedded ledger, async: run it twice, it refunds once. `python examples/refund_async.py`."""
+"""A refund with the async client and an embedded ledger. Run it twice: it refunds once.
+
+python examples/refund_async.py
+"""
 
 import asyncio
 
 from verity import VerityClient
 
-REFUNDS: dict[str, dict[str, str]] = {}  # what the payment provider knows
+REFUNDS: dict[str, dict[str, str]] = {}  # the payment provider's refunds by order
 
 
 async def find_refund() -> dict[str, str] | None:

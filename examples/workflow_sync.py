@@ -1,4 +1,4 @@
-"""Three steps of a refund, sync: run it again after a crash, and it goes on where it was."""
+"""A refund in three steps with the sync client. Run it again after a crash: steps that are done are not repeated."""
 
 from verity import SyncVerityClient
 

@@ -129,7 +129,7 @@ def test_what_is_no_ledger_is_refused_and_nothing_is_made(ledger: Path, tmp_path
     before = sorted(each.name for each in tmp_path.iterdir())
     for name, said in {
         "none.db": "There is no ledger at",
-        "letter.db": "There is no copy (NotADBError",
+        "letter.db": "The ledger was not copied (NotADBError",
         "empty.db": "There is no ledger at",
         "other.db": "is no ledger",
         "link.db": "a hard link",
@@ -155,7 +155,7 @@ def test_a_copy_that_can_not_be_written_leaves_nothing(ledger: Path, tmp_path: P
         target = tmp_path / "closed" / "copy.db"
     done = run_verity("backup", "--database", f"sqlite:///{ledger}", str(target))
     assert done.returncode == 3
-    assert done.stderr.startswith("Error: There is no copy (")
+    assert done.stderr.startswith("Error: The ledger was not copied (")
     assert not os.path.lexists(target)
 
 

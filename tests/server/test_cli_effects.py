@@ -170,7 +170,7 @@ def test_a_live_lease_is_taken_away_only_by_force_and_after_asking(shell: Shell)
     assert "lease on effect 'live' is live" in refused.stderr
     unasked = shell.run("reset", "live", *IN, "--force")
     assert unasked.exit_code == 2
-    assert "no terminal to ask on: give --yes" in unasked.stderr
+    assert "no terminal to ask for confirmation: add --yes" in unasked.stderr
     assert shell.effect("live")["status"] == "RUNNING"
     assert shell.run("reset", "live", *IN, "--force", "--yes").exit_code == 0
     assert (shell.effect("live")["status"], shell.effect("live")["fenceToken"]) == ("IDLE", 2)
@@ -226,7 +226,7 @@ def test_what_is_no_result_is_not_committed(shell: Shell, result: bytes) -> None
         (["list", "--limit", "0"], 2, "--limit"),
         (["stuck", "--older-than", "long"], 2, "such as 90d"),
         (["resolve", "early", *IN], 2, "--result JSON or with --result-file"),
-        (["resolve", "early", *IN, "--result", "1", "--result-file", "-"], 2, "one of the two"),
+        (["resolve", "early", *IN, "--result", "1", "--result-file", "-"], 2, "either --result JSON or"),
         (["resolve", "done", *IN, "--result", "1", "--yes"], 7, "COMMITTED already"),
         (["reset", "done", *IN], 7, "COMMITTED already"),
         (["list", "--database", "sqlite:///nowhere.db"], 3, "There is no ledger at"),
@@ -275,7 +275,7 @@ def test_which_ledger_the_environment_names(shell: Shell) -> None:
     assert shell.run("list", *chosen, VERITY_BASE_URL="http://127.0.0.1:9/v1").exit_code == 0
     neither = shell.run("list", VERITY_DATABASE="")
     assert neither.exit_code == 2
-    assert "Name a ledger" in neither.stderr
+    assert "Which ledger?" in neither.stderr
     embedded = shell.run("list", "--environment", "test", VERITY_DATABASE="", VERITY_BASE_URL=shell.url)
     assert (embedded.exit_code, len(embedded.stdout.splitlines())) == (0, 1 + len(ALL_KEYS))
 
@@ -419,7 +419,7 @@ def test_on_a_narrow_terminal_what_is_copied_stays_whole(shell: Shell) -> None:
 def test_on_a_terminal_it_asks(shell: Shell, answer: bytes, exit_code: int, status: str) -> None:
     code, seen = effects_on_terminal(shell, "resolve", "early", *IN, "--result", "7", answer=answer)
     assert "Effect 'early' in namespace 'payments' is EXPIRED, granted last to 'w-2'." in seen
-    assert "Commit this result for ever? [y/N]" in seen
+    assert "Commit this result? It can't be changed afterwards. [y/N]" in seen
     assert (code, shell.effect("early")["status"]) == (exit_code, status)
 
 

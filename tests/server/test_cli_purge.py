@@ -96,7 +96,7 @@ def test_in_a_pipe_it_is_plain_text(ledger: Ledger) -> None:
 def test_without_a_terminal_it_does_not_guess(ledger: Ledger) -> None:
     done = ledger.purge()
     assert (done.returncode, done.stdout) == (2, "")
-    assert "give --yes, or --dry-run to count" in done.stderr
+    assert "add --yes, or --dry-run to count" in done.stderr
     assert ledger.purged() == []
 
 
@@ -148,7 +148,7 @@ def test_it_may_be_stopped_at_any_moment_and_goes_on(ledger: Ledger, number: sig
         assert process.returncode == -number
     else:
         assert process.returncode == 1
-        assert "Nothing is lost: run it again, and it goes on." in err
+        assert "Nothing is lost: run the command again to purge the rest." in err
         live, test = [json.loads(line) for line in out.splitlines()]
         assert (live["done"], test["done"]) == (True, False)
         assert live["effects"] + test["effects"] == len(purged)
@@ -163,7 +163,7 @@ def test_it_may_be_stopped_at_any_moment_and_goes_on(ledger: Ledger, number: sig
 def test_on_a_terminal_it_counts_and_asks(ledger: Ledger, answer: bytes, exit_code: int, purged: list[str]) -> None:
     code, seen = on_terminal("purge", "--database", ledger.url, "--older-than", "90d", answer=answer)
     assert "3 effects were decided and last changed before" in seen
-    assert "Drop their payloads and audit trails for ever? [y/N]" in seen
+    assert "Delete their payloads and audit trails for ever? [y/N]" in seen
     assert (code, sorted(ledger.purged())) == (exit_code, purged)
     assert ("3 of 3 effects" in seen) == bool(purged)
 

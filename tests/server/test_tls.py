@@ -169,4 +169,4 @@ def test_a_wrong_password(files: dict[str, str], tmp_path: Path) -> None:
 def test_one_file_alone(files: dict[str, str], tmp_path: Path) -> None:
     done = run_verity("serve", "--database", f"sqlite:///{tmp_path}/v.db", "--tls-cert", files["cert"])
     assert done.returncode == 2
-    assert "--tls-cert and --tls-key belong together" in done.stderr
+    assert "--tls-cert and --tls-key go together" in done.stderr

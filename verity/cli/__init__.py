@@ -6,13 +6,13 @@ import io
 import sys
 
 _EXTRA = frozenset({"asyncpg", "click", "httptools", "jsonschema_rs", "rich", "uvicorn", "uvloop"})
-"""What `pip install 'verityinc-sdk[server]'` brings; a test compares it with pyproject.toml."""
+"""The packages of the extra `[server]`; a test compares them with pyproject.toml."""
 
 
 def main() -> None:
-    """Run the command line; without the extra, say what to install and exit with 2."""
+    """Run the command line. Without the extra `[server]`, say what to install, and exit with 2."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A key that the locale's encoding does not have must not keep the other rows from being seen.
+        # Characters that the locale's encoding lacks are escaped: they must not end the output with an error.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from verity.cli.group import cli

@@ -1,4 +1,4 @@
-"""`verity backup`: a copy of a SQLite ledger, while it is at work."""
+"""`verity backup`: copies a SQLite ledger while it is in use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from verity.cli.output import print_rows
 @click.argument("target", metavar="FILE", type=click.Path(dir_okay=False))
 @json_option
 def backup(database: str, target: str, as_json: bool) -> None:
-    """Copy a SQLite ledger to a new FILE, as it is at this moment; whatever works on it may go on.
+    """Copy a SQLite ledger, as it is at this moment, to a new FILE.
 
-    The copy is checked, and appears as a whole or not at all. Never copy the file by other means while it is in use.
-    PostgreSQL has pg_dump and pg_basebackup for this.
+    Programs may go on using the ledger meanwhile. The copy is checked; FILE appears as a whole or not at all. Never
+    copy the database file by other means while it is in use. For PostgreSQL, use pg_dump or pg_basebackup.
     """
     done = back_up_database(database, target)
     if as_json:

@@ -1,4 +1,4 @@
-"""`verity completion`: what makes a shell complete commands, options and their values."""
+"""`verity completion`: a script that lets the shell complete commands, options and their values."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def completion(context: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None, "click knows all three"  # noqa: S101 - for mypy
     script = kind(context.find_root().command, {}, "verity", "_VERITY_COMPLETE")
-    # Not script.source(): for bash that starts one to look at its version.
+    # Not script.source(): for bash it starts a bash to check its version.
     click.echo(ShellComplete.source(script))

@@ -1,4 +1,4 @@
-"""The `--database` option, and the ledger that it names."""
+"""The `--database` option, and opening, migrating and backing up the database that it names."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class DatabaseError(click.ClickException):
 
 
 class Store(Protocol):
-    """A ledger's database as commands use it, whatever its kind: every method waits until it is done."""
+    """A ledger's database as commands use it, on SQLite or PostgreSQL. Every method blocks until it is done."""
 
     def answer(self, request: Request) -> Answer:
-        """Carry a call of the API out."""
+        """Carry out a call of the API."""
         ...
 
     def insert_key(self, key: ApiKey) -> None:
@@ -42,7 +42,7 @@ class Store(Protocol):
         ...
 
     def revoke_key(self, key_id: str, now: int) -> bool:
-        """Revoke an API key; False where there is none with this id."""
+        """Revoke an API key; returns False if there is no key with this id."""
         ...
 
     def now_ms(self) -> int:
@@ -50,7 +50,7 @@ class Store(Protocol):
         ...
 
     def purge(self, purge: Purge) -> Purge:
-        """Carry out one batch of a purge, durably; returns what is left to do."""
+        """Purge one batch, durably; returns the purge with its progress."""
         ...
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ def database_option(command: _Command) -> _Command:
         envvar="VERITY_DATABASE",
         show_envvar=True,
         metavar="URL",
-        help="Where the ledger is: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database.",
+        help="The ledger's database: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database.",
     )(command)
 
 
@@ -77,14 +77,14 @@ def _no_answer(error: Exception) -> str:
 
 @contextmanager
 def open_store(url: str, *, create: bool = True) -> Iterator[Store]:
-    """Open the database, of whatever kind, for the time of a command. One with an older schema is refused.
+    """Open the database, on SQLite or PostgreSQL, for the time of a command. It refuses an older schema.
 
     Args:
-        url: where the ledger is.
-        create: whether to make a ledger where there is none.
+        url: the database's URL.
+        create: whether to make a ledger if the database has none.
 
     Raises:
-        DatabaseError: it can't be used.
+        DatabaseError: the database can't be used.
     """
     from verity._store.opening import is_postgres
     from verity.errors import VerityConfigError
@@ -96,10 +96,13 @@ def open_store(url: str, *, create: bool = True) -> Iterator[Store]:
 
 
 def migrate(url: str) -> tuple[int, int]:
-    """Bring the database's schema up to date, and make it where there is none; (the version before, the version now).
+    """Bring the database's schema up to date, and make it if there is none.
+
+    Returns:
+        The schema's version before and now.
 
     Raises:
-        DatabaseError: it can't be used.
+        DatabaseError: the database can't be used.
     """
     from verity._store.opening import is_postgres, read_file
     from verity._store.sqlite.connection import open_and_migrate
@@ -124,7 +127,7 @@ def back_up(url: str, target: str) -> Backup:
     """Copy a SQLite ledger to a new file.
 
     Raises:
-        DatabaseError: it can't be copied.
+        DatabaseError: the ledger can't be copied.
         click.UsageError: the ledger is in PostgreSQL.
     """
     import apsw
@@ -138,7 +141,7 @@ def back_up(url: str, target: str) -> Backup:
     with _translating_errors((VerityConfigError,), str):
         path = str(read_file(url).path)
         with _translating_errors(
-            (apsw.Error, OSError), lambda error: f"There is no copy ({type(error).__name__}: {error})."
+            (apsw.Error, OSError), lambda error: f"The ledger was not copied ({type(error).__name__}: {error})."
         ):
             return back_up_file(path, target)
 
@@ -179,7 +182,7 @@ def _postgres_failures() -> Failures:
 
 @contextmanager
 def _translating_errors(failures: Failures, words: Callable[[Exception], str] = _no_answer) -> Iterator[None]:
-    """Turn failures into one line and the exit code of a database that can't be used."""
+    """Turn these exceptions into a `DatabaseError`: a message in one line, and its exit code."""
     try:
         yield
     except failures as error:

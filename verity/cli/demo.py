@@ -1,8 +1,8 @@
-"""`verity demo`: see what Verity does, in under a minute, without a server or a network."""
+"""`verity demo`: shows what Verity does, in under a minute, without a server or a network."""
 
 from __future__ import annotations
 
-import random  # noqa: TID251 - a choice that can be made again, and names nothing
+import random  # noqa: TID251 - a repeatable choice from a seed, not an id or a secret
 import shlex
 import signal
 import sys
@@ -21,21 +21,23 @@ _NEW_DIRECTORY = "(a new directory)"
 @click.command(short_help="Refund orders while the worker is killed.")
 @click.option("--orders", "order_count", type=click.IntRange(min=1), help="How many orders to refund; all by default.")
 @click.option("--kills", "kill_count", type=click.IntRange(min=1), help="How often to kill the worker; 12 by default.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Chooses the moments of the kills.")
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Selects the orders at which the worker is killed."
+)
 @click.option(
     "--keep",
     is_flag=False,
     flag_value=_NEW_DIRECTORY,
     metavar="[DIR]",
-    help="Leave the ledger and the payments service's records in DIR, or in a new temporary directory.",
+    help="Keep the ledger and the payments service's records in DIR, or in a new temporary directory.",
 )
 @click.option("--broken-observe", is_flag=True, hidden=True, help="Use Verity wrongly, to see the demo fail.")
 def demo(order_count: int | None, kill_count: int | None, seed: int, keep: str | None, broken_observe: bool) -> None:
     """Refund a file of orders while the worker is killed again and again.
 
-    A worker refunds orders through a payments service in another process, and is killed with SIGKILL between refund
-    and commit. A table compares Verity with a plain retry that is killed at the same moments. Exits with 1 if Verity
-    refunded anything twice or left anything undone.
+    A worker refunds orders through a payments service in another process. It is killed with SIGKILL between refund and
+    commit. A table compares Verity with a plain retry that is killed at the same moments. The exit code is 1 if Verity
+    made a refund twice or did not finish an order.
     """
     from rich.console import Console
 
@@ -86,14 +88,14 @@ def _working_directory(keep: str | None) -> Generator[Path]:
     directory = Path(keep)
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
-        # With a ledger of an earlier run, all orders would be done before the first kill.
+        # In the ledger of an earlier run all orders are committed: nothing would be left to kill.
         raise click.BadParameter(f"{keep} is not empty.", param_hint="--keep")
     yield directory
 
 
 @contextmanager
 def _terminating_cleanly() -> Generator[None]:
-    """Turn SIGTERM and SIGHUP into an exit like any other, which ends the children and removes the files."""
+    """Turn SIGTERM and SIGHUP into `SystemExit`, so that the children are ended and the files removed."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -108,15 +110,15 @@ def _terminating_cleanly() -> Generator[None]:
 
 
 def _print_paths(directory: Path, order_id: str) -> None:
-    """Plain text without markup or line breaks of its own: a path is there to be copied."""
+    """Print where the files are, as plain text without markup or line breaks, so that paths can be copied."""
     from verity.demo.worker import WORKFLOW, ledger_url
 
     click.echo(f"\nLedger:   {directory / 'ledger.db'}")
     click.echo(f"Payments: {directory / 'payments.db'}")
-    click.echo("Look into it:")
+    click.echo("Query the ledger's file:")
     query = "SELECT effect_key, status, source, fence FROM effects ORDER BY id"
     click.echo(f"  sqlite3 {shlex.quote(str(directory / 'ledger.db'))} '{query}'")
-    click.echo("Ask it; it answers from its record and does not act again:")
+    click.echo("Run the effect again: the ledger answers with its recorded result, and act is not called:")
     click.echo(
         f"""  {shlex.quote(sys.executable)} -c 'from verity import SyncVerityClient
 with SyncVerityClient("{ledger_url(directory)}", namespace="{WORKFLOW}") as verity:

@@ -1,4 +1,4 @@
-"""`verity effects`: find effects, and put right the ones that are stuck."""
+"""`verity effects`: finds effects, and resets or resolves the ones that are stuck."""
 
 from __future__ import annotations
 
@@ -25,32 +25,35 @@ if TYPE_CHECKING:
 PAGE_SIZE = 500
 MAX_RESULT_FILE_BYTES = 1_048_576
 PAYLOADS = frozenset({"inputJson", "result", "error"})
+_NOT_STRICT = "it is not UTF-8, has a name twice in an object, NaN or Infinity, or is nested too deeply"
 
 _STYLES = {"COMMITTED": "green", "FAILED": "red", "EXPIRED": "yellow", "RUNNING": "cyan", "IDLE": "dim"}
 
 
 @click.group()
 def effects() -> None:
-    """Find effects, and put right the ones that are stuck.
+    """Find effects, and reset or resolve the ones that are stuck.
 
-    EFFECT is an effect's key with --namespace, or the ledger's id of it (eff_…) without.
+    EFFECT is an effect's key together with --namespace, or the effect's id (eff_…) without it.
     """
 
 
 _effect_argument = click.argument("effect", metavar="EFFECT")
-_namespace_option = click.option("--namespace", metavar="NS", help="Where the key is.")
+_namespace_option = click.option("--namespace", metavar="NS", help="The namespace of the key.")
 _in_namespace_option = click.option("--namespace", metavar="NS", help="Only in this namespace.")
-_reason_option = click.option("--reason", metavar="TEXT", help="Why, for the audit trail.")
-_yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+_reason_option = click.option("--reason", metavar="TEXT", help="The reason, for the audit trail.")
+_yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def _limit_options(command: Any) -> Any:
-    limit = click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
-    return limit(click.option("--all", "show_all", is_flag=True, help="However many there are.")(command))
+    limit = click.option(
+        "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Show at most so many."
+    )
+    return limit(click.option("--all", "show_all", is_flag=True, help="Show all, without a limit.")(command))
 
 
 def _read_moment(_context: click.Context, _option: click.Parameter, value: str | None) -> str | datetime | None:
-    """A time in RFC 3339, which the client checks, or a duration: so long ago."""
+    """A time in RFC 3339, which the client checks, or a duration before now."""
     ago_ms = None if value is None else parse_duration(value)
     return value if ago_ms is None else datetime.now(timezone.utc) - timedelta(milliseconds=ago_ms)
 
@@ -59,13 +62,18 @@ def _read_moment(_context: click.Context, _option: click.Parameter, value: str |
 @ledger_options
 @_in_namespace_option
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False))
-@click.option("--search", metavar="TEXT", help="A part of the key.")
+@click.option("--search", metavar="TEXT", help="Only keys that contain this text.")
 @click.option("--workflow", "workflow_name", metavar="NAME")
 @click.option("--case", "case_id", metavar="ID")
 @click.option("--run", "run_id", metavar="ID")
-@click.option("--agent", "agent_id", metavar="ID", help="Whom it was granted to last.")
-@click.option("--since", callback=_read_moment, metavar="TIME", help="Created then or later: RFC 3339, or 24h for ago.")
-@click.option("--until", callback=_read_moment, metavar="TIME", help="Created before then.")
+@click.option("--agent", "agent_id", metavar="ID", help="The agent of the latest grant.")
+@click.option(
+    "--since",
+    callback=_read_moment,
+    metavar="TIME",
+    help="Created at this time or later: RFC 3339, or 24h for 24 h ago.",
+)
+@click.option("--until", callback=_read_moment, metavar="TIME", help="Created before this time.")
 @_limit_options
 @json_option
 def list_(effects: SyncEffects, limit: int, show_all: bool, as_json: bool, **filters: Any) -> None:
@@ -104,8 +112,10 @@ def events(effects: SyncEffects, effect: str, namespace: str | None, as_json: bo
 @effects.command()
 @ledger_options
 @_in_namespace_option
-@click.option("--failed", is_flag=True, help="Also those that failed and were neither reset nor resolved.")
-@click.option("--older-than", callback=read_duration, metavar="DURATION", help="Stuck for so long, such as 15m.")
+@click.option("--failed", is_flag=True, help="Also failed effects that were neither reset nor resolved.")
+@click.option(
+    "--older-than", callback=read_duration, metavar="DURATION", help="Stuck for at least this time, e.g. 15m."
+)
 @_limit_options
 @json_option
 def stuck(
@@ -117,11 +127,11 @@ def stuck(
     show_all: bool,
     as_json: bool,
 ) -> None:
-    """List what may need a person, the longest stuck first.
+    """List effects that may need a person, the longest stuck first.
 
-    That is: effects whose lease ran out and that nobody took over since. Whether they happened is unknown. The next
-    `protect()` with the same key observes and puts it right; where none comes, find out what happened, then `reset` or
-    `resolve`.
+    These are effects whose lease expired and that no other holder has taken over. Whether they happened is unknown. The
+    next `protect()` with the same key observes first, and then finishes the effect. If no such call comes, find out
+    what happened, then `reset` or `resolve` the effect.
     """
     now = datetime.now(timezone.utc)
     found: Iterable[Row] = (
@@ -129,7 +139,7 @@ def stuck(
         for row in _stuck_rows(effects, namespace, ["EXPIRED", "FAILED"] if failed else ["EXPIRED"], now)
         if row["stuckForS"] * 1000 >= (older_than or 0)
     )
-    # However many there are, only as many as are shown are kept.
+    # With a limit, only the rows to show are kept in memory.
     by_age = sorted(found, key=_stuck_since) if show_all else heapq.nsmallest(limit + 1, found, key=_stuck_since)
     columns = ("stuckFor", "status", "effectKey", "namespace", "agentId")
     _print_up_to(None if show_all else limit, by_age, columns, as_json=as_json)
@@ -144,10 +154,12 @@ def stuck(
     type=click.Choice(RESET_MODES),
     default="verify",
     show_default=True,
-    help="verify: the next holder observes first. retry: nothing has happened, for certain.",
+    help="verify: the next holder observes first. retry: the effect has certainly not happened.",
 )
 @click.option(
-    "--force", is_flag=True, help="Take it away from a holder whose lease is live and who may act: asks first."
+    "--force",
+    is_flag=True,
+    help="Reset it even while a holder has a live lease and may be acting. Asks for confirmation.",
 )
 @_reason_option
 @_yes_option
@@ -162,10 +174,10 @@ def reset(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Let a failed or expired effect be tried again."""
+    """Allow a failed or expired effect to be tried again."""
     record = _find(effects, effect, namespace)
     if force:
-        _confirm(record, "Take it away from its holder, who may be acting on it at this moment?", yes=yes)
+        _confirm(record, "Reset it, although its holder may be acting at this moment?", yes=yes)
     key = str(record.effect_key)
     done = effects.reset(key, namespace=record.namespace, mode=mode, force=force, reason=reason)
     _tell(done, record, as_json=as_json)
@@ -175,8 +187,8 @@ def reset(
 @ledger_options
 @_effect_argument
 @_namespace_option
-@click.option("--result", "text", metavar="JSON", help="What act would have returned.")
-@click.option("--result-file", "file", type=click.File("rb"), help="The same, in a file; - is standard input.")
+@click.option("--result", "text", metavar="JSON", help="The result: what act would have returned.")
+@click.option("--result-file", "file", type=click.File("rb"), help="A file with the result; - is standard input.")
 @_reason_option
 @_yes_option
 @json_option
@@ -190,10 +202,10 @@ def resolve(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Commit the result of an expired or failed effect that did happen. This is final: asks first."""
+    """Commit the result of an expired or failed effect that did happen. Final; asks for confirmation."""
     result = _read_result(text, file)
     record = _find(effects, effect, namespace)
-    _confirm(record, "Commit this result for ever?", yes=yes)
+    _confirm(record, "Commit this result? It can't be changed afterwards.", yes=yes)
     done = effects.resolve(str(record.effect_key), result, namespace=record.namespace, reason=reason)
     _tell(done, record, as_json=as_json)
 
@@ -202,7 +214,9 @@ def _find(effects: SyncEffects, effect: str, namespace: str | None) -> EffectRec
     if namespace is not None:
         return effects.get(effect, namespace=namespace)
     if not effect.startswith("eff_"):
-        raise click.UsageError("Say with --namespace where this key is, or give the effect's id (eff_…).")
+        raise click.UsageError(
+            "Give the key's namespace with --namespace, or the effect's id (eff_…) instead of the key."
+        )
     return effects.get_by_id(effect)
 
 
@@ -213,7 +227,7 @@ def _without_payloads(record: EffectRecord) -> dict[str, Any]:
 def _stuck_rows(effects: SyncEffects, namespace: str | None, statuses: list[Any], now: datetime) -> Iterator[Row]:
     for status in statuses:
         for record in effects.list(status=status, namespace=namespace, page_size=PAGE_SIZE):
-            if record.purged_at is not None:  # what is purged can neither be reset nor resolved
+            if record.purged_at is not None:  # a purged effect can neither be reset nor resolved
                 continue
             since = record.lease_expires_at or record.updated_at or ""
             age_s = max(0, int((now - (parse_time(since) or now)).total_seconds()))
@@ -240,7 +254,7 @@ def _format_age(seconds: int) -> str:
 
 
 def _print_up_to(limit: int | None, rows: Iterable[Row], columns: tuple[str, ...], *, as_json: bool) -> None:
-    """Print the first rows, and say so where there are more."""
+    """Print the first rows, and say so if there are more."""
     rest = iter(rows)
     print_rows(islice(rest, limit), columns, as_json=as_json, style_of=lambda row: _STYLES.get(row["status"]))
     if limit is not None and next(rest, None) is not None:
@@ -253,7 +267,7 @@ def _confirm(record: EffectRecord, question: str, *, yes: bool) -> None:
     agent = f", granted last to {record.agent_id!r}" if record.agent_id else ""
     about = f"Effect {record.effect_key!r} in namespace {record.namespace!r} is {record.status}{agent}."
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{about} There is no terminal to ask on: give --yes.")
+        raise click.UsageError(f"{about} There is no terminal to ask for confirmation: add --yes.")
     click.echo(about, err=True)
     click.confirm(question, abort=True, err=True)
 
@@ -267,24 +281,28 @@ def _tell(done: Row, record: EffectRecord, *, as_json: bool) -> None:
 
 def _read_result(text: str | None, file: BinaryIO | None) -> Any:
     if (text is None) == (file is None):
-        raise click.UsageError("Give the result with --result JSON or with --result-file FILE, one of the two.")
+        raise click.UsageError("Give the result with either --result JSON or --result-file FILE.")
     if file is not None:
         content = file.read(MAX_RESULT_FILE_BYTES + 1)
         if len(content) > MAX_RESULT_FILE_BYTES:
-            raise click.UsageError("The result's file is too large: a result is at most 64 KB of compact JSON.")
+            raise click.UsageError("The result file is too large: a result is at most 64 KB of compact JSON.")
     else:
         content = (text or "").encode("utf-8", "surrogateescape")
     try:
         return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        why = error.msg if isinstance(error, json.JSONDecodeError) else "it is no UTF-8 or has what JSON does not"
+        why = error.msg if isinstance(error, json.JSONDecodeError) else _NOT_STRICT
         raise click.UsageError(
-            f"The result is no JSON value: {why}. Mind the quotes: a string is '\"text\"'."
+            f"The result is not a JSON value: {why}. In a shell, write a string as '\"text\"'."
         ) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; what it says twice it does not say."""
+    """An object's members.
+
+    Raises:
+        ValueError: a name occurs twice: JSON parsers differ in which of the two values they take.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name twice")

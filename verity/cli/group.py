@@ -1,4 +1,4 @@
-"""The command group: each subcommand is a module, imported when it is asked for."""
+"""The command group `verity`. Each subcommand is a module, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _COMMANDS = {
 _EPILOG = """\b
 Exit codes:
   0  done
-  1  it did not work out; the message says why
+  1  the command failed; the message says why
   2  the command line is wrong, or the extra [server] is not installed
   3  the database can't be used
   4  the address can't be listened on
   5  the TLS certificate or its key can't be used
   6  there is no such effect
-  7  the effect's state refuses it: its lease is live, it is decided, or it is purged
+  7  the effect's state does not allow it: its lease is live, it is decided, or it is purged
   8  the API key is not valid, or may not do this
-  9  the ledger gave no answer: whether a change was made is unknown
+  9  the ledger did not answer: whether a change was made is unknown
 """
 
 
 class LazyGroup(click.Group):
-    """Loads a subcommand's module on first use, so that `verity --version` does not pay for all of them."""
+    """Imports a subcommand's module on first use, so that `verity --version` stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """All names."""
+        """The names of all subcommands."""
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""`verity keys`: make, list and revoke API keys, in the ledger's database; a server on it may run meanwhile."""
+"""`verity keys`: makes, lists and revokes API keys in the ledger's database. Servers may use the database meanwhile."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def keys() -> None:
 
 @keys.command()
 @database_option
-@click.option("--environment", type=click.Choice(["live", "test"]), required=True, help="Whose data it reaches.")
+@click.option("--environment", type=click.Choice(["live", "test"]), required=True, help="The data it reaches.")
 @click.option(
     "--role",
     type=click.Choice(["agent", "org_admin"]),
     default="agent",
     show_default=True,
-    help="agent: the effect calls and reads. org_admin: also reset and resolve.",
+    help="agent: may use effects and read. org_admin: may also reset and resolve.",
 )
 @click.option(
     "--namespace",
@@ -37,16 +37,16 @@ def keys() -> None:
     multiple=True,
     callback=read_namespaces,
     metavar="NS",
-    help="Bind the key to this namespace; may be given several times. Without it, the key reaches all.",
+    help="Bind the key to this namespace; repeat it for several. Without it, the key reaches all namespaces.",
 )
-@click.option("--expires-in", callback=read_duration, metavar="DURATION", help="Such as 90d, 12h. Without it, never.")
-@click.option("--name", help="What it is for, shown by `verity keys list`.")
+@click.option("--expires-in", callback=read_duration, metavar="DURATION", help="Such as 90d or 12h. Without it, never.")
+@click.option("--name", help="What the key is for; `verity keys list` shows it.")
 def create(
     database: str, environment: Any, role: Any, namespaces: tuple[str, ...], expires_in: int | None, name: str | None
 ) -> None:
-    """Make a key and print it, alone, on standard output.
+    """Make a key, and print it alone on standard output.
 
-    It is shown this once: the ledger keeps only a hash of it.
+    The key is shown only this once: the ledger keeps only its hash.
     """
     from verity.server.api_keys import issue
 
@@ -61,9 +61,9 @@ def create(
 @database_option
 @json_option
 def list_(database: str, as_json: bool) -> None:
-    """List all keys.
+    """List all keys, by their ids and names.
 
-    Never the keys themselves, which nobody has any more.
+    The keys themselves can't be shown: the ledger has only their hashes.
     """
     with open_store(database, create=False) as store:
         records = store.list_keys()

@@ -1,4 +1,4 @@
-"""`verity migrate`: the schema of a ledger's database, up to date."""
+"""`verity migrate`: brings the schema of a ledger's database up to date."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from verity.cli.database import migrate as migrate_database
 def migrate(database: str) -> None:
     """Bring the database's schema up to date.
 
-    There is no way back: keep a copy, and stop what works on it first. It is done as a whole or not at all, and several
-    may try at once.
+    A migration can't be undone: make a copy first, and stop all programs that use the ledger. It is carried out as a
+    whole or not at all. Several processes may run it at the same time.
     """
     before, after = migrate_database(database)
     click.echo(
-        f"Migrated from schema {before} to {after}." if before < after else f"It has schema {after}, up to date."
+        f"Migrated from schema {before} to {after}." if before < after else f"The schema is up to date: {after}."
     )

@@ -1,4 +1,4 @@
-"""What several commands' options have in common."""
+"""Options that several commands share, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import click
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 _LONGEST_MS = 36_500 * _UNIT_MS["d"]
-"""A hundred years: so long ago, or so long from now, is still a date."""
+"""A hundred years: a time so far from now is still a valid date."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 
 def read_duration(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
-    """`90d`, a whole number and a unit, in milliseconds: an option's callback."""
+    """An option's callback: a duration such as `90d` (a whole number and a unit) in milliseconds."""
     if value is None:
         return None
     duration_ms = parse_duration(value)
@@ -26,21 +26,21 @@ def read_duration(_context: click.Context, _option: click.Parameter, value: str 
 
 
 def parse_duration(text: str) -> int | None:
-    """Milliseconds; None where it is no duration, or too long a one."""
+    """A duration in milliseconds; None if it is not a duration, or longer than a hundred years."""
     match = _DURATION.fullmatch(text)
     duration_ms = int(match[1]) * _UNIT_MS[match[2]] if match else None
     return None if duration_ms is None or duration_ms > _LONGEST_MS else duration_ms
 
 
 def read_namespace(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """A namespace that a ledger may have: an option's callback."""
+    """An option's callback: a namespace that a ledger may already have."""
     from verity._core.keys import check_stored_namespace
 
     return None if value is None else _check_namespace(value, check_stored_namespace)
 
 
 def read_namespaces(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Namespaces of effects to come, of an option that may be given several times: its callback."""
+    """The callback of an option that may be repeated: namespaces for new effects."""
     from verity._core.keys import check_namespace
 
     return tuple(_check_namespace(each, check_namespace) for each in values)
@@ -56,6 +56,6 @@ def _check_namespace(namespace: str, check: Callable[[str], str]) -> str:
 
 
 def parse_address(text: str) -> tuple[str, int] | None:
-    """`HOST:PORT`, with an IPv6 host in brackets; None where it is none."""
+    """A host and a port from `HOST:PORT`, with an IPv6 host in brackets; None if the text is not one."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", text)
     return None if match is None or int(match[3]) > 65_535 else (match[1] or match[2], int(match[3]))

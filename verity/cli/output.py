@@ -1,6 +1,7 @@
-"""How commands print what they found: a table on a terminal, tab-separated text in a pipe, or JSON.
+"""Prints what commands found: a table on a terminal, tab-separated text in a pipe, or JSON.
 
-Names and keys come from strangers: nothing of them may drive the terminal.
+Names and keys come from untrusted clients. Their control characters are escaped, so that they cannot control the
+terminal.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _FOLDED = frozenset({"effectKey", "namespace", "agentId", "runId", "detail", "namespaces", "name"})
-"""Columns that go on in the next line where there is no room. All others stay whole: a broken id can't be copied."""
+"""Columns that are folded if there is no room. All other columns stay in one line: a folded id can't be copied."""
 _LEAST_FOLDED = 10
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
@@ -32,14 +33,16 @@ def print_rows(
     as_json: bool,
     style_of: Callable[[Row], str | None] = lambda _row: None,
 ) -> None:
-    """Print a list. As JSON or in a pipe each row is printed when it comes, as JSON with all that it has. Where the
-    first one can't be had nothing is printed: it would look like an empty list.
+    """Print a list of rows.
+
+    As JSON or in a pipe, each row is printed as soon as it is read. If reading the first row fails, nothing is printed:
+    a header alone would look like an empty list.
 
     Args:
-        rows: what was found.
-        columns: the names that are shown to people.
-        as_json: one JSON object a line.
-        style_of: a row's style on a terminal.
+        rows: the rows.
+        columns: the columns to print; JSON has all fields.
+        as_json: print one JSON object a line.
+        style_of: returns a row's style on a terminal.
     """
     if as_json:
         for row in rows:
@@ -55,7 +58,7 @@ def print_rows(
 
 
 def print_fields(fields: Row, *, as_json: bool) -> None:
-    """Print one thing with all that it has, a line for each field; a nested value is JSON."""
+    """Print all fields of one record, a line for each field; a nested value is JSON."""
     if as_json:
         click.echo(json.dumps(fields))
     elif sys.stdout.isatty():
@@ -68,7 +71,7 @@ def print_fields(fields: Row, *, as_json: bool) -> None:
 
 
 def format_value(value: Any, *, indent: int | None = None) -> str:
-    """A value in one line (or, with an indent, nested values over several), fit for a terminal."""
+    """A value as printable text in one line; with an indent, nested values take several lines."""
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -78,12 +81,12 @@ def format_value(value: Any, *, indent: int | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with a mark for each character that is not to be seen, line ends and tabs included."""
+    """The text with U+FFFD in place of each unprintable character, line ends and tabs included."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def _escape(text: str) -> str:
-    """A JSON string that stays one: JSON escapes the control characters up to U+001F, this all the others."""
+    """A JSON string with all unprintable characters escaped; `json.dumps` has escaped only those up to U+001F."""
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1].replace("\x7f", "\\u007f") for char in text)
 
 
@@ -99,7 +102,7 @@ def _print_table(rows: Iterable[Row], columns: Sequence[str], style_of: Callable
         _LEAST_FOLDED if column in _FOLDED else max(map(cell_len, [column, *(values[column] for values, _ in shown)]))
         for column in columns
     ]
-    if shown and sum(widths) + 3 * len(widths) + 1 > console.width:  # with the lines and spaces between them
+    if shown and sum(widths) + 3 * len(widths) + 1 > console.width:  # with the borders and spaces between columns
         for values, style in shown:
             console.print(_field_table(values), "", style=style)
         return

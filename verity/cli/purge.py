@@ -1,4 +1,7 @@
-"""`verity purge`: drop what effects carried that were decided long ago, and keep what stops them from acting again."""
+"""`verity purge`: deletes payloads and audit trails of effects that were decided long ago, and keeps their keys.
+
+The key of a purged effect stays in the ledger, so that no call ever acts on it again.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ MIN_PAUSE_S = 0.01
 _COLUMNS = ("environment", "namespace", "before", "effects", "done")
 
 
-@click.command(short_help="Drop what effects carried, long after.")
+@click.command(short_help="Delete payloads and audit trails of old effects.")
 @database_option
 @click.option(
     "--older-than",
@@ -35,12 +38,12 @@ _COLUMNS = ("environment", "namespace", "before", "effects", "done")
     callback=read_duration,
     required=True,
     metavar="DURATION",
-    help="What was decided and last changed so long ago, such as 90d.",
+    help="Only effects that were decided and last changed at least this long ago, such as 90d.",
 )
-@click.option("--environment", type=click.Choice(["live", "test"]), help="Only this one's; both without it.")
+@click.option("--environment", type=click.Choice(["live", "test"]), help="Only in this one; both without it.")
 @click.option("--namespace", callback=read_namespace, metavar="NS", help="Only in this namespace.")
-@click.option("--dry-run", is_flag=True, help="Count, and change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Count the effects, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def purge(
     database: str,
@@ -51,16 +54,17 @@ def purge(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Drop payloads and audit trails of effects that were committed or failed long ago.
+    """Delete payloads and audit trails of effects that were committed or failed long ago.
 
-    Their keys stay, so that none of them is ever acted on again; what they came to can't be asked for any more. It goes
-    in small batches, with servers on the database or without, and may be interrupted: the next run goes on.
+    The effects' keys stay, so that none of them is ever acted on again. Their results can't be read any more. The purge
+    works in small batches. Servers may use the database meanwhile. You may interrupt a purge: the next run purges the
+    rest.
     """
     from verity._ledger.calls import ENVIRONMENTS
     from verity._store.purging import Purge
 
     if not (dry_run or yes or sys.stdin.isatty()):
-        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to count.")
+        raise click.UsageError("There is no terminal to ask for confirmation: add --yes, or --dry-run to count.")
     with open_store(database, create=False) as store:
         before = store.now_ms() - older_than
         purges = [
@@ -77,11 +81,11 @@ def purge(
         finally:
             print_rows([_describe(each) for each in purges], _COLUMNS, as_json=as_json)
     if not all(each.done for each in purges):
-        raise click.ClickException("Stopped before the end. Nothing is lost: run it again, and it goes on.")
+        raise click.ClickException("Stopped before the end. Nothing is lost: run the command again to purge the rest.")
 
 
 def _carry_out(store: Store, purges: list[Purge], total: int | None) -> None:
-    """Bring them to their end, in place, or as far as they get until somebody stops this process."""
+    """Carry the purges out, batch by batch, until they are done or a signal stops them; updates the list in place."""
     verb = "Counted" if purges[0].dry_run else "Purged"
     with _stopping() as is_stopped, _progress(verb, total) as show:
         for number, each in enumerate(purges):
@@ -90,13 +94,13 @@ def _carry_out(store: Store, purges: list[Purge], total: int | None) -> None:
                 began_at = time.monotonic()
                 purge = purges[number] = store.purge(purge)
                 show(sum(each.purged for each in purges))
-                if not purge.dry_run:  # whoever waits for the database gets as much time as a batch had
+                if not purge.dry_run:  # leave the database to the others for as long as the batch took
                     time.sleep(max(MIN_PAUSE_S, time.monotonic() - began_at))
 
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """While it lasts, Ctrl-C and SIGTERM wait for the end of a batch."""
+    """Delay Ctrl-C and SIGTERM until the end of a batch; gives a function that says whether one came."""
     asked: list[int] = []
 
     def ask(number: int, _frame: FrameType | None) -> None:
@@ -112,7 +116,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _progress(verb: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows how many effects so far, on standard error: a bar on a terminal, a line now and then elsewhere."""
+    """Show the progress on standard error: a bar on a terminal, elsewhere a line every 10,000 effects."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -141,7 +145,7 @@ def _confirm(total: int, before: int, *, is_whole: bool) -> None:
         return
     what = "1 effect was" if total == 1 else f"{total} effects were"
     click.echo(f"{what} decided and last changed before {format_time(before)}.", err=True)
-    click.confirm("Drop their payloads and audit trails for ever?", abort=True, err=True)
+    click.confirm("Delete their payloads and audit trails for ever?", abort=True, err=True)
 
 
 def _describe(purge: Purge) -> Row:

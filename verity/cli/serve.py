@@ -1,4 +1,4 @@
-"""`verity serve`: the ledger over HTTP."""
+"""`verity serve`: serves a ledger over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from verity.cli.texts import read_setting
 
 
 class AddressError(click.ClickException):
-    """The address can't be listened on."""
+    """The server can't listen on the address."""
 
     exit_code = 4
 
@@ -39,14 +39,14 @@ class TlsFilesError(click.ClickException):
     show_default=True,
     envvar="VERITY_PORT",
     show_envvar=True,
-    help="0 takes any free port; the line printed when the ledger listens tells which.",
+    help="0 takes any free port; the first line of output names it.",
 )
 @click.option(
     "--existing",
     is_flag=True,
     envvar="VERITY_EXISTING",
     show_envvar=True,
-    help="Refuse a database that has no ledger yet, instead of making one.",
+    help="Refuse a database that has no ledger yet, instead of creating one.",
 )
 @click.option(
     "--access-log/--no-access-log",
@@ -70,7 +70,7 @@ class TlsFilesError(click.ClickException):
     show_default=True,
     envvar="VERITY_DRAIN_TIMEOUT",
     show_envvar=True,
-    help="How many seconds a stopping ledger waits for requests that it has begun.",
+    help="Seconds that a stopping server waits for requests that it has begun.",
 )
 @click.option(
     "--tls-cert",
@@ -86,7 +86,7 @@ class TlsFilesError(click.ClickException):
     metavar="FILE",
     envvar="VERITY_TLS_KEY",
     show_envvar=True,
-    help="The certificate's private key (PEM). VERITY_TLS_KEY_PASSWORD opens an encrypted one.",
+    help="The certificate's private key (PEM). If it is encrypted, VERITY_TLS_KEY_PASSWORD has its password.",
 )
 @click.option(
     "--metrics-listen",
@@ -94,7 +94,7 @@ class TlsFilesError(click.ClickException):
     callback=read_setting,
     envvar="VERITY_METRICS_LISTEN",
     show_envvar=True,
-    help="Serve /metrics there, and /healthz and /readyz too, and no more on the port of the API.",
+    help="Serve /metrics on this address instead of the API's port, and /healthz and /readyz on both.",
 )
 @limit_options
 def serve(
@@ -112,8 +112,9 @@ def serve(
 ) -> None:
     """Serve a ledger over HTTP until SIGTERM or SIGINT.
 
-    A line on standard output tells when it listens; logs go to standard error. A stopping ledger accepts nothing
-    more, answers what it has begun, and exits with 0. Make API keys with `verity keys create`.
+    The server prints a line on standard output when it listens. Its log goes to standard error. When it stops, it
+    accepts no more connections, finishes the requests that it has begun, and exits with 0. Make API keys with `verity
+    keys create`.
     """
     from verity.errors import VerityConfigError
     from verity.server.logs import configure_logging
@@ -125,7 +126,7 @@ def serve(
     tls = _load_tls(tls_cert, tls_key)
     metrics_address = None if metrics_listen is None else parse_address(metrics_listen)
     if metrics_listen is not None and metrics_address is None:
-        raise click.BadParameter("write a host and a port, such as 127.0.0.1:9420.", param_hint="--metrics-listen")
+        raise click.BadParameter("give a host and a port, such as 127.0.0.1:9420.", param_hint="--metrics-listen")
     raise_file_limit()
     try:
         run(_serve(database, existing, (host, port), metrics_address, settings, tls))
@@ -139,7 +140,7 @@ def _load_tls(certificate: str | None, key: str | None) -> Any:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise click.UsageError("--tls-cert and --tls-key belong together: give both or neither.")
+        raise click.UsageError("--tls-cert and --tls-key go together: give both or neither.")
     password = os.environ.get("VERITY_TLS_KEY_PASSWORD")
     if password is not None and any(ord(char) < 0x20 for char in password):
         raise click.UsageError("VERITY_TLS_KEY_PASSWORD has a control character, such as a line end: remove it.")
@@ -165,12 +166,12 @@ async def _serve(
         database_timeout_s=settings.database_timeout_s,
         search_timeout_s=settings.search_timeout_s,
         must_exist=existing,
-    ) as storage:
-        await _serve_storage(storage, address, metrics_address, settings, tls)
+    ) as store:
+        await _serve_store(store, address, metrics_address, settings, tls)
 
 
-async def _serve_storage(
-    storage: Any, address: tuple[str, int], metrics_address: tuple[str, int] | None, settings: Any, tls: Any
+async def _serve_store(
+    store: Any, address: tuple[str, int], metrics_address: tuple[str, int] | None, settings: Any, tls: Any
 ) -> None:
     from verity.server.app import create_app
     from verity.server.serving import LedgerServer, base_url
@@ -184,9 +185,9 @@ async def _serve_storage(
             click.echo(f"Its metrics are at {base_url(metrics_listener).removesuffix('/v1')}/metrics")
         sys.stdout.flush()
 
-    server = LedgerServer(create_app(storage, settings), settings, announce, tls=tls, metrics_listener=metrics_listener)
+    server = LedgerServer(create_app(store, settings), settings, announce, tls=tls, metrics_listener=metrics_listener)
     server.stop_on_signals()
-    # What is loaded now stays for good. Looking through it again and again would cost tail latency.
+    # The objects that exist now live as long as the process. Garbage collections that scan them cost tail latency.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     await server.serve(sockets=[listener])
@@ -198,6 +199,6 @@ def _listen(host: str, port: int) -> Any:
     try:
         return listen(host, port)
     except OSError as error:
-        # getaddrinfo's own codes are below zero
+        # error codes of getaddrinfo are below zero
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise AddressError(f"Can't listen on {host} port {port}: {why}.") from None

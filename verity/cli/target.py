@@ -1,4 +1,4 @@
-"""The ledger that a command talks to, served or a database of this machine's, and how its errors become exit codes."""
+"""The ledger that a command uses: a served ledger (`--url`) or a database (`--database`); errors become exit codes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NotFound(click.ClickException):
 
 
 class Conflict(click.ClickException):
-    """The effect's state refuses it."""
+    """The effect's state does not allow it."""
 
     exit_code = 7
 
@@ -45,7 +45,7 @@ class NotAllowed(click.ClickException):
 
 
 class NoAnswer(click.ClickException):
-    """The ledger gave no answer."""
+    """The ledger did not answer."""
 
     exit_code = 9
 
@@ -59,7 +59,7 @@ def ledger_options(command: _Command) -> _Command:
         envvar="VERITY_BASE_URL",
         show_envvar=True,
         metavar="URL",
-        help="A served ledger, https://…/v1. Its API key comes from VERITY_API_KEY.",
+        help="A served ledger, https://…/v1. VERITY_API_KEY has its API key.",
     )
     @click.option(
         "--database",
@@ -67,12 +67,13 @@ def ledger_options(command: _Command) -> _Command:
         envvar="VERITY_DATABASE",
         show_envvar=True,
         metavar="URL",
-        help="Or a database: sqlite:///relative.db, sqlite:////absolute.db or postgresql://user@host/database.",
+        help="Or the ledger's database: sqlite:///relative.db, sqlite:////absolute.db or "
+        "postgresql://user@host/database.",
     )
     @click.option(
         "--environment",
         type=click.Choice(["live", "test"]),
-        help="Whose data, with --database; live without it. A served ledger knows it from the API key.",
+        help="With --database: live or test data; live by default. With --url, the API key decides.",
     )
     @wraps(command)
     def run(
@@ -90,11 +91,14 @@ def _open(url: str | None, database: str | None, environment: Environment | None
     if url is None:
         with open_store(database or "", create=False) as store, _translating_errors(DatabaseError):
             if environment is None and os.environ.get("VERITY_API_KEY", "").startswith("vt_test_"):
-                click.echo("These are the live data: --database looks at no API key. See --environment.", err=True)
+                click.echo(
+                    "Using the live data: --database ignores VERITY_API_KEY. For test data: --environment test.",
+                    err=True,
+                )
             yield _effects_of(store, environment or "live")
         return
     if environment is not None:
-        raise click.UsageError("--environment goes with --database; a served ledger knows it from the API key.")
+        raise click.UsageError("--environment goes with --database. On a served ledger, the API key decides.")
     from verity import SyncVerityClient
 
     with _translating_errors(NoAnswer), SyncVerityClient(url) as client:
@@ -102,7 +106,7 @@ def _open(url: str | None, database: str | None, environment: Environment | None
 
 
 def _choose(url: str | None, database: str | None) -> tuple[str | None, str | None]:
-    """One of the two. What the command line says goes before the environment."""
+    """Choose the URL or the database. The command line takes precedence over environment variables."""
     source = click.get_current_context().get_parameter_source
     said = [name for name in ("url", "database") if source(name) is ParameterSource.COMMANDLINE]
     if said == ["url"]:
@@ -111,12 +115,12 @@ def _choose(url: str | None, database: str | None) -> tuple[str | None, str | No
         url = None
     if url and database:
         where = "--url and --database are both given" if said else "VERITY_BASE_URL and VERITY_DATABASE are both set"
-        raise click.UsageError(f"{where}; say which ledger, with one of the two options.")
-    if url and url.startswith("sqlite:"):  # what a client's base_url may be
+        raise click.UsageError(f"{where}; choose the ledger with one of the two options.")
+    if url and url.startswith("sqlite:"):  # a client's base_url may be one, too
         return None, url
     if not url and not database:
         raise click.UsageError(
-            "Name a ledger: --url https://…/v1 or VERITY_BASE_URL (and its key in VERITY_API_KEY), "
+            "Which ledger? Give --url https://…/v1 or VERITY_BASE_URL (with its API key in VERITY_API_KEY), "
             "or --database sqlite:///ledger.db or VERITY_DATABASE."
         )
     return url or None, database or None
@@ -134,12 +138,12 @@ def _effects_of(store: Store, environment: Environment) -> SyncEffects:
 
 
 class _StoreSender:
-    """Stands where the generated client expects an HTTP client. Whoever opened the store closes it."""
+    """A `Sender` that calls a store directly. It does not close the store."""
 
     has_own_connections = True
-    """There are none."""
+    """True: no user's HTTP client is involved."""
     own_errors: tuple[type[Exception], ...] = (Exception,)
-    """A command has one thread: whatever comes out of the store is the store's own."""
+    """A command has one thread: every exception of a call comes from the store."""
 
     def __init__(self, store: Store, environment: Environment) -> None:
         from verity._ledger.calls import Scope
@@ -149,7 +153,7 @@ class _StoreSender:
         self.caller = object()
 
     def with_timeout(self, timeout_s: float) -> _StoreSender:  # noqa: ARG002 - the store has its own limits
-        """The same sender: no network, nothing to time out."""
+        """The same sender: the store has timeouts of its own."""
         return self
 
     def request(
@@ -161,7 +165,7 @@ class _StoreSender:
         json: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
-        """Carry the call out."""
+        """Carry out the call."""
         import httpx
 
         from verity._embedded import read_request
@@ -170,20 +174,20 @@ class _StoreSender:
         return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
 
     def close(self) -> None:
-        """Nothing was opened here."""
+        """Do nothing: `open_store` closes the store."""
 
 
 def _user() -> str:
-    """Who is at the shell, for the audit trail."""
+    """The name of the user at the shell, for the audit trail."""
     try:
         return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # no such user: a container's, for one
+    except (ImportError, KeyError, OSError):  # the user has no name, as in some containers
         return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
 
 
 @contextmanager
 def _translating_errors(no_answer: type[click.ClickException]) -> Iterator[None]:
-    """Turn the client's errors into those of commands; no answer is told as `no_answer`."""
+    """Turn the client's errors into errors of commands; `no_answer` is the type for a ledger that did not answer."""
     from verity.errors import VerityApiError, VerityConfigError, VerityConnectionError, VerityValidationError
 
     try:

@@ -1,4 +1,4 @@
-"""Text from the command line or the environment that names something: checked for what nobody can see."""
+"""Checks texts from the command line or the environment for invisible characters."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from click.core import ParameterSource
 
 
 def read_setting(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """A text that names a ledger, a file or an address: an option's callback.
+    """An option's callback: a text that names a ledger, a file or an address.
 
-    With a line end that came along from a file it would name another. What is told does not show it: a database's URL
-    may have a password.
+    With an invisible character, such as a line end from a file, the text would name another one. The error does not
+    quote the text: a database's URL may have a password.
     """
     from verity._core.text import find_flaw
 

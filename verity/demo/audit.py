@@ -1,4 +1,4 @@
-"""What came out of a run: told from the payments service's records and the ledger, not from what the worker says."""
+"""The outcome of a run, from the payments service's records and the ledger. The worker's own reports are not used."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Outcome:
     """One column of the table.
 
     Attributes:
-        double_refunds: refunds beyond the first of their order.
-        problems: one line for everything that is not exactly once; empty if all is well.
+        double_refunds: refunds after the first of their order.
+        problems: one line for each step that did not happen exactly once; empty if all did.
     """
 
     orders: int
@@ -33,7 +33,7 @@ class Outcome:
 
 
 def audit(job: Job, orders: Sequence[Order], tally: Tally) -> Outcome:
-    """Compare the orders with the service's records and, where there is one, with the ledger."""
+    """Compare the orders with the service's records and, if the run used one, with the ledger."""
     refunds, receipts = read_records(job.records_file)
     per_charge = Counter(refund["charge"] for refund in refunds)
     problems = [*_wrong_records(orders, refunds, receipts)]
@@ -80,7 +80,7 @@ def _wrong_records(
 
 
 def _wrong_in_ledger(job: Job, orders: Sequence[Order], refund_of: dict[str, dict[str, object]]) -> list[str]:
-    """A committed effect answers a lease request with its result; anything else means that it is not committed."""
+    """The ledger answers a lease request for a committed effect with its result, and any other one differently."""
     problems: list[str] = []
     with SyncVerityClient(ledger_url(job.directory), agent_id="demo-audit") as verity:
         for order in orders:

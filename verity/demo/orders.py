@@ -8,12 +8,12 @@ from decimal import Decimal, InvalidOperation
 from importlib.resources import files
 
 DECIMALS = {"EUR": 2, "GBP": 2, "JPY": 0, "USD": 2}
-"""How many decimals a currency has; a payments service counts in its smallest unit."""
+"""The number of decimals of each currency; a payments service counts in the smallest unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One line of the file, as written there."""
+    """One line of the file, unchanged."""
 
     order_id: str
     charge_id: str
@@ -24,7 +24,7 @@ class Order:
 
 
 def read_orders(count: int | None = None) -> list[Order]:
-    """The first `count` orders of the file; all without a count."""
+    """The first `count` orders of the file; without a count, all of them."""
     text = (files("verity.demo") / "orders.csv").read_text(encoding="utf-8")
     return [Order(**row) for row in csv.DictReader(text.splitlines())][:count]
 
@@ -33,7 +33,7 @@ def validate_order(order: Order) -> int:
     """The amount to refund in the currency's smallest unit.
 
     Raises:
-        ValueError: the order can't be refunded as it stands.
+        ValueError: the order's currency or amount is not valid.
     """
     if order.currency not in DECIMALS:
         raise ValueError(f"{order.order_id}: unknown currency {order.currency!r}")

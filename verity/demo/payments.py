@@ -1,14 +1,14 @@
-"""The payments service: the outside world of the demo, in a process of its own.
+"""The payments service of the demo, in a process of its own.
 
-It has no idempotency, like many real services: two POSTs are two refunds. What it did is on its disk before anybody
-is told. Its supervisor hears of every record first, and the caller gets no answer until the supervisor says so: that
-is the gap between a refund and its commit, held open for a kill.
+It has no idempotency, like many real services: two POSTs make two refunds. It writes each record to disk first, then
+reports it to the supervisor, and answers the caller only after the supervisor allows it. The supervisor can so kill the
+worker between a refund and its commit.
 
     POST /refunds  {charge, amount, currency, order}    GET /refunds?charge=ch_…
     POST /receipts {refund, email, order}               GET /receipts?refund=re_…
 
-Standard output carries one JSON object a line (`{"port": …}`, then `{"recorded": …, "order": …}` each time); each line
-on standard input lets one caller have its answer. When standard input ends, so does the service.
+Standard output has one JSON object a line: `{"port": …}`, then `{"recorded": …, "order": …}` for each record. Each line
+on standard input allows one answer to a caller. The service ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ _TABLES = {
     "refunds": ("re_", ("charge", "amount", "currency", "order")),
     "receipts": ("rc_", ("refund", "email", "order")),
 }
-"""Path and table -> the prefix of its ids, its fields. The first field is what a lookup asks for."""
+"""For each path and table: the prefix of its ids, and its fields. Lookups search by the first field."""
 
 
 class PaymentsClient:
-    """What a worker knows of the service. Close it after use."""
+    """The worker's client of the service. Close it after use."""
 
     def __init__(self, port: int) -> None:
-        # trust_env: no proxy stands between two processes of one machine, whatever the environment says.
+        # trust_env=False: never use a proxy between two processes of one machine.
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30.0)
 
     def create(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Make a refund or a receipt. Twice makes two."""
+        """Make a refund or a receipt. Each call makes a new one."""
         made: dict[str, Any] = self._http.post(f"/{kind}", json=fields).raise_for_status().json()
         return made
 
     def find(self, kind: str, **field: str) -> dict[str, Any] | None:
-        """The first refund of a charge, the first receipt of a refund; None where there is none."""
+        """The first refund of a charge or the first receipt of a refund; None if there is none."""
         found: list[dict[str, Any]] = self._http.get(f"/{kind}", params=field).raise_for_status().json()
         return found[0] if found else None
 
@@ -57,7 +57,7 @@ class PaymentsClient:
 
 
 class Records:
-    """The service's own file. Every record is on disk when `add` returns."""
+    """The service's own database file. A record is on disk when `add` returns."""
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -75,7 +75,7 @@ class Records:
         return record
 
     def find(self, kind: str, wanted: str) -> list[dict[str, Any]]:
-        """The records of one charge or refund."""
+        """The records of a kind with this charge or refund."""
         field = _TABLES[kind][1][0]
         query = f'SELECT * FROM "{kind}" WHERE "{field}" = ? ORDER BY rowid'  # noqa: S608 - names of our own tables
         return [dict(row) for row in self._database.execute(query, (wanted,))]
@@ -90,7 +90,7 @@ class Records:
 
 
 def read_records(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The refunds and the receipts in the file of a service that has ended."""
+    """The refunds and the receipts in the file of a service that no longer runs."""
     with closing(Records(path)) as records:
         return records.all("refunds"), records.all("receipts")
 
@@ -105,13 +105,13 @@ class _Service(ThreadingHTTPServer):
         self._may_answer: queue.Queue[str] = queue.Queue()
 
     def follow_supervisor(self) -> None:
-        """Let one caller go on a line; end with the supervisor, however it ends."""
+        """Allow one answer for each line from the supervisor; end when the supervisor ends."""
         for line in sys.stdin:
             self._may_answer.put(line)
         os._exit(0)
 
     def record(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Do it, tell the supervisor, and wait for its word before the caller hears of it."""
+        """Write the record, report it to the supervisor, and wait until the supervisor allows the answer."""
         with self._lock:
             record = self._records.add(kind, body)
             tell(recorded=kind, order=record["order"])
@@ -123,7 +123,7 @@ class _Service(ThreadingHTTPServer):
             return self._records.find(kind, wanted)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that was killed is not here to take its answer; all else goes to standard error."""
+        """Ignore connection errors, since callers are killed; all other errors go to standard error."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -155,17 +155,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        """The supervisor hears of what matters."""
+        """Log nothing: standard error is kept for errors."""
 
 
 def tell(**report: Any) -> None:
-    """One line to the supervisor."""
+    """Write one line to the supervisor."""
     sys.stdout.write(json.dumps(report) + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Serve until the supervisor goes."""
+    """Serve until the supervisor ends."""
     service = _Service(Path(sys.argv[1]))
     tell(port=service.server_address[1])
     threading.Thread(target=service.follow_supervisor, daemon=True).start()

@@ -15,7 +15,7 @@ from verity.demo.supervisor import Tally
 
 @contextmanager
 def progress_bar(console: Console, title: str, order_count: int, kill_count: int) -> Generator[Callable[[Tally], None]]:
-    """A bar that follows a tally; where there is no terminal, one line."""
+    """A progress bar that shows a tally; without a terminal, one line of text."""
     columns = (
         TextColumn("{task.description:<15}"),
         BarColumn(bar_width=None),
@@ -35,7 +35,7 @@ def progress_bar(console: Console, title: str, order_count: int, kill_count: int
 
 
 def print_report(console: Console, plain: Outcome, verity: Outcome, wall_s: float) -> None:
-    """The table, and what it shows in one sentence."""
+    """Print the table, and one sentence that says what it shows."""
     table = Table()
     table.add_column()
     table.add_column("Plain retry", justify="right")
@@ -52,7 +52,7 @@ def print_report(console: Console, plain: Outcome, verity: Outcome, wall_s: floa
 
 
 def is_shown(plain: Outcome, verity: Outcome) -> bool:
-    """Whether the run shows what it is for: all exactly once with Verity, and not so without."""
+    """Whether the run shows the difference: each refund exactly once with Verity, and double refunds without it."""
     return not verity.problems and verity.double_refunds == 0 and plain.double_refunds > 0
 
 
@@ -70,9 +70,9 @@ def _sentence(plain: Outcome, verity: Outcome) -> str:
     if verity.problems or verity.double_refunds:
         return (
             f"[red]✗ Not shown:[/red] with Verity, {verity.double_refunds} refunds were made twice, and "
-            f"{len(verity.problems)} things are not as they must be (above)."
+            f"{len(verity.problems)} problems were found (above)."
         )
-    return "[red]✗ Not shown:[/red] plain retry refunded nothing twice either, so there is nothing to compare with."
+    return "[red]✗ Not shown:[/red] plain retry made no double refund either, so that there is nothing to compare."
 
 
 _ROWS: tuple[tuple[str, Callable[[Outcome], str]], ...] = (

@@ -1,7 +1,7 @@
 """Starts the payments service and the worker, kills the worker between refund and commit, and starts it again.
 
-Every child ends with this process: by SIGKILL on the way out, and by itself at the end of its standard input should
-this process be killed.
+The child processes end with this process: it kills them when it ends, and if it is killed itself, each child ends when
+its standard input ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Child = subprocess.Popen[str]
 
 
 class DemoError(Exception):
-    """The demo could not be carried out; it has shown nothing."""
+    """The demo could not be carried out, so that it has no result."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Job:
 
     Attributes:
         mode: how the worker refunds.
-        directory: where all files of the run are; exists, and is empty.
-        order_count: how many orders of the file are to be refunded.
-        kill_at: the orders (ids) whose first refund is the moment to kill the worker.
-        limit_s: seconds that the run may take.
+        directory: the directory of the run's files; it exists and is empty.
+        order_count: how many orders of the file are refunded.
+        kill_at: the ids of the orders at whose first refund the worker is killed.
+        limit_s: how long the run may take, in seconds.
     """
 
     mode: Mode
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass
 class Tally:
-    """What the supervisor itself saw."""
+    """What the supervisor has counted so far."""
 
     worker_starts: int = 0
     refunds: int = 0
@@ -62,7 +62,7 @@ class Tally:
 
 
 class Supervisor:
-    """Carries out one job. `on_change` hears of every change of the tally, from any thread."""
+    """Carries out one job. It calls `on_change` after every change of the tally, from any thread."""
 
     def __init__(self, job: Job, on_change: Callable[[Tally], None]) -> None:
         self._job = job
@@ -71,10 +71,10 @@ class Supervisor:
         self._worker: Child | None = None
 
     def run(self) -> Tally:
-        """Start workers until one gets through the file.
+        """Start workers, one after another, until one has worked through the file.
 
         Raises:
-            DemoError: a process ended that nobody killed, or the run took too long.
+            DemoError: a process ended without being killed, or the run took too long.
         """
         started_at = time.monotonic()
         deadline = started_at + self._job.limit_s
@@ -95,7 +95,7 @@ class Supervisor:
         return self._tally
 
     def _finish_by_worker(self, port: int, deadline: float) -> bool:
-        """Whether a new worker got through the file; False if it was killed."""
+        """Start a worker; returns whether it worked through the file, False if it was killed."""
         job, log = self._job, self._job.directory / "worker.log"
         kills_before = len(self._tally.killed_at)
         with _child(log, "worker", job.mode, job.directory, port, job.order_count) as worker:
@@ -112,17 +112,17 @@ class Supervisor:
         return not was_killed
 
     def _answer_reports(self, payments: Child) -> None:
-        """Hear of every record before its caller does; this is the moment between refund and commit."""
-        says, hears = cast("IO[str]", payments.stdout), cast("IO[str]", payments.stdin)
-        for line in says:
-            self._hear(**json.loads(line))
+        """Handle each report of the service before the worker gets its answer: between refund and commit."""
+        stdout, stdin = cast("IO[str]", payments.stdout), cast("IO[str]", payments.stdin)
+        for line in stdout:
+            self._handle_report(**json.loads(line))
             try:
-                hears.write("go on\n")
-                hears.flush()
+                stdin.write("go on\n")
+                stdin.flush()
             except BrokenPipeError:
                 return  # the service was ended while it waited
 
-    def _hear(self, recorded: str, order: str) -> None:
+    def _handle_report(self, recorded: str, order: str) -> None:
         tally = self._tally
         if recorded == "receipts":
             tally.notified.add(order)
@@ -137,11 +137,11 @@ class Supervisor:
 
 @contextmanager
 def _child(log: Path, module: str, *arguments: object) -> Generator[Child]:
-    """A process of this package; killed on the way out, whatever the way."""
+    """Run a module of this package in a process; the process is killed at the end of the block."""
     command = [sys.executable, "-m", f"{__package__}.{module}", *map(str, arguments)]
     with (
         log.open("ab") as errors,
-        # In a session of its own, so that Ctrl-C reaches the supervisor alone, which ends the others.
+        # In a session of its own: Ctrl-C then reaches only the supervisor, which ends its children.
         subprocess.Popen(  # noqa: S603 - our own modules
             command,
             stdin=subprocess.PIPE,

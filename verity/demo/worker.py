@@ -1,7 +1,7 @@
-"""The worker: refunds every order of the file. It may be killed at any moment, and is then started anew.
+"""The worker: refunds every order of the file. The supervisor may kill it at any moment, and starts it again.
 
-`refund_with_verity` is how a program uses Verity; `refund_plainly` is the careful program without it, which marks in
-a file what it has done. Both are given the same orders and the same payments service.
+`refund_with_verity` shows how a program uses Verity. `refund_plainly` is a careful program without it, which notes each
+finished order in a file. Both get the same orders and the same payments service.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from verity.demo.payments import PaymentsClient
 WORKFLOW = "refund_flow"
 STEPS = ("validate_order", "process_refund", "notify_customer")
 LEASE_DURATION_MS = 5_000
-"""The shortest that a ledger grants: a killed worker's order is free again after as long."""
+"""The shortest lease that a ledger grants. A killed worker's order is free again after this time."""
 
 Mode = Literal["verity", "plain", "verity-blind"]
 """`verity-blind` is Verity used wrongly: `observe` never finds anything. It shows that the demo can fail."""
@@ -35,9 +35,9 @@ def ledger_url(directory: Path) -> str:
 
 
 def refund_with_verity(verity: SyncVerityClient, payments: PaymentsClient, orders: Iterable[Order], mode: Mode) -> None:
-    """Refund every order exactly once, whatever became of the workers before this one.
+    """Refund every order exactly once, even if workers before this one were killed.
 
-    An order that a killed worker still holds is left for later, when the others are done and its lease has run out.
+    An order that is still leased to a killed worker comes last, when its lease has expired.
     """
     held: list[Order] = []
     for order in orders:
@@ -77,7 +77,7 @@ def _refund(
 
 
 def refund_plainly(progress_file: Path, payments: PaymentsClient, orders: Iterable[Order]) -> None:
-    """Refund every order that is not marked as done, and mark it, on disk, as soon as it is."""
+    """Refund every order that is not marked as done in the file, and mark it on disk directly afterwards."""
     with progress_file.open("a+", encoding="utf-8") as progress:
         progress.seek(0)
         done = set(progress.read().split())

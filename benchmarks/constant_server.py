@@ -1,7 +1,7 @@
 """A server that answers every lease with the same grant and every commit with the same acceptance.
 
-It runs in its own process and does no work, so that a benchmark of clients measures clients.
-Prints its port, then serves until its standard input closes.
+It runs in its own process and does no work, so that a benchmark of clients measures only the clients. It prints its
+port, and serves until its standard input is closed.
 """
 
 from __future__ import annotations

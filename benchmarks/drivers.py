@@ -1,10 +1,10 @@
-"""The served ledger's two statements through each PostgreSQL driver, side by side in one run.
+"""Compares PostgreSQL drivers: the served ledger's two statements through each driver, side by side in one run.
 
     python -m benchmarks.drivers [--seconds 2] [--rounds 3] [--quick]
 
-A private server is started for it, with fsync on. One row is one effect: leased by one multi-row statement and
-committed by another, each with its audit event. Sides are measured in turn (A B A B …), so that a drift of the
-machine's speed hits all; the result is the ratio of the medians to the first side's, of throughput and client's CPU.
+It starts a private PostgreSQL server with fsync on. One row is one effect: one multi-row statement leases it, and
+another commits it, each with its audit event. Sides are measured in turn (A B A B …), so that a drift of the machine's
+speed affects all of them. The results are medians of throughput and client CPU, and their ratios to the first side.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ WITH committed AS (
 )
 SELECT id, fence FROM committed
 """
-# A statement that was prepared on an empty table would otherwise be planned once, as a scan of it, and slow down as the
-# table fills: the commit of a batch took 8 ms at 26,000 rows, and 2.7 with this.
+# Without this, a statement prepared on an empty table keeps its plan, a table scan, and slows down as the table fills:
+# the commit of a batch took 8 ms at 26,000 rows, and 2.7 ms with this.
 PLANNER = {"plan_cache_mode": "force_custom_plan"}
 
 Columns = list[list[Any]]
@@ -93,7 +93,7 @@ _ids = itertools.count(time.time_ns() // 1_000_000 << 21)
 
 
 def new_effects(count: int) -> tuple[Columns, Columns]:
-    """The columns that lease effects of random keys, and those that commit them."""
+    """The columns for leasing effects with random keys, and the columns for committing them."""
     hashes = [secrets.token_bytes(16) for _ in range(count)]
     tokens = [secrets.token_urlsafe(24) for _ in range(count)]
     environments, namespaces = ["test"] * count, ["payments"] * count
@@ -134,7 +134,7 @@ async def asyncpg_pipelined(url: str) -> AsyncIterator[Fetch]:
 
 @asynccontextmanager
 async def _psycopg(url: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    """Prepared at once, without transactions of its own."""
+    """A connection that prepares each statement on first use and starts no transactions of its own."""
     options = " ".join(f"-c {name}={value}" for name, value in PLANNER.items())
     connection: psycopg.AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
         url, autocommit=True, prepare_threshold=0, options=options
@@ -186,7 +186,7 @@ DRIVERS = {
 
 @dataclass
 class Side:
-    """One of the things compared."""
+    """One side of the comparison: a driver, or a table's layout, and its measurements."""
 
     name: str
     table: str
@@ -195,7 +195,7 @@ class Side:
     cpu_us: list[float] = field(default_factory=list)
 
     async def run(self, batch: int, seconds: float) -> int:
-        """Lease and commit effects on every connection at the same time; returns how many."""
+        """Lease and commit effects on all connections at the same time; returns the number of effects."""
         lease, commit = LEASE.format(effects=self.table), COMMIT.format(effects=self.table)
         count, making_s = 0, 0.0
 
@@ -217,14 +217,14 @@ class Side:
         return count
 
     async def warm(self, batch: int) -> None:
-        """Have statements prepared and pages read."""
+        """Run for a moment without counting, so that statements are prepared and pages are cached."""
         await self.run(batch, 0.2)
         self.per_s.clear()
         self.cpu_us.clear()
 
 
 def median_and_ratio(values: list[float], first: list[float]) -> tuple[float, float]:
-    """The median, and its ratio to the first side's."""
+    """The median, and its ratio to the first side's median."""
     return statistics.median(values), statistics.median(values) / statistics.median(first)
 
 

@@ -1,4 +1,4 @@
-"""Ledgers that hold many effects already: committed ones, of random keys, with their audit trails, put there by SQL."""
+"""Fills ledgers by SQL with many committed effects, which have random keys and audit trails."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ WHERE indrelid IN {_TABLES} AND NOT indisprimary
 def fill_postgres(server: PostgresServer, url: str, count: int) -> None:
     """Fill a ledger that has its schema.
 
-    The indexes are built when most effects are there; that of the random keys as full as random inserts would leave
-    it. The last effects come after a checkpoint and touch most of that index's pages: so what is measured next is the
-    ordinary state between two checkpoints, and not the moment after one, when each page is logged as a whole.
+    The indexes are built after most of the inserts; the index of the random keys gets the fill factor that random
+    inserts would produce. The last effects are inserted after a checkpoint and touch most pages of that index.
+    PostgreSQL logs a page as a whole at its first change after a checkpoint: the benchmark measures the ordinary state,
+    after these writes.
     """
     database = url.rpartition("/")[2]
     keys, indexes = server.query(_PRIMARY_KEYS, database), server.query(_INDEXES, database)
@@ -87,7 +88,7 @@ def _insert_into_postgres(server: PostgresServer, database: str, first: int, end
     owner = {"environment": "'test'", "namespace": "'payments'"}
     effects = _insert_effects(numbers, **key)
     events = _insert_events(f"{numbers}, generate_series(0, 1) e", **owner)
-    # As a replica takes rows in: the invariants' triggers are not made for millions of rows in one statement.
+    # Role replica: the triggers that check the invariants do not run; they are too slow for millions of rows.
     server.execute(f"SET session_replication_role = replica; {effects}; {events}", database)
 
 
@@ -95,7 +96,7 @@ _STEP = 500_000
 
 
 def fill_sqlite(path: Path, count: int) -> None:
-    """Make a ledger's file and fill it. Each step's hashes are random but in order, which is what makes it fast."""
+    """Make a ledger's file and fill it. Within each step the random hashes are in order, which makes inserts fast."""
     connection = connect(str(path))
     connection.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -4194304")
     width = 2**48 // _STEP

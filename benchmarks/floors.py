@@ -1,4 +1,4 @@
-"""What the ledger is compared with: the least that the same promise costs without a ledger."""
+"""Lower bounds that the ledger is compared with: the same guarantee at the lowest possible cost, without a ledger."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SELECT id FROM committed
 
 
 def write_synced_pairs(seconds: float) -> dict[str, Any]:
-    """Two synced writes of one page, again and again, in a file that does not grow: lease and commit, one client."""
+    """One client's lease and commit as two synced writes of one page each, in a file that does not grow."""
     latencies: list[int] = []
     with tempfile.NamedTemporaryFile(dir=Path(__file__).parent) as file:
         descriptor = file.fileno()
@@ -60,7 +60,7 @@ def write_synced_pairs(seconds: float) -> dict[str, Any]:
 
 
 async def run_statements(url: str, clients: int, seconds: float) -> dict[str, Any]:
-    """One statement for each operation through asyncpg, without HTTP, validation or keys."""
+    """Lease and commit as one asyncpg statement each, without HTTP, validation or API keys."""
     latencies: list[int] = []
     ids = itertools.count(time.time_ns())
 
@@ -72,7 +72,7 @@ async def run_statements(url: str, clients: int, seconds: float) -> dict[str, An
             latencies.append(round((time.perf_counter() - began_at) * 1e6))
 
     async def keep(_connection: Any) -> None:
-        """No reset after each statement, which would double the round trips."""
+        """Do not reset the connection after each statement: that would double the round trips."""
 
     size = min(clients, _CONNECTIONS)
     settings = {"plan_cache_mode": "force_custom_plan"}

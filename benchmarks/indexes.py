@@ -1,9 +1,9 @@
-"""What each index of the effects' table costs a lease and a commit on PostgreSQL, side by side in one run.
+"""Measures what each index of the table of effects costs a lease and a commit on PostgreSQL, side by side in one run.
 
     python -m benchmarks.indexes [--seconds 1] [--rounds 5] [--held 0 1000000] [--quick]
 
-Every layout is a table of its own on one private server. Batches of 64 come from four connections. Beside throughput:
-the server's CPU and the log (WAL) for each effect, and the share of commits that touched no index (HOT).
+Each layout is a table on one private server. Four connections send batches of 64. The results are throughput, the
+server's CPU and the write-ahead log (WAL) for each effect, and the share of commits that changed no index (HOT).
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ INSERT INTO {effects} SELECT 'test', 'n' || n % {namespaces}, decode(md5(n::text
 
 
 def _create(server: PostgresServer, database: str, held: int) -> Iterator[tuple[str, str]]:
-    """Make and fill the tables; gives each layout's name and table."""
+    """Make and fill the tables; yields each layout's name and table."""
     for number, (name, (fillfactor, indexes)) in enumerate(LAYOUTS.items()):
         table = f"effects_{number}"
         server.execute(TABLES.format(effects=table, fillfactor=fillfactor), database)
         for index in indexes:
             server.execute(INDEXES[index].format(effects=table), database)
-        # Without statistics the planner takes any index with these columns in front for as good as the primary key.
+        # Without statistics the planner may prefer another index with the same first columns to the primary key.
         fill = {"effects": table, "input": INPUT.decode(), "result": RESULT.decode(), "namespaces": 10}
         made_up = _FILL.format(count=1000, **fill)
         server.execute(f"BEGIN; {made_up}; ANALYZE {table}; DELETE FROM {table}; COMMIT", database)
@@ -91,7 +91,7 @@ async def compare(server: PostgresServer, held: int, seconds: float, rounds: int
                     float(await admin.fetchval("SELECT pg_current_wal_lsn() - '0/0'") - wal) / count
                 )
                 cpu_us[number].append((read_cpu_s(server.processes()) - cpu_s) / count * 1e6)
-        await asyncio.sleep(1.5)  # backends report what they have done once a second
+        await asyncio.sleep(1.5)  # backends update their statistics once a second
         for side, cpu, wal in zip(sides, cpu_us, wal_bytes, strict=True):
             per_s, faster = median_and_ratio(side.per_s, sides[0].per_s)
             cpu_median, dearer = median_and_ratio(cpu, cpu_us[0])

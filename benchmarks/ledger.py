@@ -1,11 +1,11 @@
-"""The served ledger under load: throughput, latency and CPU, with what it is compared with measured in the same run.
+"""Measures the served ledger under load: throughput, latency and CPU, beside a lower bound in the same run.
 
     python -m benchmarks.ledger [clients] [group] [nodes] [held] [--quick] [--seconds 3] [--rounds 5] [--json FILE]
 
-One effect is a lease and a commit, each answered when it is on disk. The load comes from a lean generator in a process
-of its own; the ledgers are `verity serve` processes on SQLite and on a private PostgreSQL. Sides are measured in turn
-(A B A B …), so that a drift of the machine's speed hits all; each row shows the medians, and the ratio to the first
-side's. On a machine that others use, too, the CPU for each effect tells more than the throughput.
+One effect is a lease and a commit, each answered when it is on disk. A lean generator in a process of its own makes the
+load. The ledgers are `verity serve` processes on SQLite and on a private PostgreSQL. Sides are measured in turn
+(A B A B …), so that a drift of the machine's speed affects all of them. Each row shows the medians, and the ratio to
+the first side. On a machine that runs other programs, the CPU for each effect is more reliable than the throughput.
 
 clients: 1, 16, 64 and 256 clients on each store.       group: group commit on and off.
 nodes: one and two nodes on one PostgreSQL.             held: a ledger that holds 1 thousand to 10 million effects.
@@ -61,7 +61,7 @@ def serve(url: str, max_batch: int) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def load_generator() -> Iterator[Callable[..., dict[str, Any]]]:
-    """Runs load in a process of its own."""
+    """Start the load generator's process; yields a function that runs load in it."""
     command = [sys.executable, "-m", "benchmarks.load"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         stdin, stdout = process.stdin, process.stdout
@@ -90,7 +90,7 @@ class Ledger:
         self._key = subprocess.run(create, capture_output=True, text=True, check=True).stdout.strip()
 
     def side(self, *, nodes: int = 1, max_batch: int = LEDGER_BATCH) -> Measure:
-        """Measures so many nodes; they are started the first time."""
+        """A side that measures so many nodes. Nodes are started on first use."""
         for number in range(nodes):
             if (max_batch, number) not in self._nodes:
                 self._nodes[max_batch, number] = self._bench.stack.enter_context(serve(self.url, max_batch))
@@ -120,7 +120,7 @@ class Bench:
         self._ledgers: dict[tuple[str, int], Ledger] = {}
 
     def ledger(self, store: str, held: int = FEW) -> Ledger:
-        """The ledger on this store that held so many effects to begin with; made the first time."""
+        """The ledger on this store that is filled with so many effects; made on first use."""
         if (store, held) not in self._ledgers:
             started_at = time.monotonic()
             self._ledgers[store, held] = self._make_sqlite(held) if store == "SQLite" else self._make_postgres(held)

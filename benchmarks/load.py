@@ -1,9 +1,8 @@
 """A lean load generator for a served ledger, in a process of its own: raw HTTP on an event loop, nothing else.
 
-One line of JSON on standard input is one run: `{"ports": […], "key": "…", "clients": 64, "seconds": 3}`; its answer is
-one line on standard output. A client is one keep-alive connection that leases a random key and commits it, again and
-again.
-An answer other than 200 ends the run: a ledger that refuses is not measured.
+One line of JSON on standard input is one run: `{"ports": […], "key": "…", "clients": 64, "seconds": 3}`. Its result is
+one line of JSON on standard output. A client is one keep-alive connection that leases and commits random keys in
+a loop. An answer other than 200 ends the run with an error.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _TOKEN = re.compile(rb'"leaseToken": *"([^"]+)"')
 
 
 class Run:
-    """What the clients of one run share."""
+    """The state that the clients of one run share."""
 
     def __init__(self, key: str) -> None:
         self.heads = {
@@ -42,7 +41,7 @@ class Run:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(self, problem: str | None = None) -> None:
-        """One client has ended; with a problem, all have."""
+        """End one client; with a problem, end the run with an error."""
         self.running -= 1
         if self.ended.done():
             return
@@ -73,7 +72,7 @@ class Client(asyncio.Protocol):
         self._transport.close()
 
     def lease(self) -> None:
-        """Begin with the next effect."""
+        """Lease the next effect."""
         self._started_at = time.perf_counter()
         if self._started_at >= self._run.until:
             self._run.end()
@@ -112,7 +111,7 @@ class Client(asyncio.Protocol):
 
 
 async def drive(ports: list[int], key: str, clients: int, seconds: float) -> dict[str, Any]:
-    """One run; the clients are spread over the ports."""
+    """Carry out one run. The clients are spread over the ports."""
     run, loop = Run(key), asyncio.get_running_loop()
     made = [
         (await loop.create_connection(lambda: Client(run), "127.0.0.1", ports[number % len(ports)]))[1]

@@ -1,9 +1,9 @@
-"""What one `protect()` costs, next to two raw httpx posts of the same bodies to the same server in the same run.
+"""Measures one `protect()` beside two raw httpx posts of the same bodies to the same server in the same run.
 
     python -m benchmarks.protect [--seconds 3] [--rounds 3] [--json]
 
-Both sides are measured in turn (A B A B …), so that a drift of the machine's speed hits both; the ratio of the medians
-is the result. One `protect()` is a lease, an act that does nothing, and a commit.
+Both sides are measured in turn (A B A B …), so that a drift of the machine's speed affects both. The result is the
+ratio of the medians. One `protect()` is a lease, an act that does nothing, and a commit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KEY = "vt_test_benchmark"
 
 @dataclass
 class Sample:
-    """What one round measured."""
+    """The measurements of one round."""
 
     per_s: float
     cpu_us: float
@@ -47,7 +47,7 @@ class Sample:
 
 @dataclass
 class Result:
-    """One workload, both sides."""
+    """The medians of both sides for one workload."""
 
     workload: str
     protect: Sample
@@ -180,7 +180,7 @@ IMPORTS = {
 
 
 def _import_times(rounds: int = 15) -> dict[str, float]:
-    """Median seconds of each import, in fresh interpreters, in turn."""
+    """The median time of each import in seconds, in fresh interpreters, measured in turn."""
     times: dict[str, list[float]] = {name: [] for name in IMPORTS}
     for _ in range(rounds):
         for name, statement in IMPORTS.items():

@@ -1,13 +1,13 @@
-"""What reads cost the writers: leases, renewals and readiness of a node whose ledger is read in a loop meanwhile.
+"""Measures what reads cost writers: leases, renewals and readiness of a node while clients read its ledger in a loop.
 
     python -m benchmarks.reads [--held 400000] [--readers 4] [--seconds 10] [--stores SQLite PostgreSQL] [--json FILE]
 
-A ledger that holds many effects is served by one node. Four clients lease and commit, one after the other; a holder
-with the shortest lease (5 s) renews it every second; a probe asks `/readyz`. This is measured alone,
-then beside readers that ask for `/v1/stats` in a loop, each side in turn in the same run:
+One node serves a ledger that holds many effects. Four clients lease and commit effects in a loop, a holder with the
+shortest lease (5 s) renews it every second, and a probe asks for `/readyz`. This is measured first alone, and then
+beside readers that ask for `/v1/stats` in a loop, in the same run:
 
-own: the readers' key may read all that the ledger holds.
-other: their key is bound to another namespace, and sixty of them ask at once.
+own: the readers' API key may read all effects.
+other: sixty readers, whose API key is bound to another namespace.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROBE_EVERY_S = 0.25
 
 
 async def read_in_a_loop(base_url: str, key: str, readers: int) -> None:
-    """Ask for counts until the process is ended; the statuses go to standard output, one a line."""
+    """Ask for counts until the process is ended. It prints the status and the ms of each answer, one a line."""
     headers = {"Authorization": f"Bearer {key}"}
     limits = httpx.Limits(max_connections=None)
 
@@ -55,7 +55,7 @@ async def read_in_a_loop(base_url: str, key: str, readers: int) -> None:
 
 
 async def hold_and_probe(base_url: str, key: str, seconds: float, number: int) -> dict[str, float]:
-    """Renew a lease of 5 s, and ask whether the node is ready: the slowest answers in ms, and what was refused."""
+    """Renew a lease of 5 s and probe the node's readiness; returns the slowest answers in ms, and the refusals."""
     headers = {"Authorization": f"Bearer {key}"}
     end = time.monotonic() + seconds
     worst: Counter[str] = Counter()
@@ -91,7 +91,7 @@ async def hold_and_probe(base_url: str, key: str, seconds: float, number: int) -
 
 @contextmanager
 def readers(base_url: str, key: str, count: int) -> Iterator[Counter[str]]:
-    """Readers in a process of their own; how often they got which status, once they have ended."""
+    """Run readers in a process of their own; the counter then has the number of answers for each status."""
     statuses: Counter[str] = Counter()
     command = [sys.executable, "-m", "benchmarks.reads", "--worker", base_url, key, str(count)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -104,7 +104,7 @@ def readers(base_url: str, key: str, count: int) -> Iterator[Counter[str]]:
 
 
 class Side:
-    """One ledger, and what is measured on it."""
+    """The measurements on one ledger."""
 
     def __init__(self, bench: Bench, store: str, held: int, seconds: float) -> None:
         self._bench = bench
@@ -120,7 +120,7 @@ class Side:
         return subprocess.run(create, capture_output=True, text=True, check=True).stdout.strip()
 
     def measure(self, key: str | None, count: int) -> dict[str, Any]:
-        """Leases, renewals and readiness beside `count` readers with this key."""
+        """Measure leases, renewals and readiness beside `count` readers with this API key."""
         self._number += 1
         with ExitStack() as stack:
             statuses = Counter() if key is None else stack.enter_context(readers(self._base_url, key, count))

@@ -1,4 +1,4 @@
-"""What one measurement tells, and how much CPU processes have used."""
+"""The results of one measurement, and the CPU time of processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Sample:
-    """What one round measured. CPU is in us for each effect."""
+    """The measurements of one round. CPU is in us for each effect."""
 
     per_s: float
     p50_ms: float
@@ -35,7 +35,7 @@ def to_sample(run: dict[str, Any], node_s: float = 0.0, database_s: float = 0.0)
 
 
 def read_cpu_s(pids: list[int]) -> float:
-    """User and system time of these processes so far, of those that are still there."""
+    """The user and system time of these processes so far, in seconds; processes that have ended count nothing."""
     ticks = 0
     for pid in pids:
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,10 +1,10 @@
-"""What many slow senders do to the others: healthy clients' p99 with and without them, and how long each lives.
+"""Measures what many slow senders cost healthy clients (p99 with and without them), and how long each is connected.
 
     python -m benchmarks.slow_senders [--connections 2000] [--seconds 10] [--rounds 5] [--json]
 
-`verity serve` with its defaults, the slow senders in a process of their own. A third of them sends nothing, a third a
-header and a third a body, one byte a second; whoever is cut off comes again, so that their number stays.
-The rounds take turns (without, with, without, with …); the median of the pairs' ratios is the result.
+The ledger is `verity serve` with its defaults; the slow senders run in a process of their own. A third of them sends
+nothing, a third a header and a third a body, one byte a second. A sender that is cut off connects again, so that their
+number stays the same. Rounds without and with them take turns. The result is the median of the pairs' ratios.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SERVE = [sys.executable, "-c", "from verity.cli import main; main()", "serve", "
 
 
 class SlowSenders:
-    """Keeps connections open, a byte a second. Lean: what it costs is taken from the healthy ones, too."""
+    """Keeps connections open with a byte a second. Lean, since its CPU time is lost to the healthy clients."""
 
     def __init__(self, port: int, key: str, count: int) -> None:
         self._port = port
@@ -44,7 +44,7 @@ class SlowSenders:
         self.lives_s: list[float] = []
 
     async def run(self, until: asyncio.Future[str]) -> None:
-        """Open them over the first seconds, then one by one again as they are cut off."""
+        """Open the connections over the first seconds, and replace each one that is cut off."""
         loop = asyncio.get_running_loop()
         number = 0
         said = False
@@ -63,7 +63,7 @@ class SlowSenders:
 
 
 class SlowSender(asyncio.Protocol):
-    """One of them."""
+    """One slow connection."""
 
     def __init__(self, senders: SlowSenders, start: bytes) -> None:
         self._senders = senders
@@ -86,7 +86,7 @@ class SlowSender(asyncio.Protocol):
 
 
 async def send_slowly(port: int, key: str, count: int) -> None:
-    """The process of the slow senders: says when all are there, ends with its standard input."""
+    """The slow senders' process. It prints "ready" when all are connected, and ends when its standard input ends."""
     senders = SlowSenders(port, key, count)
     until = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await senders.run(until)
@@ -95,7 +95,7 @@ async def send_slowly(port: int, key: str, count: int) -> None:
 
 @contextmanager
 def slow_senders(port: int, key: str, count: int) -> Iterator[dict[str, Any]]:
-    """Have them, from ready to the end of the block; the mapping then says how long they lived."""
+    """Run the slow senders during the block. Afterwards the mapping has the number cut off and the longest life."""
     command = [sys.executable, "-m", "benchmarks.slow_senders", "--slow", str(port), key, "--connections", str(count)]
     lives: dict[str, Any] = {}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -141,7 +141,7 @@ async def _measure(port: int, key: str, name: str, seconds: float) -> dict[str, 
 
 
 def run(connections: int, seconds: float, rounds: int) -> dict[str, Any]:
-    """Measure; the result as a mapping."""
+    """Measure, and return the results as a mapping."""
     with tempfile.TemporaryDirectory() as directory:
         url = f"sqlite:///{directory}/ledger.db"
         key, record = issue("test", "agent", now=0)

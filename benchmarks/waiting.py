@@ -1,10 +1,11 @@
-"""How long after the commit the last of many waiters has the result, when all of them wait for one effect.
+"""Measures how long after the commit the last of many callers that wait for one effect has its result.
 
     python -m benchmarks.waiting [--processes 10] [--waiters 100] [--rounds 3]
 
-A holder takes the lease; processes, each with one client and a hundred calls of `protect()`, wait for it; the holder
-commits. Beside it, in the same run, the same with clients that sleep and ask again (`ConflictRetryConfig(wait=False)`),
-and with all waiters in one process. Monotonic time is the same in all processes of a machine.
+A holder takes the lease. Several processes, each with one client and a hundred calls of `protect()`, wait for it. The
+holder commits. The same run measures two other sides: clients that sleep and ask again
+(`ConflictRetryConfig(wait=False)`), and all waiting callers in one process. All processes of a machine share the
+monotonic clock.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from verity._async.acquisition import SINGLE_FLIGHT
 
 
 def run_side(port: int, key: str, number: int, *, processes: int, waiters: int, wait: bool) -> dict[str, Any]:
-    """One commit; how long the last waiter took, and how many acted."""
+    """Measure one commit: the seconds until the last waiting caller had the result. None of them may act."""
     effect = f"effect-{number}"
     with SyncVerityClient(f"http://127.0.0.1:{port}/v1", key, "benchmark") as holder:
         lease = holder.request_lease("benchmark", {"effectKey": effect, "leaseDurationMs": 120_000})
@@ -34,7 +35,7 @@ def run_side(port: int, key: str, number: int, *, processes: int, waiters: int, 
         workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
         for worker in workers:
             assert worker.stdout is not None
-            worker.stdout.readline()  # its waiters have all been refused the lease once
+            worker.stdout.readline()  # all of its callers wait now
         tokens = {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
         holder.commit("benchmark", {**tokens, "result": "theirs"})
         committed_at = time.monotonic()
@@ -44,7 +45,7 @@ def run_side(port: int, key: str, number: int, *, processes: int, waiters: int, 
 
 
 async def work(port: int, key: str, effect: str, waiters: int, *, wait: bool) -> dict[str, Any]:
-    """One process: its waiters' results, and when the last one had it."""
+    """One process: its callers' results, and when the last caller had its result."""
     acts = 0
 
     def act() -> str:
@@ -55,7 +56,7 @@ async def work(port: int, key: str, effect: str, waiters: int, *, wait: bool) ->
     retry = ConflictRetryConfig(wait=wait)
     async with VerityClient(f"http://127.0.0.1:{port}/v1", key, "benchmark", conflict_retry=retry) as client:
         calls = [asyncio.create_task(client.protect(effect, act=act)) for _ in range(waiters)]
-        while sum(map(len, SINGLE_FLIGHT.flights.values())) < waiters:  # noqa: ASYNC110 - nobody tells
+        while sum(map(len, SINGLE_FLIGHT.flights.values())) < waiters:  # noqa: ASYNC110 - there is no event for this
             await asyncio.sleep(0.01)
         print("waiting", flush=True)
         results = await asyncio.gather(*calls)

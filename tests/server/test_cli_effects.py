@@ -225,7 +225,7 @@ def test_what_is_no_result_is_not_committed(shell: Shell, result: bytes) -> None
         (["list", "--status", "lost"], 2, "'committed'"),
         (["list", "--limit", "0"], 2, "--limit"),
         (["stuck", "--older-than", "long"], 2, "such as 90d"),
-        (["resolve", "early", *IN], 2, "--result JSON or with --result-file"),
+        (["resolve", "early", *IN], 2, "either --result JSON or --result-file"),
         (["resolve", "early", *IN, "--result", "1", "--result-file", "-"], 2, "either --result JSON or"),
         (["resolve", "done", *IN, "--result", "1", "--yes"], 7, "COMMITTED already"),
         (["reset", "done", *IN], 7, "COMMITTED already"),

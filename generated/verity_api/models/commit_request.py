@@ -16,11 +16,11 @@ T = TypeVar("T", bound="CommitRequest")
 class CommitRequest:
     """
     Attributes:
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
-        fence_token (int): The number of the grant. It rises with every grant of the effect and never comes back.
-        lease_token (str): Proves that the grant is the sender's.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
+        fence_token (int): The number of the grant. It rises with every grant of the effect and is never reused.
+        lease_token (str): A secret that proves that the sender is the holder.
         result (Any): Any JSON value, null included, of at most 65,536 bytes as compact UTF-8 JSON.
-        source (str | Unset): `acted`, or `observed` where the effect was found done.
+        source (str | Unset): `acted`, or `observed` if the effect had happened already.
         run_id (str | Unset): Any text without a NUL character.
     """
 

@@ -23,7 +23,7 @@ class Effect:
         fence_token (int):
         created_at (str):
         updated_at (str):
-        prior_state (str | Unset): What the current grant found.
+        prior_state (str | Unset): The `priorState` of the current grant.
         lease_duration_ms (int | Unset):
         lease_expires_at (str | Unset):
         effect_name (str | Unset):
@@ -33,7 +33,7 @@ class Effect:
         run_id (str | Unset):
         trace_parent (str | Unset): The W3C trace context of the lease request.
         source (str | Unset): Now `acted`, `observed` or `resolved`.
-        purged_at (str | Unset): When its payloads and its audit trail were dropped.
+        purged_at (str | Unset): When its payloads and its audit trail were deleted.
         input_json (Any | Unset):
         result (Any | Unset):
         error (Any | Unset):

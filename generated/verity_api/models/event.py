@@ -24,7 +24,7 @@ class Event:
         type_ (str):
         at (str):
         fence_token (int):
-        detail (EventDetail): What is specific to the type, such as source, durationMs, reason or actor.
+        detail (EventDetail): Fields that depend on the type, such as source, durationMs, reason or actor.
         agent_id (str | Unset):
         run_id (str | Unset):
     """

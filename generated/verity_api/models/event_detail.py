@@ -12,7 +12,7 @@ T = TypeVar("T", bound="EventDetail")
 
 @_attrs_define(repr=False)
 class EventDetail:
-    """What is specific to the type, such as source, durationMs, reason or actor."""
+    """Fields that depend on the type, such as source, durationMs, reason or actor."""
 
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 

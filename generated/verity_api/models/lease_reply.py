@@ -14,8 +14,8 @@ T = TypeVar("T", bound="LeaseReply")
 
 @_attrs_define(repr=False)
 class LeaseReply:
-    """Granted: fenceToken, leaseToken, leaseExpiresAt and priorState. Decided before: leaseToken is null, and there is
-    a cachedResult or a cachedError.
+    """If the lease is granted: `fenceToken`, `leaseToken`, `leaseExpiresAt` and `priorState`. If the effect is
+    decided: `leaseToken` is null, and there is a `cachedResult` or a `cachedError`.
 
         Attributes:
             status (str): Now `granted`, `cached_completed` or `cached_failed`.
@@ -25,7 +25,7 @@ class LeaseReply:
             lease_token (None | str):
             namespace (str | Unset):
             lease_expires_at (str | Unset):
-            prior_state (str | Unset): Now `none`, `expired` (a predecessor may have acted) or `reset`.
+            prior_state (str | Unset): Now `none`, `expired` (an earlier holder may have acted) or `reset`.
             cached_result (Any | Unset):
             cached_error (Any | Unset):
     """

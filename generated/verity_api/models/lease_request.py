@@ -16,10 +16,10 @@ T = TypeVar("T", bound="LeaseRequest")
 class LeaseRequest:
     """
     Attributes:
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
         effect_name (str | Unset): Any text without a NUL character.
         agent_id (str | Unset): Any text without a NUL character.
-        lease_duration_ms (int | Unset): Milliseconds; 30,000 where a lease request names none.
+        lease_duration_ms (int | Unset): Milliseconds; 30,000 by default in a lease request.
         input_json (Any | Unset): Any JSON value, null included, of at most 65,536 bytes as compact UTF-8 JSON.
         workflow_name (str | Unset): Any text without a NUL character.
         case_id (str | Unset): Any text without a NUL character.

@@ -18,11 +18,11 @@ class ProblemError:
     Attributes:
         code (str):
         message (str):
-        details (Any | Unset): For `invalid_request` a list of `{path, message}`. Where an effect is what the call was
-            refused for, an object
-            with the `namespace`, `effectKey` and `fenceToken` that were sent, as far as they were; for
-            `lease_conflict` also with `leaseExpiresAt`, for `effect_purged` with `status` and `purgedAt`. As in every
-            answer about an effect, what differs from what was asked shows that this is the answer to another request.
+        details (Any | Unset): For `invalid_request`, a list of `{path, message}`. For problems with an effect, an
+            object with the
+            `namespace`, `effectKey` and `fenceToken` of the request, as far as it had them; `lease_conflict` adds
+            `leaseExpiresAt`, and `effect_purged` adds `status` and `purgedAt`. If these values differ from those that
+            the client sent, the answer belongs to another request. The same is true for every answer about an effect.
     """
 
     code: str

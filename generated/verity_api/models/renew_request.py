@@ -16,10 +16,10 @@ T = TypeVar("T", bound="RenewRequest")
 class RenewRequest:
     """
     Attributes:
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
-        fence_token (int): The number of the grant. It rises with every grant of the effect and never comes back.
-        lease_token (str): Proves that the grant is the sender's.
-        extension_ms (int | Unset): Milliseconds; 30,000 where a lease request names none.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
+        fence_token (int): The number of the grant. It rises with every grant of the effect and is never reused.
+        lease_token (str): A secret that proves that the sender is the holder.
+        extension_ms (int | Unset): Milliseconds; 30,000 by default in a lease request.
     """
 
     effect_key: str

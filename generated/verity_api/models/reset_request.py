@@ -16,11 +16,12 @@ T = TypeVar("T", bound="ResetRequest")
 class ResetRequest:
     """
     Attributes:
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
-        mode (str | Unset): `verify` (the default): the next holder is told `expired`, so that it observes before it
-            acts. `retry`: it is told `reset`: for certain nothing happened, and it may act without observing.
-        force (bool | Unset): Take the effect away from a holder whose lease is live.
-        reason (str | Unset): Why, for the audit trail. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
+        mode (str | Unset): `verify` (the default): the next grant has `priorState` `expired`, so that its holder
+            observes before it acts. `retry`: it has `reset`. The effect has certainly not happened, and the holder may act
+            without observing.
+        force (bool | Unset): Reset the effect even if a holder's lease is live.
+        reason (str | Unset): The reason, for the audit trail. No NUL character.
     """
 
     effect_key: str

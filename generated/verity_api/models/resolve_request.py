@@ -16,9 +16,9 @@ T = TypeVar("T", bound="ResolveRequest")
 class ResolveRequest:
     """
     Attributes:
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
         result (Any): Any JSON value, null included, of at most 65,536 bytes as compact UTF-8 JSON.
-        reason (str | Unset): Why, for the audit trail. No NUL character.
+        reason (str | Unset): The reason, for the audit trail. No NUL character.
     """
 
     effect_key: str

@@ -23,7 +23,7 @@ class Stats:
         by_status (Counts): A number for each name.
         since (str):
         events (Counts): A number for each name.
-        oldest_expired_at (str | Unset): When the oldest lease that nobody took over ran out.
+        oldest_expired_at (str | Unset): When the oldest lease expired that no other holder has taken over.
     """
 
     by_status: Counts

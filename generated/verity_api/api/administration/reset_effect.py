@@ -60,7 +60,7 @@ def sync_response(
     client: AuthenticatedClient | Client,
     body: ResetRequest,
 ) -> httpx.Response:
-    """Let a failed or expired effect be tried again: the raw answer, nothing parsed."""
+    """Allow a failed or expired effect to be tried again: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -75,7 +75,7 @@ async def asyncio_response(
     client: AuthenticatedClient | Client,
     body: ResetRequest,
 ) -> httpx.Response:
-    """Let a failed or expired effect be tried again: the raw answer, nothing parsed."""
+    """Allow a failed or expired effect to be tried again: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -90,15 +90,15 @@ def sync_detailed(
     client: AuthenticatedClient | Client,
     body: ResetRequest,
 ) -> Response[ResetReply]:
-    """Let a failed or expired effect be tried again
+    """Allow a failed or expired effect to be tried again
 
-     FAILED or EXPIRED becomes IDLE. With mode `verify` the next grant has `priorState` `expired`, so
-    that its holder
-    observes before it acts; with `retry` it has `reset`. A live lease is refused (`lease_conflict`)
-    unless forced.
-    Where a holder may still be at work (EXPIRED, or forced), the fence rises, so that it cannot write
-    any more.
-    Idempotent.
+     A FAILED or EXPIRED effect becomes IDLE. With mode `verify` the next grant has `priorState`
+    `expired`, so that
+    its holder observes before it acts; with `retry` it has `reset`. An effect with a live lease is
+    refused
+    (`lease_conflict`) unless `force` is true. If a holder may still be acting (EXPIRED, or forced), the
+    fence
+    rises, so that this holder can't commit any more. Idempotent.
 
     Args:
         namespace (str):
@@ -123,15 +123,15 @@ def sync(
     client: AuthenticatedClient | Client,
     body: ResetRequest,
 ) -> ResetReply | None:
-    """Let a failed or expired effect be tried again
+    """Allow a failed or expired effect to be tried again
 
-     FAILED or EXPIRED becomes IDLE. With mode `verify` the next grant has `priorState` `expired`, so
-    that its holder
-    observes before it acts; with `retry` it has `reset`. A live lease is refused (`lease_conflict`)
-    unless forced.
-    Where a holder may still be at work (EXPIRED, or forced), the fence rises, so that it cannot write
-    any more.
-    Idempotent.
+     A FAILED or EXPIRED effect becomes IDLE. With mode `verify` the next grant has `priorState`
+    `expired`, so that
+    its holder observes before it acts; with `retry` it has `reset`. An effect with a live lease is
+    refused
+    (`lease_conflict`) unless `force` is true. If a holder may still be acting (EXPIRED, or forced), the
+    fence
+    rises, so that this holder can't commit any more. Idempotent.
 
     Args:
         namespace (str):
@@ -154,15 +154,15 @@ async def asyncio_detailed(
     client: AuthenticatedClient | Client,
     body: ResetRequest,
 ) -> Response[ResetReply]:
-    """Let a failed or expired effect be tried again
+    """Allow a failed or expired effect to be tried again
 
-     FAILED or EXPIRED becomes IDLE. With mode `verify` the next grant has `priorState` `expired`, so
-    that its holder
-    observes before it acts; with `retry` it has `reset`. A live lease is refused (`lease_conflict`)
-    unless forced.
-    Where a holder may still be at work (EXPIRED, or forced), the fence rises, so that it cannot write
-    any more.
-    Idempotent.
+     A FAILED or EXPIRED effect becomes IDLE. With mode `verify` the next grant has `priorState`
+    `expired`, so that
+    its holder observes before it acts; with `retry` it has `reset`. An effect with a live lease is
+    refused
+    (`lease_conflict`) unless `force` is true. If a holder may still be acting (EXPIRED, or forced), the
+    fence
+    rises, so that this holder can't commit any more. Idempotent.
 
     Args:
         namespace (str):
@@ -187,15 +187,15 @@ async def asyncio(
     client: AuthenticatedClient | Client,
     body: ResetRequest,
 ) -> ResetReply | None:
-    """Let a failed or expired effect be tried again
+    """Allow a failed or expired effect to be tried again
 
-     FAILED or EXPIRED becomes IDLE. With mode `verify` the next grant has `priorState` `expired`, so
-    that its holder
-    observes before it acts; with `retry` it has `reset`. A live lease is refused (`lease_conflict`)
-    unless forced.
-    Where a holder may still be at work (EXPIRED, or forced), the fence rises, so that it cannot write
-    any more.
-    Idempotent.
+     A FAILED or EXPIRED effect becomes IDLE. With mode `verify` the next grant has `priorState`
+    `expired`, so that
+    its holder observes before it acts; with `retry` it has `reset`. An effect with a live lease is
+    refused
+    (`lease_conflict`) unless `force` is true. If a holder may still be acting (EXPIRED, or forced), the
+    fence
+    rises, so that this holder can't commit any more. Idempotent.
 
     Args:
         namespace (str):

@@ -60,7 +60,7 @@ def sync_response(
     client: AuthenticatedClient | Client,
     body: ResolveRequest,
 ) -> httpx.Response:
-    """Record the result of an effect whose outcome a person found out: the raw answer, nothing parsed."""
+    """Record the result of an effect that a person has checked: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -75,7 +75,7 @@ async def asyncio_response(
     client: AuthenticatedClient | Client,
     body: ResolveRequest,
 ) -> httpx.Response:
-    """Record the result of an effect whose outcome a person found out: the raw answer, nothing parsed."""
+    """Record the result of an effect that a person has checked: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -90,11 +90,11 @@ def sync_detailed(
     client: AuthenticatedClient | Client,
     body: ResolveRequest,
 ) -> Response[ResolveReply]:
-    """Record the result of an effect whose outcome a person found out
+    """Record the result of an effect that a person has checked
 
-     EXPIRED or FAILED becomes COMMITTED with source `resolved`. The fence rises, so that no former
-    holder can write
-    any more. Idempotent for the same result.
+     An EXPIRED or FAILED effect becomes COMMITTED with source `resolved`. The fence rises, so that no
+    former holder
+    can commit any more. Idempotent for the same result.
 
     Args:
         namespace (str):
@@ -119,11 +119,11 @@ def sync(
     client: AuthenticatedClient | Client,
     body: ResolveRequest,
 ) -> ResolveReply | None:
-    """Record the result of an effect whose outcome a person found out
+    """Record the result of an effect that a person has checked
 
-     EXPIRED or FAILED becomes COMMITTED with source `resolved`. The fence rises, so that no former
-    holder can write
-    any more. Idempotent for the same result.
+     An EXPIRED or FAILED effect becomes COMMITTED with source `resolved`. The fence rises, so that no
+    former holder
+    can commit any more. Idempotent for the same result.
 
     Args:
         namespace (str):
@@ -146,11 +146,11 @@ async def asyncio_detailed(
     client: AuthenticatedClient | Client,
     body: ResolveRequest,
 ) -> Response[ResolveReply]:
-    """Record the result of an effect whose outcome a person found out
+    """Record the result of an effect that a person has checked
 
-     EXPIRED or FAILED becomes COMMITTED with source `resolved`. The fence rises, so that no former
-    holder can write
-    any more. Idempotent for the same result.
+     An EXPIRED or FAILED effect becomes COMMITTED with source `resolved`. The fence rises, so that no
+    former holder
+    can commit any more. Idempotent for the same result.
 
     Args:
         namespace (str):
@@ -175,11 +175,11 @@ async def asyncio(
     client: AuthenticatedClient | Client,
     body: ResolveRequest,
 ) -> ResolveReply | None:
-    """Record the result of an effect whose outcome a person found out
+    """Record the result of an effect that a person has checked
 
-     EXPIRED or FAILED becomes COMMITTED with source `resolved`. The fence rises, so that no former
-    holder can write
-    any more. Idempotent for the same result.
+     An EXPIRED or FAILED effect becomes COMMITTED with source `resolved`. The fence rises, so that no
+    former holder
+    can commit any more. Idempotent for the same result.
 
     Args:
         namespace (str):

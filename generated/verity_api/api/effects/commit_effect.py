@@ -92,8 +92,9 @@ def sync_detailed(
 ) -> Response[CommitReply]:
     """Record an effect's result
 
-     Idempotent for the same lease. A commit after the lease ran out is accepted while nobody else was
-    granted.
+     Idempotent for the same lease. A commit after the lease has expired is accepted as long as no other
+    holder was
+    granted the effect.
 
     Args:
         namespace (str):
@@ -120,8 +121,9 @@ def sync(
 ) -> CommitReply | None:
     """Record an effect's result
 
-     Idempotent for the same lease. A commit after the lease ran out is accepted while nobody else was
-    granted.
+     Idempotent for the same lease. A commit after the lease has expired is accepted as long as no other
+    holder was
+    granted the effect.
 
     Args:
         namespace (str):
@@ -146,8 +148,9 @@ async def asyncio_detailed(
 ) -> Response[CommitReply]:
     """Record an effect's result
 
-     Idempotent for the same lease. A commit after the lease ran out is accepted while nobody else was
-    granted.
+     Idempotent for the same lease. A commit after the lease has expired is accepted as long as no other
+    holder was
+    granted the effect.
 
     Args:
         namespace (str):
@@ -174,8 +177,9 @@ async def asyncio(
 ) -> CommitReply | None:
     """Record an effect's result
 
-     Idempotent for the same lease. A commit after the lease ran out is accepted while nobody else was
-    granted.
+     Idempotent for the same lease. A commit after the lease has expired is accepted as long as no other
+    holder was
+    granted the effect.
 
     Args:
         namespace (str):

@@ -118,7 +118,7 @@ def sync_detailed(
 ) -> Response[LeaseReply]:
     """Ask for a lease on an effect
 
-     Grants the lease, or answers with the outcome where the effect is decided.
+     Grants the lease. If the effect is decided, the answer is its outcome.
 
     Args:
         namespace (str):
@@ -154,7 +154,7 @@ def sync(
 ) -> LeaseReply | None:
     """Ask for a lease on an effect
 
-     Grants the lease, or answers with the outcome where the effect is decided.
+     Grants the lease. If the effect is decided, the answer is its outcome.
 
     Args:
         namespace (str):
@@ -188,7 +188,7 @@ async def asyncio_detailed(
 ) -> Response[LeaseReply]:
     """Ask for a lease on an effect
 
-     Grants the lease, or answers with the outcome where the effect is decided.
+     Grants the lease. If the effect is decided, the answer is its outcome.
 
     Args:
         namespace (str):
@@ -224,7 +224,7 @@ async def asyncio(
 ) -> LeaseReply | None:
     """Ask for a lease on an effect
 
-     Grants the lease, or answers with the outcome where the effect is decided.
+     Grants the lease. If the effect is decided, the answer is its outcome.
 
     Args:
         namespace (str):

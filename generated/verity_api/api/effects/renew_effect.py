@@ -92,7 +92,9 @@ def sync_detailed(
 ) -> Response[RenewReply]:
     """Extend a lease
 
-     Never shortens it. Accepted after the lease ran out, too, while nobody else was granted.
+     Never shortens the lease. A renewal after the lease has expired is accepted as long as no other
+    holder was
+    granted the effect.
 
     Args:
         namespace (str):
@@ -119,7 +121,9 @@ def sync(
 ) -> RenewReply | None:
     """Extend a lease
 
-     Never shortens it. Accepted after the lease ran out, too, while nobody else was granted.
+     Never shortens the lease. A renewal after the lease has expired is accepted as long as no other
+    holder was
+    granted the effect.
 
     Args:
         namespace (str):
@@ -144,7 +148,9 @@ async def asyncio_detailed(
 ) -> Response[RenewReply]:
     """Extend a lease
 
-     Never shortens it. Accepted after the lease ran out, too, while nobody else was granted.
+     Never shortens the lease. A renewal after the lease has expired is accepted as long as no other
+    holder was
+    granted the effect.
 
     Args:
         namespace (str):
@@ -171,7 +177,9 @@ async def asyncio(
 ) -> RenewReply | None:
     """Extend a lease
 
-     Never shortens it. Accepted after the lease ran out, too, while nobody else was granted.
+     Never shortens the lease. A renewal after the lease has expired is accepted as long as no other
+    holder was
+    granted the effect.
 
     Args:
         namespace (str):

@@ -60,7 +60,7 @@ def sync_response(
     client: AuthenticatedClient | Client,
     body: ReportObserveRequest,
 ) -> httpx.Response:
-    """Tell the audit trail what an observation found: the raw answer, nothing parsed."""
+    """Record in the audit trail what an observation found: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -75,7 +75,7 @@ async def asyncio_response(
     client: AuthenticatedClient | Client,
     body: ReportObserveRequest,
 ) -> httpx.Response:
-    """Tell the audit trail what an observation found: the raw answer, nothing parsed."""
+    """Record in the audit trail what an observation found: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -90,9 +90,9 @@ def sync_detailed(
     client: AuthenticatedClient | Client,
     body: ReportObserveRequest,
 ) -> Response[ReportObserveReply]:
-    """Tell the audit trail what an observation found
+    """Record in the audit trail what an observation found
 
-     Changes no state.
+     Does not change the effect's state.
 
     Args:
         namespace (str):
@@ -117,9 +117,9 @@ def sync(
     client: AuthenticatedClient | Client,
     body: ReportObserveRequest,
 ) -> ReportObserveReply | None:
-    """Tell the audit trail what an observation found
+    """Record in the audit trail what an observation found
 
-     Changes no state.
+     Does not change the effect's state.
 
     Args:
         namespace (str):
@@ -142,9 +142,9 @@ async def asyncio_detailed(
     client: AuthenticatedClient | Client,
     body: ReportObserveRequest,
 ) -> Response[ReportObserveReply]:
-    """Tell the audit trail what an observation found
+    """Record in the audit trail what an observation found
 
-     Changes no state.
+     Does not change the effect's state.
 
     Args:
         namespace (str):
@@ -169,9 +169,9 @@ async def asyncio(
     client: AuthenticatedClient | Client,
     body: ReportObserveRequest,
 ) -> ReportObserveReply | None:
-    """Tell the audit trail what an observation found
+    """Record in the audit trail what an observation found
 
-     Changes no state.
+     Does not change the effect's state.
 
     Args:
         namespace (str):

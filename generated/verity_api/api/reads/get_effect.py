@@ -60,7 +60,7 @@ def sync_response(
     client: AuthenticatedClient | Client,
     effect_key: str,
 ) -> httpx.Response:
-    """One effect by its key: the raw answer, nothing parsed."""
+    """Get one effect by its key: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -75,7 +75,7 @@ async def asyncio_response(
     client: AuthenticatedClient | Client,
     effect_key: str,
 ) -> httpx.Response:
-    """One effect by its key: the raw answer, nothing parsed."""
+    """Get one effect by its key: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -90,11 +90,11 @@ def sync_detailed(
     client: AuthenticatedClient | Client,
     effect_key: str,
 ) -> Response[Effect]:
-    """One effect by its key
+    """Get one effect by its key
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
 
     Returns:
         Response[Effect]
@@ -115,11 +115,11 @@ def sync(
     client: AuthenticatedClient | Client,
     effect_key: str,
 ) -> Effect | None:
-    """One effect by its key
+    """Get one effect by its key
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
 
     Returns:
         Effect
@@ -138,11 +138,11 @@ async def asyncio_detailed(
     client: AuthenticatedClient | Client,
     effect_key: str,
 ) -> Response[Effect]:
-    """One effect by its key
+    """Get one effect by its key
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
 
     Returns:
         Response[Effect]
@@ -163,11 +163,11 @@ async def asyncio(
     client: AuthenticatedClient | Client,
     effect_key: str,
 ) -> Effect | None:
-    """One effect by its key
+    """Get one effect by its key
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
 
     Returns:
         Effect

@@ -50,7 +50,7 @@ def sync_response(
     *,
     client: AuthenticatedClient | Client,
 ) -> httpx.Response:
-    """One effect by its id: the raw answer, nothing parsed."""
+    """Get one effect by its id: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             effect_id=effect_id,
@@ -63,7 +63,7 @@ async def asyncio_response(
     *,
     client: AuthenticatedClient | Client,
 ) -> httpx.Response:
-    """One effect by its id: the raw answer, nothing parsed."""
+    """Get one effect by its id: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             effect_id=effect_id,
@@ -76,7 +76,7 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Effect]:
-    """One effect by its id
+    """Get one effect by its id
 
     Args:
         effect_id (str):
@@ -98,7 +98,7 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> Effect | None:
-    """One effect by its id
+    """Get one effect by its id
 
     Args:
         effect_id (str):
@@ -118,7 +118,7 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Effect]:
-    """One effect by its id
+    """Get one effect by its id
 
     Args:
         effect_id (str):
@@ -140,7 +140,7 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> Effect | None:
-    """One effect by its id
+    """Get one effect by its id
 
     Args:
         effect_id (str):

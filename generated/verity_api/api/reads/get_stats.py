@@ -59,7 +59,7 @@ def sync_response(
     namespace: str | Unset = UNSET,
     since: str | Unset = UNSET,
 ) -> httpx.Response:
-    """Counts for a dashboard: the raw answer, nothing parsed."""
+    """Count effects by status, and recent events by type: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -74,7 +74,7 @@ async def asyncio_response(
     namespace: str | Unset = UNSET,
     since: str | Unset = UNSET,
 ) -> httpx.Response:
-    """Counts for a dashboard: the raw answer, nothing parsed."""
+    """Count effects by status, and recent events by type: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -89,7 +89,7 @@ def sync_detailed(
     namespace: str | Unset = UNSET,
     since: str | Unset = UNSET,
 ) -> Response[Stats]:
-    """Counts for a dashboard
+    """Count effects by status, and recent events by type
 
     Args:
         namespace (str | Unset):
@@ -114,7 +114,7 @@ def sync(
     namespace: str | Unset = UNSET,
     since: str | Unset = UNSET,
 ) -> Stats | None:
-    """Counts for a dashboard
+    """Count effects by status, and recent events by type
 
     Args:
         namespace (str | Unset):
@@ -137,7 +137,7 @@ async def asyncio_detailed(
     namespace: str | Unset = UNSET,
     since: str | Unset = UNSET,
 ) -> Response[Stats]:
-    """Counts for a dashboard
+    """Count effects by status, and recent events by type
 
     Args:
         namespace (str | Unset):
@@ -162,7 +162,7 @@ async def asyncio(
     namespace: str | Unset = UNSET,
     since: str | Unset = UNSET,
 ) -> Stats | None:
-    """Counts for a dashboard
+    """Count effects by status, and recent events by type
 
     Args:
         namespace (str | Unset):

@@ -67,7 +67,7 @@ def sync_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """The cases of a workflow: the raw answer, nothing parsed."""
+    """List the cases of a workflow: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -86,7 +86,7 @@ async def asyncio_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """The cases of a workflow: the raw answer, nothing parsed."""
+    """List the cases of a workflow: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -105,7 +105,7 @@ def sync_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[CasePage]:
-    """The cases of a workflow
+    """List the cases of a workflow
 
     Args:
         namespace (str | Unset):
@@ -136,7 +136,7 @@ def sync(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> CasePage | None:
-    """The cases of a workflow
+    """List the cases of a workflow
 
     Args:
         namespace (str | Unset):
@@ -165,7 +165,7 @@ async def asyncio_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[CasePage]:
-    """The cases of a workflow
+    """List the cases of a workflow
 
     Args:
         namespace (str | Unset):
@@ -196,7 +196,7 @@ async def asyncio(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> CasePage | None:
-    """The cases of a workflow
+    """List the cases of a workflow
 
     Args:
         namespace (str | Unset):

@@ -68,7 +68,7 @@ def sync_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """An effect's audit trail, oldest first: the raw answer, nothing parsed."""
+    """List an effect's audit trail, oldest event first: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -87,7 +87,7 @@ async def asyncio_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """An effect's audit trail, oldest first: the raw answer, nothing parsed."""
+    """List an effect's audit trail, oldest event first: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -106,11 +106,11 @@ def sync_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[EventPage]:
-    """An effect's audit trail, oldest first
+    """List an effect's audit trail, oldest event first
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -137,11 +137,11 @@ def sync(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> EventPage | None:
-    """An effect's audit trail, oldest first
+    """List an effect's audit trail, oldest event first
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -166,11 +166,11 @@ async def asyncio_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[EventPage]:
-    """An effect's audit trail, oldest first
+    """List an effect's audit trail, oldest event first
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 
@@ -197,11 +197,11 @@ async def asyncio(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> EventPage | None:
-    """An effect's audit trail, oldest first
+    """List an effect's audit trail, oldest event first
 
     Args:
         namespace (str):
-        effect_key (str): Names one effect for ever, within its namespace. No NUL character.
+        effect_key (str): The permanent name of one effect within its namespace. No NUL character.
         cursor (str | Unset):
         limit (int | Unset):
 

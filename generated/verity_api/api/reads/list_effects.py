@@ -95,7 +95,7 @@ def sync_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """Effects, newest first: the raw answer, nothing parsed."""
+    """List effects, newest first: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -128,7 +128,7 @@ async def asyncio_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """Effects, newest first: the raw answer, nothing parsed."""
+    """List effects, newest first: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -161,7 +161,7 @@ def sync_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[EffectPage]:
-    """Effects, newest first
+    """List effects, newest first
 
     Args:
         namespace (str | Unset):
@@ -213,7 +213,7 @@ def sync(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> EffectPage | None:
-    """Effects, newest first
+    """List effects, newest first
 
     Args:
         namespace (str | Unset):
@@ -263,7 +263,7 @@ async def asyncio_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[EffectPage]:
-    """Effects, newest first
+    """List effects, newest first
 
     Args:
         namespace (str | Unset):
@@ -315,7 +315,7 @@ async def asyncio(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> EffectPage | None:
-    """Effects, newest first
+    """List effects, newest first
 
     Args:
         namespace (str | Unset):

@@ -59,7 +59,7 @@ def sync_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """The namespaces that have effects: the raw answer, nothing parsed."""
+    """List the namespaces that have effects: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             cursor=cursor,
@@ -74,7 +74,7 @@ async def asyncio_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """The namespaces that have effects: the raw answer, nothing parsed."""
+    """List the namespaces that have effects: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             cursor=cursor,
@@ -89,7 +89,7 @@ def sync_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[NamespacePage]:
-    """The namespaces that have effects
+    """List the namespaces that have effects
 
     Args:
         cursor (str | Unset):
@@ -114,7 +114,7 @@ def sync(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> NamespacePage | None:
-    """The namespaces that have effects
+    """List the namespaces that have effects
 
     Args:
         cursor (str | Unset):
@@ -137,7 +137,7 @@ async def asyncio_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[NamespacePage]:
-    """The namespaces that have effects
+    """List the namespaces that have effects
 
     Args:
         cursor (str | Unset):
@@ -162,7 +162,7 @@ async def asyncio(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> NamespacePage | None:
-    """The namespaces that have effects
+    """List the namespaces that have effects
 
     Args:
         cursor (str | Unset):

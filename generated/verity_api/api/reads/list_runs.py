@@ -71,7 +71,7 @@ def sync_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """The runs of a case: the raw answer, nothing parsed."""
+    """List the runs of a case: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -92,7 +92,7 @@ async def asyncio_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """The runs of a case: the raw answer, nothing parsed."""
+    """List the runs of a case: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -113,7 +113,7 @@ def sync_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[RunPage]:
-    """The runs of a case
+    """List the runs of a case
 
     Args:
         namespace (str | Unset):
@@ -147,7 +147,7 @@ def sync(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> RunPage | None:
-    """The runs of a case
+    """List the runs of a case
 
     Args:
         namespace (str | Unset):
@@ -179,7 +179,7 @@ async def asyncio_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[RunPage]:
-    """The runs of a case
+    """List the runs of a case
 
     Args:
         namespace (str | Unset):
@@ -213,7 +213,7 @@ async def asyncio(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> RunPage | None:
-    """The runs of a case
+    """List the runs of a case
 
     Args:
         namespace (str | Unset):

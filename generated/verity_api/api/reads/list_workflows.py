@@ -63,7 +63,7 @@ def sync_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """The workflows that have effects: the raw answer, nothing parsed."""
+    """List the workflows that have effects: the raw answer, nothing parsed."""
     return client.get_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -80,7 +80,7 @@ async def asyncio_response(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> httpx.Response:
-    """The workflows that have effects: the raw answer, nothing parsed."""
+    """List the workflows that have effects: the raw answer, nothing parsed."""
     return await client.get_async_httpx_client().request(
         **_get_kwargs(
             namespace=namespace,
@@ -97,7 +97,7 @@ def sync_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[WorkflowPage]:
-    """The workflows that have effects
+    """List the workflows that have effects
 
     Args:
         namespace (str | Unset):
@@ -125,7 +125,7 @@ def sync(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> WorkflowPage | None:
-    """The workflows that have effects
+    """List the workflows that have effects
 
     Args:
         namespace (str | Unset):
@@ -151,7 +151,7 @@ async def asyncio_detailed(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> Response[WorkflowPage]:
-    """The workflows that have effects
+    """List the workflows that have effects
 
     Args:
         namespace (str | Unset):
@@ -179,7 +179,7 @@ async def asyncio(
     cursor: str | Unset = UNSET,
     limit: int | Unset = UNSET,
 ) -> WorkflowPage | None:
-    """The workflows that have effects
+    """List the workflows that have effects
 
     Args:
         namespace (str | Unset):

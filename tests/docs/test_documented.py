@@ -138,3 +138,10 @@ def test_every_dependency_has_a_lowest_version_and_no_pin_of_the_tests_hides_it(
     tests = versions.test_requirements()
     assert "opentelemetry-sdk" in tests
     assert not {versions.name_of(each) for each in tests} & {versions.name_of(each) for each in lowest}
+
+
+def test_every_helper_of_the_tests_is_listed() -> None:
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    helpers = [each for each in (ROOT / "tests" / "helpers").rglob("*.py") if each.parent.name != "_sync"]
+    assert len(helpers) > 20
+    assert [each.stem for each in helpers if each.stem != "__init__" and not re.search(rf"\b{each.stem}`", page)] == []

@@ -21,9 +21,11 @@ both_stores = pytest.mark.parametrize("database", ["sqlite", "postgres"], indire
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, None, None]:
-    """Give a tracer that a test has taken off, as coverage's, back to the tests behind it."""
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Put back a tracer that a test has taken off, such as coverage's. Take it off for a test that is `untraced`."""
     before = sys.gettrace()
+    if item.get_closest_marker("untraced"):
+        sys.settrace(None)  # of this thread, which is the one that signals interrupt
     try:
         return (yield)
     finally:

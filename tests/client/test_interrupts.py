@@ -29,6 +29,8 @@ from verity import (
 from verity._concurrency import SyncRuntime
 from verity._concurrency.single_flight import SyncSingleFlight
 
+pytestmark = pytest.mark.untraced
+
 
 class Interrupt(Exception):
     """As a worker's soft time limit raises it."""

@@ -13,6 +13,8 @@ import pytest
 from verity import VerityError, _mutex
 from verity._mutex import Mutex
 
+pytestmark = pytest.mark.untraced
+
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGVTALRM)
 RUNS: list[Callable[[Mutex, Callable[[], object]], object]] = [
     lambda mutex, fn: mutex.run(fn),

@@ -140,6 +140,7 @@ def interrupt_main() -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("behind", [0, 1])
 def test_who_is_interrupted_while_it_waits_leaves_nobody_waiting(
     behind: int, interrupt_main: Callable[[], None]
@@ -193,6 +194,7 @@ def test_an_interrupt_is_raised_in_the_thread_that_it_met_alone() -> None:
     assert sum(store.batches) == 10, "nothing is carried out twice"
 
 
+@pytest.mark.untraced
 def test_a_storm_of_signals_leaves_nobody_waiting() -> None:
     """Wherever an exception comes up in a thread that asks: the others go on, and so does it."""
     group = ThreadGroupCommit(EchoingStore())

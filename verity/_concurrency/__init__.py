@@ -1,8 +1,8 @@
-"""The hand-written pairs: everything in which the async and the sync client truly differ.
+"""The code in which the async and the sync client differ, as hand-written pairs.
 
-Each `Async…` has a `Sync…` twin of the same shape; the code in `_async/` uses the first, its mirror the second.
-No other module of the client imports anyio or threading. The idea is httpcore's `_synchronization.py` and psycopg's
-`_acompat.py`.
+Each `Async…` has a `Sync…` twin of the same shape. The code in `_async/` uses the first, its mirror in `_sync/` the
+second. No other module of the client imports anyio or threading. The idea is from httpcore's `_synchronization.py` and
+psycopg's `_acompat.py`.
 """
 
 from verity._concurrency.async_calls import AsyncCancellation

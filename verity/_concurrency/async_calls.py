@@ -1,4 +1,7 @@
-"""How the async client calls act and observe, and finishes a commit that a cancellation or an interrupt meets."""
+"""Calls act and observe for the async client, and finishes a commit in spite of cancellations and interrupts.
+
+A cancellation or an interrupt that comes meanwhile becomes pending (see `verity/_concurrency/held.py`).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from verity._concurrency.interrupts import MAX_INTERRUPTS
 from verity._concurrency.loops import asyncio_loop
 from verity._concurrency.nesting import Inside
 from verity._concurrency.steps import Timed
-from verity._concurrency.threads import Job, Lease, LoopThreads, ThreadPlace, loop_threads
+from verity._concurrency.threads import Job, Lease, LoopThreads, ThreadPermit, loop_threads
 from verity._core.interruption import has_stepped, is_from_handler, is_interrupt
 from verity.errors import ActNotStartedError, VerityError
 
@@ -26,19 +29,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CHECK_EVERY_S = 0.05
+"""An interrupt can prevent a wake-up, so the task that waits for a thread also checks for itself."""
 
 
 class AsyncCancellation(HeldInterrupt):
-    """How one effect's functions are called, and what a cancellation must not leave half done is finished first.
+    """Calls the functions of one effect, and defers cancellations while a commit or a failure must be finished.
 
-    `anyio.CancelScope(shield=True)` holds back trio's and anyio's cancellations, but not `asyncio.Task.cancel()`,
-    which also comes from `asyncio.timeout`, `wait_for` and Ctrl-C. So on asyncio the work runs in a task of its own,
-    and since a closing event loop cancels all tasks, nothing depends on that one.
+    `anyio.CancelScope(shield=True)` defers cancellations of trio and anyio. It does not defer `asyncio.Task.cancel()`,
+    which `asyncio.timeout`, `wait_for` and Ctrl-C use. So on asyncio the work runs in a task of its own. A closing
+    event loop cancels that task, too, so the work is started again if its task was cancelled.
 
-    What a signal's handler raises may come up between any two steps of this code, too, and be of any class.
+    A signal handler can raise an exception of any class between any two steps of this code.
 
     Attributes:
-        has_begun: whether what `call` raised is its function's: not where the function did not run, or has returned.
+        has_begun: whether the exception that `call` raised is the function's own. False if the function did not run,
+            or had already returned.
     """
 
     def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:
@@ -52,10 +57,10 @@ class AsyncCancellation(HeldInterrupt):
         self.has_begun = False
 
     async def check(self, *functions: AsyncAct[Any] | None) -> None:
-        """Make sure, as far as it can be known, that there is something to run them in.
+        """Check, before anything is sent, that a thread can be started if one of the functions needs a thread.
 
         Raises:
-            ActNotStartedError: no thread can be had.
+            ActNotStartedError: no thread can be started.
         """
         if any(fn is not None and not is_async_callable(fn) for fn in functions):
             try:
@@ -66,16 +71,17 @@ class AsyncCancellation(HeldInterrupt):
                 raise self._not_started(error, "Nothing was sent.") from error
 
     async def call(self, fn: AsyncAct[T], lease: Lease | None = None) -> T:
-        """Run the user's function: a coroutine here, anything else in a worker thread with its context variables.
+        """Run the user's function: a coroutine function here, any other in a worker thread with its context variables.
 
-        A thread can't be cancelled, so a cancellation waits until it is done, and its result is kept.
+        A thread can't be cancelled. So a cancellation waits until the function has ended, and its result is kept.
 
         Args:
             fn: act or observe.
-            lease: what it begins on: confirmed anew where so little is left of it that the function may not begin.
+            lease: the lease under which the function begins; None for observe. A lease that is close to its expiry is
+                confirmed first.
 
         Raises:
-            ActNotStartedError: no thread can be had.
+            ActNotStartedError: no thread can be started.
             VerityError: the lease is lost, or it is unknown whether it is. The function was not called.
         """
         self.has_begun, self._returned, self._raised = False, [], []
@@ -89,7 +95,7 @@ class AsyncCancellation(HeldInterrupt):
             self._returned.clear()
             if not inspect.iscoroutine(value):
                 return cast("T", await self._call_here(lambda: value))
-            with closing(value):  # it never runs where it may not begin
+            with closing(value):  # so that Python does not warn where it may not begin
                 await self._begin(lease)
                 return cast("T", await self._call_here(lambda: value))
 
@@ -99,7 +105,7 @@ class AsyncCancellation(HeldInterrupt):
             await lease.confirm()
 
     async def _call_here(self, fn: AsyncThunk[Any]) -> Any:
-        """What it returns, awaited until there is nothing more to await: an act may return another one's coroutine."""
+        """The function's result. An awaitable result is awaited again: an act may return another act's coroutine."""
         value: Any = fn()
         self._has_run = partial(has_stepped, value)
         try:
@@ -111,7 +117,7 @@ class AsyncCancellation(HeldInterrupt):
                     self._returned.append(await value)
                     value = self._returned[0]
         except Exception as error:
-            self._raised = [(error, error.__traceback__)]  # first of all: an interrupt comes up where a call is made
+            self._raised = [(error, error.__traceback__)]  # before any call: an interrupt comes up in a call
             self.has_begun = not self._returned and self._has_run(error.__traceback__)
             raise
         return value
@@ -120,17 +126,17 @@ class AsyncCancellation(HeldInterrupt):
         self._has_run = _always
         while True:
             if lease is not None:
-                # Without a thread: others may have it meanwhile.
+                # Before the permit is acquired: other calls may use the thread meanwhile.
                 await lease.confirm()
             job = Job(fn, lease, self._returned, self._raised)
-            async with ThreadPlace(self._inside) as threads:
+            async with ThreadPermit(self._inside) as threads:
                 await self._run(job, threads)
             if not job.is_late:
                 self.has_begun = job.error is not None
                 return job.outcome()
 
     async def _run(self, job: Job, threads: LoopThreads) -> None:
-        """Return once the job is over, or late; raise where it did not begin, nor will."""
+        """Return once the job is over or late. Raise if the function did not begin; it will not begin later."""
         import anyio
 
         loop = asyncio_loop()
@@ -140,12 +146,12 @@ class AsyncCancellation(HeldInterrupt):
                 await (threads.run(job) if loop is None else self._run_in_task(loop, job, threads))
             except GeneratorExit:
                 raise
-            except BaseException as error:  # noqa: BLE001 - the threads', or an interrupt: the job keeps its function's
+            except BaseException as error:  # noqa: BLE001 - no thread, or an interrupt; the job keeps the function's
                 refused = error
             for _ in range(MAX_INTERRUPTS):
                 try:
                     job.withdraw()
-                    while job.has_begun and not job.is_over:  # noqa: ASYNC110 - after an interrupt, which may eat an event
+                    while job.has_begun and not job.is_over:  # noqa: ASYNC110 - an interrupt can lose an event
                         await anyio.sleep(_CHECK_EVERY_S)
                     break
                 except GeneratorExit:
@@ -155,18 +161,18 @@ class AsyncCancellation(HeldInterrupt):
         if refused is not None and (job.has_begun or is_interrupt(refused)):
             self._pending, refused = self._pending or refused, None
         if job.has_begun:
-            self._let_go(job, threads)
+            self._release_over_outcome(job, threads)
         else:
             self.release()
             if refused is not None:
                 threads.was_refused = True
-                raise self._not_started(refused, "Nothing was recorded; the lease runs out by itself.") from refused
+                raise self._not_started(refused, "Nothing was recorded; the lease expires by itself.") from refused
 
     async def _run_in_task(self, loop: asyncio.AbstractEventLoop, job: Job, threads: LoopThreads) -> None:
         task = loop.create_task(threads.run(job))
         await self._wait_for(task, job.withdraw)
         job.withdraw()
-        if job.has_begun:  # the task may be gone, as all are that a closing loop cancels, and the thread goes on
+        if job.has_begun:  # a closing loop may have cancelled the task, while the thread goes on
             self._loop_ends = task.cancelled()
             if not job.is_over:
                 over = loop.create_future()
@@ -187,11 +193,13 @@ class AsyncCancellation(HeldInterrupt):
                 self._pending = self._pending or interrupt
                 on_cancel()
 
-    def _let_go(self, job: Job, threads: LoopThreads) -> None:
-        """Pass the cancellation on where it is what ended the function, or more than what did.
+    def _release_over_outcome(self, job: Job, threads: LoopThreads) -> None:
+        """Raise the pending cancellation where it counts more than the function's own exception.
 
-        What it called in the event loop was cancelled, too: an unknown outcome. And an event loop that ends, as it was
-        told to or otherwise, is not told to exit again: it would stop half-way.
+        - The function raised CancelledError: a call that it made in the event loop was cancelled. The outcome is
+          unknown, so no failure may be recorded.
+        - The function raised SystemExit or KeyboardInterrupt while the event loop ends: a second one would stop the
+          loop half-way.
         """
         if isinstance(job.error, CancelledError) and self._pending is not None:
             self.forget_raised()
@@ -215,9 +223,9 @@ class AsyncCancellation(HeldInterrupt):
         commit: Callable[[T], Awaitable[Any]],
         fail: Callable[[Exception], Awaitable[Any]],
     ) -> Any:
-        """`commit(act())`; once what `act` calls with `call` has returned, the commit is finished, as by `finish`.
+        """`commit(act())`. Once the function that `act` calls with `call` has returned, the commit is finished.
 
-        Where it has raised, and an interrupt came before `act` had recorded that, `fail` gets what it raised.
+        If the function raised, and an interrupt came before `act` had recorded the failure, `fail` records it.
         """
         self._returned, self._raised = [], []
         try:
@@ -238,10 +246,10 @@ class AsyncCancellation(HeldInterrupt):
         return await fail(error) if self._has_run(trace) else None
 
     async def finish(self, fn: AsyncThunk[T]) -> T:
-        """Run `fn` to its end whatever is cancelled or interrupts it meanwhile; `release` passes that on.
+        """Run `fn` to its end, in spite of cancellations and interrupts; `HeldInterrupt` raises them afterwards.
 
-        It is started anew where it was interrupted itself: by a closing event loop, or by Ctrl-C, which trio raises in
-        whatever the main task waits for.
+        If `fn` itself was interrupted, it is started again: a closing event loop cancels its task, and trio raises
+        Ctrl-C in the main task, which waits for `fn`.
         """
         import anyio
 
@@ -266,15 +274,15 @@ class AsyncCancellation(HeldInterrupt):
         return cast("T", value)
 
     def forget_raised(self) -> None:
-        """What the function raised has been recorded, or need not be. Its traceback leads here, too."""
+        """Forget the function's exception, once it is recorded or need not be. This breaks a reference cycle."""
         self._raised = []
 
 
 async def _outcome_of(fn: AsyncThunk[T]) -> tuple[T | None, BaseException | None]:
-    """An interrupt that a task raised would stop the event loop before anything is finished."""
+    """The result and the exception of `fn`. A task that raised an interrupt would stop the event loop."""
     try:
         return await fn(), None
-    except BaseException as error:  # noqa: BLE001 - it is raised where the task is waited for
+    except BaseException as error:  # noqa: BLE001 - raised by the code that waits for the task
         return None, error
 
 
@@ -283,9 +291,9 @@ def _always(_trace: TracebackType | None) -> bool:
 
 
 def _go_on() -> None:
-    """On a cancellation that is held back."""
+    """A cancellation changes nothing here: it is already pending."""
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, fn: Callable[[Any], None], value: Any) -> None:
-    with suppress(RuntimeError):  # closed: nobody waits any more
+    with suppress(RuntimeError):  # the loop is closed, so no task waits
         loop.call_soon_threadsafe(fn, value)

@@ -1,4 +1,4 @@
-"""The interrupt that is held back while a call finishes what it must not leave half done."""
+"""A pending interrupt: one that came while a call had to finish its work, and that is raised afterwards."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from types import TracebackType
 
 
 class HeldInterrupt:
-    """A context manager around calls that hold an interrupt back: on the way out it raises the interrupt.
+    """A context manager around calls that may leave an interrupt pending: on exit it raises that interrupt.
 
-    The interrupt takes the place of a result, and of an `Exception`. Two exceptions go before it: what interrupts the
-    caller itself (a `BaseException` that is no `Exception`), and the error that was named to `goes_first`.
+    The interrupt replaces a result or an `Exception`. It does not replace a `BaseException` that is no `Exception`,
+    which interrupts the caller itself, nor the error that was passed to `goes_first`.
     """
 
     def __init__(self) -> None:
@@ -17,21 +17,21 @@ class HeldInterrupt:
         self._first: Exception | None = None
 
     def __enter__(self) -> None:
-        """Begin. Blocks may be nested: the inner one raises what was held back so far."""
+        """Begin a block. Blocks may be nested: the inner one raises an interrupt that is pending at its end."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        first, self._first = self._first, None  # kept no longer: its traceback leads here
+        first, self._first = self._first, None  # its traceback refers to this frame: break the cycle
         if error is None or (isinstance(error, Exception) and error is not first):
             self.release()
 
     def goes_first(self, error: Exception) -> None:
-        """Name an error that the caller must learn of, even where it was interrupted: it is about to be raised."""
+        """Name an error, about to be raised, that the caller must get in spite of a pending interrupt."""
         self._first = error
 
     def release(self) -> None:
-        """Raise the interrupt that was held back, if there is one."""
+        """Raise the pending interrupt, if there is one."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             raise pending

@@ -1,6 +1,8 @@
-"""What an interrupt must not do to a call: pass for a lost answer, leave a commit half done, wait for its own thread.
+"""Protects calls of the client from interrupts (see `verity/_core/interruption.py` for what an interrupt is).
 
-What an interrupt is: `verity/_core/interruption.py`.
+- An interrupt in a request is not taken for a lost answer: `async_interrupt_in`, `sync_interrupt_in`.
+- A commit that an interrupt ended is finished: `Rescue`.
+- A signal handler that calls the client inside another call is refused, since it could deadlock: `sync_here`.
 """
 
 from __future__ import annotations
@@ -18,37 +20,37 @@ from verity.errors import VerityConnectionError, VerityError
 T = TypeVar("T")
 
 MAX_INTERRUPTS = 10
-"""So often is what must be finished started anew; who interrupts the new one each time does not mean it to end."""
+"""Work that must be finished is started at most so many times: interrupts that go on longer are meant to end it."""
 
 _CHECK_EVERY_S = 1.0
 
 
 class SyncHere(threading.local):
-    """What the current thread is doing. Set it by plain assignments: a call can be interrupted at its entry.
+    """The state of the current thread. Set it by plain assignments: a call can be interrupted at its entry.
 
     Attributes:
-        is_inside: it is in a call of the client, and not in a function of the caller's: it may hold locks.
-        is_ours: Verity started it, for its own work; nothing interrupts it.
+        is_inside: the thread runs client code, not one of the caller's functions. It may hold locks.
+        is_ours: Verity started the thread, for its own work. Nothing interrupts it.
     """
 
     is_inside = False
     is_ours = False
 
     def check(self) -> None:
-        """Refuse a call that interrupts another one: it could wait for a lock that its own thread holds.
+        """Refuse a call from a signal handler inside another call: it could wait for a lock that its own thread holds.
 
         Raises:
             VerityError: the thread is inside another call.
         """
         if self.is_inside:
             raise VerityError(
-                "This call came up inside another call of the same thread, as from a signal's handler. It could wait "
-                "for itself, so nothing was sent. Have the handler set a flag, or raise, and call Verity afterwards."
+                "This call was made inside another call of the same thread, as a signal handler does. It could wait "
+                "for itself, so nothing was sent. Let the handler set a flag, or raise, and call Verity afterwards."
             )
 
 
 class AsyncHere:
-    """The twin for event loops: nothing that can wait for its own thread can be called from a handler there."""
+    """The twin for event loops: a signal handler can't await a call of the async client, so no call can deadlock."""
 
     is_inside = False
     is_ours = False
@@ -66,11 +68,11 @@ def async_interrupt_in(
     own_errors: tuple[type[Exception], ...],  # noqa: ARG001 - for the twin
     outer: BaseException | None,
 ) -> BaseException | None:
-    """What a signal's handler raised, if that is what ended a request; None: the transport itself failed.
+    """The exception of a signal handler, if that ended a request; None: the transport itself failed.
 
     Args:
-        error: what came out of the request.
-        own_errors: what the transport raises by itself.
+        error: the exception that the request raised.
+        own_errors: the classes of the transport's own exceptions.
         outer: the exception that was being handled before the request began.
     """
     return raised_by_handler(error, outer)
@@ -79,7 +81,7 @@ def async_interrupt_in(
 def sync_interrupt_in(
     error: Exception, own_errors: tuple[type[Exception], ...], outer: BaseException | None
 ) -> BaseException | None:
-    """The twin for threads, where another thread can raise, too: whatever is not the transport's own."""
+    """The twin for threads. Another thread can inject an exception, too: any that is not the transport's own."""
     found = raised_by_handler(error, outer)
     if found is not None or sync_here.is_ours or isinstance(error, own_errors):
         return found
@@ -87,13 +89,13 @@ def sync_interrupt_in(
 
 
 class Rescue(Generic[T]):
-    """Finishes what an interrupt has ended, in a thread that nothing interrupts: signals' handlers run in the main one.
+    """Finishes work that an interrupt ended, in a new thread. Signal handlers run in the main thread, so not in that.
 
-    It is made before there is anything to rescue. Whoever is interrupted calls `start()` first of all, or `run_here()`
-    where no thread is to be had, and then `outcome()`.
+    Make it before the work begins. The interrupted code first calls `start()`, or `run_here()` if no thread can be
+    started, and then `outcome()`.
 
     Attributes:
-        start: starts the thread. It is one call of a function in C, with no step of Python's before it or in it.
+        start: starts the thread. It is one call into C, which no interrupt divides.
     """
 
     def __init__(self, fn: Callable[[], T]) -> None:
@@ -107,13 +109,13 @@ class Rescue(Generic[T]):
         sync_here.is_ours = True
         try:
             self._outcome = self._fn(), None
-        except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is waited for
+        except BaseException as error:  # noqa: BLE001 - `outcome` raises it
             self._outcome = None, error
         finally:
             self._is_over.release()
 
     def run_here(self) -> None:
-        """Do it in the interrupted thread."""
+        """Do the work in the interrupted thread, at most `MAX_INTERRUPTS` times."""
         for _ in range(MAX_INTERRUPTS):
             try:
                 self._outcome = self._fn(), None
@@ -125,7 +127,10 @@ class Rescue(Generic[T]):
         self._outcome = None, VerityConnectionError("The call was interrupted again and again: its outcome is unknown.")
 
     def outcome(self) -> T:
-        """Wait until it is done, whatever interrupts that: it ends by itself, as each request does."""
+        """Wait until the work has ended, in spite of interrupts; return its result or raise its exception.
+
+        The wait ends, because each request has a timeout.
+        """
         while self._outcome is None:
             try:
                 self._is_over.acquire(timeout=_CHECK_EVERY_S)

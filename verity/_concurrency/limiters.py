@@ -1,4 +1,4 @@
-"""Limiters: at most so many callers at a time; each permit is returned, whatever interrupts its owner.
+"""Limiters: at most so many callers at a time. Each permit is returned, whatever interrupts its owner.
 
 `threading.Semaphore` can't be used. Python runs a signal handler between two steps of Python code, and an exception
 that the handler raises continues from there: from inside `Semaphore.release`, too, which then returns nothing or keeps

@@ -1,4 +1,4 @@
-"""What belongs to one process or one event loop, and lets go of it when that changes."""
+"""Binds resources, such as sockets, to one event loop, and closes them when that loop ends."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from verity._concurrency.loops import current_loop
 
 
 class AsyncLoopBinding:
-    """Tells when the event loop has changed, and closes what belongs to a loop when that loop ends.
+    """Detects a change of the event loop, and closes the resources of a loop when that loop ends.
 
-    Sockets of one event loop can't be used in the next `asyncio.run()`. An async generator that is open while the
-    loop ends is closed by `asyncio.run` and `trio.run` themselves, which is the one documented moment to let go.
+    Sockets of one event loop can't be used in the next `asyncio.run()`. `asyncio.run` and `trio.run` close all open
+    async generators when a loop ends. That is the only documented hook, so an open generator calls `close`.
     """
 
     def __init__(self, close: AsyncThunk[None]) -> None:
@@ -23,7 +23,7 @@ class AsyncLoopBinding:
         self._left_behind: list[object] = []
 
     async def rebind(self) -> bool:
-        """Whether this is the first call in this event loop."""
+        """Bind to the running event loop; whether this is the first call in it."""
         loop = current_loop()
         if loop is self._loop:
             return False
@@ -42,32 +42,32 @@ class AsyncLoopBinding:
                 await self._close()
 
     async def release(self) -> None:
-        """Close now what would be closed with the loop."""
+        """Close the resources now, before the loop ends."""
         guard, self._guard = self._guard, None
         if guard is not None and self._loop is current_loop():
             await guard.aclose()
 
     def abandon_after_fork(self, belongings: object) -> None:
-        """In the child of a fork: keep the parent's loop and sockets, since even letting go of them touches both."""
+        """In the child of a fork: keep references to the parent's loop and sockets, since to free them touches both."""
         self._left_behind += [belongings, self._loop, self._guard]
         self._loop = self._guard = None
 
 
 class SyncLoopBinding:
-    """The twin for threads: sockets belong to the process."""
+    """The twin for threads: sockets belong to the process, so there is no loop to bind to."""
 
     def __init__(self, close: SyncThunk[None]) -> None:
         self._close = close
 
     def rebind(self) -> bool:
-        """Never: threads share their process's sockets."""
+        """False: all threads of a process share its sockets."""
         return False
 
     def release(self) -> None:
-        """Close now."""
+        """Close the resources now."""
         self._close()
 
     def abandon_after_fork(self, belongings: Any) -> None:
-        """In the child of a fork: closing a copied socket says nothing on the wire."""
+        """In the child of a fork: close the copied sockets, which sends nothing to the peer."""
         for each in belongings:
             each.close()

@@ -1,6 +1,6 @@
-"""Which event loop is running. Told without sniffing packages: what is not asyncio is trio.
+"""The running event loop: asyncio's, or else trio's.
 
-asyncio itself is imported where it is used: a sync program never needs it.
+asyncio is imported only where it is used, because a sync program never needs it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def asyncio_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def current_loop() -> object:
-    """The running loop's identity: asyncio's loop, or trio's token."""
+    """The identity of the running loop: asyncio's loop object, or trio's token."""
     loop = asyncio_loop()
     if loop is not None:
         return loop

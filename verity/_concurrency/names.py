@@ -1,7 +1,7 @@
-"""Looks up a host's addresses, and connects to one of them, with nothing that a caller's own code can use up.
+"""DNS lookups in threads of their own, and connections to one of the addresses found.
 
-Event loops look names up in the threads in which a caller's functions run: asyncio's default executor, trio's limited
-threads. While those are all taken no connection opens, and no lease is renewed. So each look-up has its own thread.
+Event loops look names up in shared threads: asyncio in its default executor, trio in its limited threads. The caller's
+functions run in the same threads. While all of them are busy, no connection opens and no lease is renewed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from verity._clock import monotonic
 from verity._concurrency.loops import asyncio_loop
 
 ASK_AGAIN_AFTER_S = 5.0
-"""A look-up that takes longer hangs. The next caller starts another."""
+"""A lookup that takes longer hangs. The next caller starts another one."""
 STAGGER_S = 0.25
-"""How long an address has to itself before the next one is tried beside it (RFC 8305 says 250 ms)."""
+"""How long an attempt runs alone before one to the next address starts beside it (RFC 8305 says 250 ms)."""
 _LEAST_S = 0.001
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -35,8 +35,8 @@ S = TypeVar("S", bound=_Closable)
 T = TypeVar("T")
 
 
-class _LookUp:
-    """One look-up of a name, shared by all who want it while it is under way."""
+class _Lookup:
+    """One lookup of a name. All callers that want the name meanwhile share it."""
 
     def __init__(self, process_and_host: tuple[int, str]) -> None:
         self._name = process_and_host
@@ -45,54 +45,54 @@ class _LookUp:
         self.outcome: list[str] | Exception | None = None
 
     def run(self) -> None:
-        """Ask the system. Whoever waits looks at the outcome only after it has joined: it misses no wake-up."""
+        """Ask the system, and wake the callers. A caller joins before it reads the outcome, so it misses no wake-up."""
         try:
             found = socket.getaddrinfo(self._name[1], None, type=socket.SOCK_STREAM)
             outcome: list[str] | Exception = _in_order(found)
-        except Exception as error:  # noqa: BLE001 - those who wait are told, whatever it is
+        except Exception as error:  # noqa: BLE001 - each caller that waits raises it
             outcome = error
         self.outcome = self.outcome or outcome
         if _under_way.get(self._name) is self:
             _under_way.pop(self._name, None)
         while self.waiting:
-            with suppress(IndexError):  # two threads may look up one name, where the first one took long
+            with suppress(IndexError):  # two threads may look up one name, if the first one took long
                 self.waiting.popleft()()
 
     def addresses(self) -> list[str]:
-        """What was found.
+        """The addresses found.
 
         Raises:
-            OSError: nothing was; what the system says is its cause.
+            OSError: the lookup failed; the system's error is the cause.
         """
         if isinstance(self.outcome, list):
             return self.outcome
         raise OSError(str(self.outcome)) from self.outcome
 
 
-# No lock: an interrupt or a fork could leave one held for ever. Each step is one call that no other thread divides. The
-# process is part of the name, since the threads of a parent do nothing in its children.
-_under_way: dict[tuple[int, str], _LookUp] = {}
+# No lock: an interrupt or a fork could leave it locked for ever. Each step is one call that no other thread divides.
+# The process id is part of the key, since the threads of a parent process do not run in its children.
+_under_way: dict[tuple[int, str], _Lookup] = {}
 
 
-def _join(host: str, wake: Callable[[], object], ask_again_after_s: float) -> _LookUp:
-    """Take part in a look-up; `wake` is called, in any thread, once it has an outcome."""
+def _join(host: str, wake: Callable[[], object], ask_again_after_s: float) -> _Lookup:
+    """Join the lookup of a name, or start it. `wake` is called, in any thread, once there is an outcome."""
     name = (os.getpid(), host)
-    look_up = _under_way.setdefault(name, _LookUp(name))
-    look_up.waiting.append(wake)
+    lookup = _under_way.setdefault(name, _Lookup(name))
+    lookup.waiting.append(wake)
     now = monotonic()
-    if look_up.began_at is None or now - look_up.began_at > ask_again_after_s:
+    if lookup.began_at is None or now - lookup.began_at > ask_again_after_s:
         try:
-            # One call of C: a signal's handler can raise before it or after it. Out of `Thread.start` it could leave a
-            # thread that never runs, for which others, such as a commit that must be finished, would wait in vain.
-            start_new_thread(look_up.run, ())
-        except RuntimeError:  # no thread is to be had: a lease that is not renewed is worse than a short wait here
-            look_up.run()
-        look_up.began_at = now
-    return look_up
+            # One call into C, which no signal handler divides. An exception inside `Thread.start` could leave a thread
+            # that never runs, and other callers, such as a commit that must be finished, would wait for it in vain.
+            start_new_thread(lookup.run, ())
+        except RuntimeError:  # no thread can be started; to block here is better than not to renew a lease
+            lookup.run()
+        lookup.began_at = now
+    return lookup
 
 
 def _in_order(found: Sequence[tuple[Any, ...]]) -> list[str]:
-    """The addresses in the system's order, but the second one of the other family: one of the two may lead nowhere."""
+    """The addresses in the system's order, except that the second is of the other IP family (one may be broken)."""
     addresses = {_literal(address): family for family, _, _, _, address in found if family in _FAMILIES}
     if not addresses:
         raise OSError("the name has no IP address")
@@ -103,7 +103,7 @@ def _in_order(found: Sequence[tuple[Any, ...]]) -> list[str]:
 
 
 def _literal(address: tuple[Any, ...]) -> str:
-    """A socket's address without the port; one of a single link keeps the link's number."""
+    """The host of a socket address, without the port. A link-local address keeps its scope id."""
     host, scope = str(address[0]), address[3] if len(address) > 3 else 0
     return f"{host}%{scope}" if scope and "%" not in host else host
 
@@ -117,7 +117,7 @@ def _is_literal(host: str) -> bool:
 
 
 async def async_addresses(host: str, timeout: float | None, ask_again_after_s: float = ASK_AGAIN_AFTER_S) -> list[str]:
-    """The addresses of a name, at least one; a literal is its own.
+    """The addresses of a host name, at least one. An IP address is returned as it is.
 
     Raises:
         TimeoutError: there was no answer within `timeout` seconds.
@@ -137,20 +137,20 @@ async def async_addresses(host: str, timeout: float | None, ask_again_after_s: f
         call_soon = loop.call_soon_threadsafe
 
     def wake() -> None:
-        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+        with suppress(RuntimeError):  # the loop has ended, and with it the task that waited
             call_soon(found.set)
 
-    look_up = _join(host, wake, ask_again_after_s)
-    if look_up.outcome is None:
+    lookup = _join(host, wake, ask_again_after_s)
+    if lookup.outcome is None:
         with anyio.move_on_after(timeout):
             await found.wait()
-    if look_up.outcome is None:
+    if lookup.outcome is None:
         raise TimeoutError("looking up the name took too long")
-    return look_up.addresses()
+    return lookup.addresses()
 
 
 def sync_addresses(host: str, timeout: float | None, ask_again_after_s: float = ASK_AGAIN_AFTER_S) -> list[str]:
-    """The addresses of a name, at least one; a literal is its own.
+    """The addresses of a host name, at least one. An IP address is returned as it is.
 
     Raises:
         TimeoutError: there was no answer within `timeout` seconds.
@@ -158,14 +158,14 @@ def sync_addresses(host: str, timeout: float | None, ask_again_after_s: float = 
     """
     if _is_literal(host):
         return [host]
-    turn = threading.Lock()
-    turn.acquire()
-    look_up = _join(host, turn.release, ask_again_after_s)
-    if look_up.outcome is None:
-        turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
-    if look_up.outcome is None:
+    found = threading.Lock()
+    found.acquire()
+    lookup = _join(host, found.release, ask_again_after_s)
+    if lookup.outcome is None:
+        found.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+    if lookup.outcome is None:
         raise TimeoutError("looking up the name took too long")
-    return look_up.addresses()
+    return lookup.addresses()
 
 
 async def async_connect(
@@ -174,13 +174,13 @@ async def async_connect(
     ends_at: float | None,
     errors: tuple[type[Exception], ...],
 ) -> S:
-    """The first connection to any of the addresses: each is tried beside the ones before it where those take long.
+    """The first connection to any of the addresses. Attempts overlap: each starts `STAGGER_S` after the one before.
 
     Args:
         addresses: at least one.
         connect: opens a connection to an address within a number of seconds.
-        ends_at: when all of this is to be over, on Python's monotonic clock.
-        errors: what `connect` raises where it fails. The last one is raised where all fail.
+        ends_at: the deadline for all attempts, in seconds of `verity._clock.monotonic`; None for no deadline.
+        errors: the exceptions of a failed `connect`. If all attempts fail, the last exception is raised.
     """
     if len(addresses) == 1:
         return await connect(addresses[0], _left(ends_at))
@@ -226,13 +226,13 @@ def sync_connect(
     ends_at: float | None,
     errors: tuple[type[Exception], ...],
 ) -> T:
-    """A connection to the first address that takes one, each with its share of the time that is left.
+    """A connection to the first address that accepts one. Each attempt gets an equal share of the time that is left.
 
     Args:
-        addresses: at least one.
+        addresses: at least one; tried one after the other.
         connect: opens a connection to an address within a number of seconds.
-        ends_at: when all of this is to be over, on Python's monotonic clock.
-        errors: what `connect` raises where it fails. The last one is raised where all fail.
+        ends_at: the deadline for all attempts, in seconds of `verity._clock.monotonic`; None for no deadline.
+        errors: the exceptions of a failed `connect`. If all attempts fail, the last exception is raised.
     """
     *others, last = addresses
     for tried, address in enumerate(others):

@@ -1,4 +1,7 @@
-"""Which effects a piece of user code belongs to: what it calls knows by way of its context variables."""
+"""Records, in a context variable, the effects whose act, observe or on_lease is running.
+
+So a nested call finds its outer effects. It is refused if it is for the same effect, since it would wait for itself.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,17 @@ _innermost: ContextVar[Inside | None] = ContextVar("verity_inside", default=None
 
 
 class Inside:
-    """One effect. Inside `with`, code of its user's runs: act, observe or on_lease. It may be entered again and again.
+    """One call of `protect()`. The caller's code (act, observe or on_lease) runs inside `with`, several times.
 
-    Tasks and threads that this code starts inherit its context, and may live on: it counts only while it is active.
+    Tasks and threads that this code starts inherit its context and may outlive the call, so only an active one counts.
 
     Attributes:
-        is_over: whether the call has ended. Set it with a plain assignment: a signal's handler may raise at the entry
-            of any method, also of `__exit__`, and nothing must go on for a call that is not there any more.
-        effect_key: the key as it travels.
-        label: what log lines call the effect.
-        thread_loop: the event loop for which the code blocks a worker thread at the moment; None where it blocks none.
-        lent_place: what limits the threads of calls that this code makes, where that thread stands for theirs.
+        is_over: whether the call has ended. Set it by a plain assignment: a signal handler can raise at the entry of
+            any method, also of `__exit__`, and an ended call must not be renewed.
+        effect_key: the key as it is sent.
+        label: the name of the effect in log lines.
+        thread_loop: the event loop whose worker thread runs the code at the moment; None if none does.
+        lent_limiter: the limiter of nested calls that use the permit of this worker thread; None until one does.
     """
 
     __slots__ = (
@@ -34,7 +37,7 @@ class Inside:
         "effect_key",
         "is_over",
         "label",
-        "lent_place",
+        "lent_limiter",
         "thread_loop",
     )
 
@@ -47,10 +50,10 @@ class Inside:
         self.effect_key = effect_key
         self.label = repr(effect_key) if name is None else f"{effect_key!r} ({name})"
         self.thread_loop: object = None
-        self.lent_place: Any = None
+        self.lent_limiter: Any = None
 
     def __enter__(self) -> Inside:
-        self._outer = _active(_innermost.get())  # not one that has ended: the chain is as long as what goes on
+        self._outer = _active(_innermost.get())  # calls that have ended are left out, so the chain stays short
         self._is_active = True
         _innermost.set(self)
         self._was_inside = sync_here.is_inside
@@ -65,10 +68,10 @@ class Inside:
         _innermost.set(self._outer)
 
     def refuse_itself(self) -> None:
-        """Raise where this code would wait for itself.
+        """Refuse a call for an effect inside the same effect: it would wait for itself.
 
         Raises:
-            VerityValidationError: the calling code is inside the same effect.
+            VerityValidationError: the caller's code runs inside the same effect.
         """
         around = _active(_innermost.get())
         while around is not None:
@@ -83,12 +86,12 @@ class Inside:
 
     @property
     def outer(self) -> Inside | None:
-        """The effect whose code this one's was called from, while that goes on."""
+        """The call inside whose code this one was made; None if there is none, or it has ended."""
         return _active(self._outer)
 
 
 def _active(inside: Inside | None) -> Inside | None:
-    """The innermost one that has not ended."""
+    """This call, or the innermost one around it, whose code is running; None if there is none."""
     while inside is not None and (inside.is_over or not inside._is_active):  # noqa: SLF001 - of the same module
         inside = inside._outer  # noqa: SLF001
     return inside

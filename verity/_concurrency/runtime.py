@@ -1,11 +1,11 @@
-"""Clock, sleep, randomness, ids and timers."""
+"""Clock, sleep, randomness, ids and timers of the clients. Tests replace them by a runtime with virtual time."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import logging
-import random  # noqa: TID251 - spreads delays, and names nothing
+import random  # noqa: TID251 - only for jitter, not for ids
 import sys
 import threading
 import time
@@ -20,7 +20,7 @@ from verity._clock import monotonic
 from verity._concurrency.callables import AsyncThunk, SyncThunk
 from verity._concurrency.interrupts import sync_here
 from verity._concurrency.loops import asyncio_loop
-from verity._concurrency.steps import who_blocked
+from verity._concurrency.steps import blocking_effect
 from verity._mutex import Mutex
 from verity._process import forget_in_child, notice_fork
 from verity._unique import new_id
@@ -32,13 +32,14 @@ _logger = logging.getLogger("verity")
 
 
 class Timer(Protocol):
-    """A call that is planned; `stop()` is idempotent, and afterwards the call neither starts nor starts another."""
+    """A planned call."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Cancel the call, so that it does not start. Idempotent. A running call is cancelled, but not in a thread."""
 
 
 class AsyncRuntime:
-    """Clock, sleep, randomness, ids and timers of the async client. Tests hand in one of their own."""
+    """Clock, sleep, randomness, ids and timers of the async client."""
 
     monotonic: Callable[[], float] = staticmethod(monotonic)
     random: Callable[[], float] = staticmethod(random.random)
@@ -48,22 +49,22 @@ class AsyncRuntime:
         return new_id()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for so many seconds."""
         import anyio
 
         await anyio.sleep(seconds)
 
     def prepare(self) -> None:
-        """Nothing: an event loop needs no thread for its timers."""
+        """Nothing to do: an event loop needs no thread for its timers."""
 
     def call_later(self, delay_s: float, fn: AsyncThunk[None]) -> Timer:
-        """Call `fn` in the background after `delay_s` seconds. Costs no task until then (on trio: one system task)."""
+        """Call `fn` in the background after `delay_s` seconds. Until then it needs no task (on trio: a system task)."""
         loop = asyncio_loop()
         return _TrioTimer(delay_s, fn) if loop is None else _AsyncioTimer(loop, delay_s, fn)
 
     def why_late(self, planned_at: float, began_at: float) -> str:
-        """What kept a timer from firing between these moments, as far as it is known."""
-        label = who_blocked(planned_at, began_at)
+        """Why a timer planned for one moment fired only at the other, as a sentence for the log."""
+        label = blocking_effect(planned_at, began_at)
         if label is None:
             return "No act or observe blocked the event loop for so long: other code did, or the machine was suspended."
         return (
@@ -72,7 +73,7 @@ class AsyncRuntime:
         )
 
     def close(self) -> None:
-        """Nothing runs between calls."""
+        """Nothing to do: nothing runs between calls."""
 
 
 class _AsyncioTimer:
@@ -110,12 +111,12 @@ class _TrioTimer:
 async def _guarded(fn: AsyncThunk[None]) -> None:
     try:
         await fn()
-    except Exception:  # a background call has nobody to raise to
+    except Exception:  # a background call has no caller to raise to
         _logger.exception("a background call failed")
 
 
 MAX_TIMER_THREADS = 8
-"""Calls of planned timers at once, where one takes long while others fall due."""
+"""How many timers of one runtime may be in their calls at a time, if calls take long while other timers fall due."""
 
 
 class SyncRuntime:
@@ -129,7 +130,7 @@ class SyncRuntime:
         forget_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """Threads don't survive a fork, and a lock may have been held by one that didn't."""
+        """Make new timers: threads don't survive a fork, and one of them may have held a lock."""
         self._timers.abandon()
         self._timers = _ThreadTimers(self)
 
@@ -138,46 +139,49 @@ class SyncRuntime:
         return new_id()
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for so many seconds."""
         time.sleep(seconds)
 
     def prepare(self) -> None:
-        """Have the timers' thread before anything is planned.
+        """Start the timer thread before a timer is planned.
 
         Raises:
-            RuntimeError: no thread is to be had.
+            RuntimeError: no thread can be started.
         """
         notice_fork()
         self._timers.ensure_waiter()
 
-    def why_late(self, planned_at: float, began_at: float) -> str:  # noqa: ARG002 - the twin looks who was busy
-        """What may have kept a timer from firing between these moments."""
+    def why_late(self, planned_at: float, began_at: float) -> str:  # noqa: ARG002 - the twin needs them
+        """Why a timer may have fired late, as a sentence for the log."""
         return "The machine was suspended or overloaded, or other code held Python's interpreter lock."
 
     def call_later(self, delay_s: float, fn: SyncThunk[None]) -> Timer:
         """Call `fn` in a timer thread after `delay_s` seconds.
 
         Raises:
-            RuntimeError: no thread is to be had.
+            RuntimeError: no thread can be started.
         """
         timer = _ThreadTimer(fn)
         self._timers.plan(monotonic() + delay_s, timer)
         return timer
 
     def close(self) -> None:
-        """End the threads as soon as no timer is left: a lease is renewed for as long as its act goes on."""
+        """End the timer threads once no timer is left: a lease is renewed for as long as its act runs."""
         self._timers.close()
 
 
 class _ThreadTimers:
-    """One lazy daemon thread waits for all timers of a runtime.
+    """The timers of one runtime, and their daemon threads, which start on first use.
 
-    While it is in a call, another one waits: a ledger that answers slowly would otherwise let the other leases run out,
-    one behind the other. Who comes back to find one waiting ends.
+    One thread waits for all timers. When a timer is due, that thread calls it, and another thread waits for the rest.
+    Otherwise a ledger that answers slowly would delay all renewals, and leases would expire. A thread that returns from
+    a call ends if another thread waits already.
 
-    The threads end once no timer is left and the runtime is closed, or gone: nobody has to close a client. A signal's
-    handler may raise an exception in a caller's thread at any point of this code. So a lock that the waiting thread
-    itself holds tells whether one waits, and what callers change they change in one step.
+    The threads also end once no timer is left and the runtime is closed or garbage-collected, so a client need not be
+    closed.
+
+    A signal handler can raise an exception in a caller's thread at any point of this code. So the waiting thread itself
+    holds the lock that shows that a thread waits, and callers change shared data in one step.
     """
 
     def __init__(self, runtime: SyncRuntime) -> None:
@@ -192,36 +196,40 @@ class _ThreadTimers:
         self._runtime = weakref.ref(runtime, self._bell.put)
 
     def plan(self, at: float, timer: _ThreadTimer) -> None:
-        """Have the timer fire at that moment of the clock."""
+        """Fire the timer at that moment of `verity._clock.monotonic`, in seconds.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
         planned = (at, next(self._count), timer)
         if self._lock.run(partial(self._push, planned)):
             self._bell.put(None)
-        if not sync_here.is_ours:  # a thread of ours comes back and waits
+        if not sync_here.is_ours:  # a timer thread returns from its call and waits
             self.ensure_waiter()
 
     def _push(self, planned: _Planned) -> bool:
-        """Whether it is the first one."""
+        """Whether this timer is now the next one."""
         heapq.heappush(self._planned, planned)
         return self._planned[0] is planned
 
     def close(self) -> None:
-        """See above."""
+        """End the threads once no timer is left."""
         self._is_closed = True
         self._bell.put(None)
 
     def abandon(self) -> None:
-        """In the child of a fork: never ring the bell. A wake-up of the parent's threads crashes Python 3.13."""
+        """In the child of a fork: never put into the queue. A wake-up of the parent's threads crashes Python 3.13."""
         del self._runtime
 
     def ensure_waiter(self) -> None:
-        """Start a thread unless one waits, or all are in calls."""
+        """Start a thread, unless one waits or `MAX_TIMER_THREADS` are in calls."""
         if not self._waiting.locked():
             self._starting.run(self._start)
 
     def _start(self) -> None:
         if self._waiting.locked() or self._threads >= MAX_TIMER_THREADS:
             return
-        if sys.is_finalizing():  # before Python 3.12, who starts a thread then waits for ever: it never begins
+        if sys.is_finalizing():  # before Python 3.12, a thread started now never begins, and its starter waits for ever
             raise RuntimeError("can't start new thread at interpreter shutdown")
         has_begun: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._run, args=(has_begun,), name="verity-timers", daemon=True).start()
@@ -239,13 +247,13 @@ class _ThreadTimers:
                 self._waiting.release()
             if timer is not None:
                 if self._lock.run(self._has_more):
-                    with suppress(RuntimeError):  # no more threads to be had: the others wait for this one
+                    with suppress(RuntimeError):  # no thread can be started: the other timers wait for this one
                         self.ensure_waiter()
                 timer.fire()
             waits = self._lock.run(self._begin_to_wait)
 
     def _next_due(self) -> _ThreadTimer | None:
-        """Wait for the next timer that is due; None once there is none to wait for."""
+        """Wait for the next timer that is due; None: the threads have to end."""
         while True:
             delay_s, timer = self._lock.run(self._pop_due)
             if delay_s == 0:
@@ -259,14 +267,18 @@ class _ThreadTimers:
         self._threads += 1
 
     def _begin_to_wait(self) -> bool:
-        """Whether this thread is the one that waits now; if not, it counts no more and has to end."""
+        """Whether this thread now waits for the timers; if not, it is no longer counted and has to end."""
         if not self._is_over() and self._waiting.acquire(blocking=False):
             return True
         self._threads -= 1
         return False
 
     def _pop_due(self) -> tuple[float | None, _ThreadTimer | None]:
-        """How long to wait, in seconds (None: for the bell), and once that is 0, the timer; None: nobody plans more."""
+        """How long to wait, and the timer that is due.
+
+        `(seconds, None)`: wait so long; `(None, None)`: wait for a wake-up; `(0, timer)`: the timer is due;
+        `(0, None)`: the threads have to end.
+        """
         if self._is_over():
             self._planned.clear()
             return 0, None
@@ -279,7 +291,7 @@ class _ThreadTimers:
         return any(timer.fn is not None for _, _, timer in self._planned)
 
     def _is_over(self) -> bool:
-        """Whether nobody plans more, and nothing is left."""
+        """Whether no timer is left, and none can be planned."""
         is_over = self._is_closed or self._runtime() is None
         return is_over and all(timer.fn is None for _, _, timer in self._planned)
 
@@ -294,7 +306,7 @@ class _ThreadTimer:
             return
         try:
             fn()
-        except Exception:  # a background call has nobody to raise to
+        except Exception:  # a background call has no caller to raise to
             _logger.exception("a background call failed")
 
     def stop(self) -> None:

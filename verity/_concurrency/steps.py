@@ -1,4 +1,4 @@
-"""Whose code blocks an event loop: the steps of acts and observes are timed, and the long ones remembered."""
+"""Finds the effect whose code blocked an event loop: each step of act and observe is timed, long steps are kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 Clock = Callable[[], float]
 
 LONG_STEP_S = 0.25
-"""A loop that is blocked for a shorter time does no lease any harm."""
+"""Seconds. To block a loop for a shorter time does no harm to a lease."""
 
 
 class _LongStep(NamedTuple):
@@ -25,8 +25,8 @@ class _LongStep(NamedTuple):
 _long_steps: deque[_LongStep] = deque(maxlen=64)
 
 
-def who_blocked(began_at: float, ended_at: float) -> str | None:
-    """The effect whose code's step kept the running loop busy for longest between these moments; None: nobody's."""
+def blocking_effect(began_at: float, ended_at: float) -> str | None:
+    """The label of the effect whose step blocked the running loop for more than half of this time; None: no effect."""
     loop_id = id(current_loop())
     most_s, label = 0.0, None
     for step in list(_long_steps):
@@ -37,7 +37,7 @@ def who_blocked(began_at: float, ended_at: float) -> str | None:
 
 
 class Timed(Generic[T]):
-    """A coroutine whose steps are timed while it is awaited. What it returns is appended to `returned` at once."""
+    """Awaits a coroutine and times each of its steps. The result is appended to `returned` at once."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], label: str, clock: Clock, returned: list[T]) -> None:
         self._coroutine = coroutine
@@ -46,7 +46,7 @@ class Timed(Generic[T]):
         self._returned = returned
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """As `yield from` does, with a look at the clock around each step."""
+        """As `yield from`, with a clock reading before and after each step."""
         steps = self._coroutine.__await__()
         resume: Callable[[Any], Any] = steps.send
         value: Any = None
@@ -56,10 +56,10 @@ class Timed(Generic[T]):
             try:
                 awaited = resume(value)
             except StopIteration as end:
-                self._returned.append(end.value)  # first of all: an interrupt comes up where a call is made
+                self._returned.append(end.value)  # before any other call: an interrupt comes up in a call
                 return end.value  # type: ignore[no-any-return]  # T is what the coroutine returns
             finally:
-                value = None  # an exception that was thrown in has a traceback that leads here
+                value = None  # an exception thrown into the coroutine refers to this frame: break the cycle
                 ended_at = clock()
                 if ended_at - began_at > LONG_STEP_S:
                     _long_steps.append(_LongStep(id(current_loop()), began_at, ended_at, self._label))
@@ -69,5 +69,5 @@ class Timed(Generic[T]):
             except GeneratorExit:
                 steps.close()
                 raise
-            except BaseException as error:  # noqa: BLE001 - it is thrown on
+            except BaseException as error:  # noqa: BLE001 - thrown into the coroutine
                 resume, value = steps.throw, error

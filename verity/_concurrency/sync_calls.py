@@ -1,4 +1,4 @@
-"""How the sync client calls act and observe, and finishes a commit that an interrupt meets."""
+"""Calls act and observe for the sync client, and finishes a commit in spite of interrupts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ T = TypeVar("T")
 
 
 class SyncLease(Protocol):
-    """What a call has to know of the lease that it begins on."""
+    """The part of a lease that a call uses.
+
+    `confirm()` renews a lease that is close to its expiry, and raises VerityError if the lease may be lost.
+    """
 
     def confirm(self) -> None: ...
 
 
 class SyncCancellation(HeldInterrupt):
-    """The twin for threads: what a signal's handler or another thread raises is what a cancellation is here.
+    """The twin for threads, where an interrupt takes the place of a cancellation.
 
-    It may come up between any two steps. So what must be finished begins inside a `try`, and what follows an interrupt
-    there is one call of a function in C, which starts a thread that nothing interrupts.
+    A signal handler or another thread can raise an exception between any two steps. So the work begins inside a `try`.
+    After an interrupt, the first step is one call into C. It starts a thread that nothing interrupts, and that thread
+    finishes the work.
 
     Attributes:
-        has_begun: whether what `call` raised is its function's: not where the function was not called, or has returned.
+        has_begun: whether the exception that `call` raised is the function's own. False if the function did not run,
+            or had already returned.
     """
 
     def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:  # noqa: ARG002 - the twin times steps
@@ -42,10 +47,19 @@ class SyncCancellation(HeldInterrupt):
         self.has_begun = False
 
     def check(self, *functions: SyncAct[Any] | None) -> None:
-        """This thread runs them."""
+        """Nothing to check: the calling thread runs the functions."""
 
     def call(self, fn: SyncAct[T], lease: SyncLease | None = None) -> T:
-        """Run the user's function here and now, on a confirmed lease."""
+        """Run the user's function in the calling thread.
+
+        Args:
+            fn: act or observe.
+            lease: the lease under which the function begins; None for observe. A lease that is close to its expiry is
+                confirmed first.
+
+        Raises:
+            VerityError: the lease is lost, or it is unknown whether it is. The function was not called.
+        """
         self.has_begun = False
         self._has_run = partial(has_run, fn)
         with self._inside:
@@ -54,17 +68,15 @@ class SyncCancellation(HeldInterrupt):
             try:
                 self._returned = [fn()]
             except Exception as error:
-                self._raised = [
-                    (error, error.__traceback__)
-                ]  # first of all: an interrupt comes up where a call is made
+                self._raised = [(error, error.__traceback__)]  # before any call: an interrupt comes up in a call
                 self.has_begun = self._has_run(error.__traceback__)
                 raise
             return cast("T", self._returned[0])
 
     def then(self, act: SyncThunk[T], commit: Callable[[T], Any], fail: Callable[[Exception], Any]) -> Any:
-        """`commit(act())`; once what `act` calls with `call` has returned, the commit is finished, as by `finish`.
+        """`commit(act())`. Once the function that `act` calls with `call` has returned, the commit is finished.
 
-        Where it has raised, and an interrupt came before `act` had recorded that, `fail` gets what it raised.
+        If the function raised, and an interrupt came before `act` had recorded the failure, `fail` records it.
         """
         self._returned, self._raised = [], []
         rescue = Rescue(lambda: self._conclude(commit, fail))
@@ -89,7 +101,10 @@ class SyncCancellation(HeldInterrupt):
         return fail(error) if self._has_run(trace) else None
 
     def finish(self, fn: SyncThunk[T]) -> T:
-        """Run `fn` to its end whatever interrupts it; `release` passes that on. Interrupted, it is started anew."""
+        """Run `fn` to its end in spite of interrupts; `HeldInterrupt` raises them afterwards.
+
+        If `fn` itself was interrupted, it is started again.
+        """
         rescue = Rescue(fn)
         try:
             return fn()
@@ -104,5 +119,5 @@ class SyncCancellation(HeldInterrupt):
         return rescue.outcome()
 
     def forget_raised(self) -> None:
-        """What the function raised has been recorded, or need not be. Its traceback leads here, too."""
+        """Forget the function's exception, once it is recorded or need not be. This breaks a reference cycle."""
         self._raised = []

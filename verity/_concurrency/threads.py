@@ -1,4 +1,4 @@
-"""The worker threads in which sync functions of the async client's users run."""
+"""The worker threads in which the async client runs sync acts and observes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,25 @@ if TYPE_CHECKING:
 
 ANYIO = "anyio>=4.5,<5"
 MAX_THREADS = 40
-"""Sync acts and observes that run at once in one event loop; they share no limit with anybody else."""
+"""How many sync acts and observes of one event loop run at a time. No other code shares this limit."""
 
 
 _logger = logging.getLogger("verity")
 
 
 class Lease(Protocol):
-    """What a call has to know of the lease that it begins on."""
+    """The part of a lease that a call uses.
+
+    No function begins under a lease that `is_due()` calls close to its expiry. `confirm()` renews such a lease, and
+    raises VerityError if the lease may be lost.
+    """
 
     def is_due(self) -> bool: ...
     async def confirm(self) -> None: ...
 
 
 class LoopThreads:
-    """What one event loop has of threads: a limit of Verity's own, so that no other user of threads is in the way."""
+    """The threads of one event loop, with a limit of Verity's own: other code that uses threads can't block an act."""
 
     def __init__(self) -> None:
         import anyio
@@ -45,19 +49,19 @@ class LoopThreads:
         self.limiter = anyio.CapacityLimiter(MAX_THREADS)
         self.unlimited = anyio.CapacityLimiter(math.inf)
         self.was_refused = False
-        """Whether the system had no thread left when one was asked for the last time."""
+        """Whether the last attempt to start a thread failed."""
         self.is_told_to_exit = False
         """Whether an act has raised SystemExit or KeyboardInterrupt into the loop."""
 
     async def check(self) -> None:
-        """Raise what the system raises where no thread can be had, if there is a reason to ask: it takes a while."""
+        """Raise the system's error if no thread can be started. It only tries after a failure: a try takes a while."""
         if self.was_refused or not threading.main_thread().is_alive():
             self.was_refused = True
             await self.run(_nothing)
             self.was_refused = False
 
     async def run(self, fn: Callable[[], None]) -> None:
-        """Run it in a thread, with the context variables; the limit is not asked."""
+        """Run `fn` in a thread, with the context variables of the caller, outside the limit."""
         import anyio.to_thread
 
         _end_idle_threads_at_exit()
@@ -65,7 +69,7 @@ class LoopThreads:
 
 
 def _run(fn: Callable[[], None], loop: asyncio.AbstractEventLoop | None) -> None:
-    """In the thread."""
+    """Runs in the thread. Remembers the thread, so that it can end with the process."""
     thread = threading.current_thread()
     if loop is not None and thread not in _threads:
         for each in list(_threads):
@@ -78,21 +82,23 @@ def _run(fn: Callable[[], None], loop: asyncio.AbstractEventLoop | None) -> None
 
 
 def _nothing() -> None:
-    """For a look at whether there is a thread."""
+    """The work of a thread that is only started to check that it can be."""
 
 
 _threads: dict[threading.Thread, asyncio.AbstractEventLoop] = {}
-"""anyio's threads that have run something for us, and their event loops. trio's are daemons, and not here."""
+"""anyio's threads on asyncio that ran a function for Verity, and their event loops. trio's threads are daemons."""
 
 
 @cache
 def _end_idle_threads_at_exit() -> None:
-    """Have no idle thread keep the process from ending.
+    """At exit, end the idle threads that would keep the process alive.
 
-    anyio ends its threads with a callback of the loop's first task. A loop that SystemExit or KeyboardInterrupt leaves
-    again, while it cancels what is left, never calls it: `asyncio.gather` raises what an act raised once more.
-    Python's own pools have the same call for their threads. Neither it nor how anyio's threads end is public. No effect
-    depends on them, so that a missing name is told and refuses nothing.
+    anyio ends its threads in a callback of the loop's first task. If SystemExit or KeyboardInterrupt ends the loop a
+    second time, while it cancels its tasks, that callback never runs. `asyncio.gather` does so: it raises an act's
+    exception again.
+
+    `threading._register_atexit` (which Python's own pools use) and the `stop` of anyio's threads are private names. No
+    effect depends on them, so a missing name is only logged.
     """
     at_exit: Callable[[Callable[[], None]], None] | None = getattr(threading, "_register_atexit", None)
     if at_exit is None:
@@ -104,7 +110,7 @@ def _end_idle_threads_at_exit() -> None:
 
 @cache
 def _warn_of_threads(missing: str) -> None:
-    """Once for each process."""
+    """Log it once for each process and name."""
     _logger.warning(
         "There is no %s in this Python or anyio: where an act ends the event loop with SystemExit or "
         "KeyboardInterrupt, idle threads may keep the process from ending. Install %r.",
@@ -117,7 +123,7 @@ def _end_idle_threads() -> None:
     for thread, loop in list(_threads.items()):
         stop: Callable[[], None] | None = getattr(thread, "stop", None)
         if stop is not None and thread.is_alive() and not loop.is_running():
-            with suppress(Full):  # it has been told
+            with suppress(Full):  # it was told before
                 stop()
 
 
@@ -129,7 +135,7 @@ def _variable() -> RunVar[LoopThreads]:
 
 
 def loop_threads() -> LoopThreads:
-    """Those of the running event loop."""
+    """The threads of the running event loop."""
     try:
         return _variable().get()
     except LookupError:
@@ -139,7 +145,7 @@ def loop_threads() -> LoopThreads:
 
 
 def _would_block() -> tuple[type[Exception], ...]:
-    """What a limiter raises that has no place left: on trio it is trio's own error before anyio 4.13."""
+    """The exceptions of a limiter with no permit left: before anyio 4.13, trio's own error on trio."""
     import anyio
 
     if asyncio_loop() is not None:
@@ -149,11 +155,11 @@ def _would_block() -> tuple[type[Exception], ...]:
     return anyio.WouldBlock, trio.WouldBlock
 
 
-class ThreadPlace:
-    """A place among the event loop's threads, inside `async with`. Waiting for one can be cancelled.
+class ThreadPermit:
+    """A permit to run a function in a thread of the event loop, inside `async with`. The wait for it can be cancelled.
 
-    A call made from inside a sync act has the place of that act's thread where all others are taken: that thread waits
-    for it, and were they to wait for each other, nothing would ever end.
+    If no permit is left, a call made inside a sync act uses the permit of that act's thread, which waits for the call.
+    Otherwise acts that make calls could hold all permits while their calls wait for one: a deadlock.
     """
 
     def __init__(self, inside: Inside) -> None:
@@ -175,10 +181,10 @@ class ThreadPlace:
                 threads.limiter.acquire_on_behalf_of_nowait(self)
                 self._limiter = threads.limiter
             except _would_block():
-                lender.lent_place = lender.lent_place or anyio.CapacityLimiter(1)
-                await lender.lent_place.acquire_on_behalf_of(self)
-                self._limiter = lender.lent_place
-        self._inside.thread_loop, self._inside.lent_place = loop, None
+                lender.lent_limiter = lender.lent_limiter or anyio.CapacityLimiter(1)
+                await lender.lent_limiter.acquire_on_behalf_of(self)
+                self._limiter = lender.lent_limiter
+        self._inside.thread_loop, self._inside.lent_limiter = loop, None
         return threads
 
     async def __aexit__(
@@ -190,17 +196,17 @@ class ThreadPlace:
 
 
 class Job:
-    """One call of a user's function in a worker thread: what both sides know of it.
+    """One call of a user's function in a worker thread, shared by that thread and the event loop.
 
     Args:
-        fn: what is called.
-        lease: what it begins on.
-        returned: what it returns is appended here.
-        raised: what it raises, and the traceback, is appended here.
+        fn: the function.
+        lease: the lease under which it begins; None for no lease.
+        returned: the function's result is appended here.
+        raised: the function's exception, with its traceback, is appended here.
 
     Attributes:
-        has_begun: whether the function was called at all.
-        is_late: whether it was not, since so little was left of the lease.
+        has_begun: whether the function was called.
+        is_late: whether the function was not called, because the lease was too close to its expiry.
         is_over: whether the function was called and has ended.
     """
 
@@ -224,16 +230,16 @@ class Job:
         self.is_over = False
 
     def __call__(self) -> None:
-        """In the thread. Whatever comes of it is kept for the other side."""
+        """Runs in the thread. The outcome is kept for the event loop."""
         with self._lock:
-            # Looked at here and now: the thread may have come long after it was asked for.
+            # Checked in the thread: it may have started long after it was requested.
             self.is_late = self._lease is not None and self._lease.is_due()
             self.has_begun = not (self.is_late or self._is_withdrawn)
         if not self.has_begun:
             return
         try:
             self._returned.append(self._fn())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
+        except BaseException as error:  # noqa: BLE001 - `outcome` raises it in the event loop
             self._error = error
             if isinstance(error, Exception):
                 self._raised.append((error, error.__traceback__))
@@ -244,12 +250,12 @@ class Job:
             tell()
 
     def withdraw(self) -> None:
-        """Let it not begin any more, unless it has."""
+        """Prevent the function from being called, unless it has begun."""
         with self._lock:
             self._is_withdrawn = True
 
     def tell_when_over(self, tell: Callable[[], None]) -> None:
-        """Call `tell` once a call that has begun is over: here and now, or in its thread."""
+        """Call `tell` once the function has ended: at once if it has, otherwise in its thread."""
         with self._lock:
             self._tell = tell
             is_over = self.is_over
@@ -258,15 +264,15 @@ class Job:
 
     @property
     def error(self) -> BaseException | None:
-        """What it raised."""
+        """The function's exception; None if it raised none, or `outcome` has raised it."""
         return self._error
 
     def outcome(self) -> Any:
-        """What it returned; raises what it raised. Once."""
+        """Return the function's result, or raise its exception. Call it once."""
         error, self._error = self._error, None
         if error is None:
             return self._returned[0]
         try:
             raise error
         finally:
-            del error  # its traceback leads here
+            del error  # its traceback refers to this frame: break the cycle

@@ -76,11 +76,11 @@ from enum import Enum
 
 
 class Operation(str, Enum):
-    \"\"\"An operation of the API. It equals its operationId, which is its value.\"\"\"
+    \"\"\"An operation of the API. Its value is the operationId, to which it also compares equal.\"\"\"
 
 %s
 
-    __hash__ = str.__hash__  # as the text that it equals
+    __hash__ = str.__hash__  # equal to its operationId, so with the same hash
     __str__ = str.__str__
 
     def __format__(self, spec: str) -> str:
@@ -98,7 +98,7 @@ class Operation(str, Enum):
 
     @property
     def tag(self) -> str:
-        \"\"\"The group that it belongs to; `administration` needs the role org_admin.\"\"\"
+        \"\"\"The group of the operation; `administration` requires the role org_admin.\"\"\"
         return _ABOUT[self][2]
 
 

@@ -1,4 +1,4 @@
-"""The clocks that waiting and leases go by: as the machine has them, whatever test tools make of `time`."""
+"""The clocks of waits and leases. Test tools that replace or freeze Python's `time` do not affect them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 
 def clock_that_never_sleeps(clocks: Any = time, platform: str = sys.platform) -> Callable[[], float]:
-    """The monotonic clock that goes on while the machine is suspended, in seconds: leases run out meanwhile.
+    """A monotonic clock, in seconds, that also counts while the machine is suspended: leases expire meanwhile.
 
-    Python's own stands still on Linux and on macOS, where CLOCK_MONOTONIC is another clock than Python's.
+    Python's `time.monotonic` stops during a suspension on Linux and macOS. This clock is CLOCK_BOOTTIME on Linux, and
+    CLOCK_MONOTONIC on macOS, where Python does not use it.
     """
     clock_id = getattr(clocks, "CLOCK_MONOTONIC" if platform == "darwin" else "CLOCK_BOOTTIME", None)
-    # A partial where there is no other clock, too: test tools that make time stand still (freezegun) replace
-    # `time.monotonic` wherever a module has it, and what waits by it would wait for ever.
+    # A partial also for `time.monotonic`: freezegun replaces the function in every module that has it, and a wait by a
+    # frozen clock never ends. It does not replace a function inside a partial.
     return partial(clocks.monotonic) if clock_id is None else partial(clocks.clock_gettime, clock_id)
 
 
@@ -25,14 +26,14 @@ monotonic = clock_that_never_sleeps()
 
 
 def _clock_of_the_machine() -> Callable[[], int]:
-    """The machine's clock in ns since 1970, as no test tool can replace it.
+    """The machine's wall clock, in ns since 1970, which no test tool replaces.
 
-    freezegun replaces what a module calls by name, so not what a partial holds; time-machine replaces the clock below
-    that, too, but not Linux's coarse one, which is at most some ms behind.
+    freezegun replaces functions by name, but not inside a partial. time-machine also replaces the C functions, but not
+    Linux's coarse clock, which is at most a few ms behind.
     """
     if sys.platform == "linux":
-        read = partial(time.clock_gettime_ns, 5)  # CLOCK_REALTIME_COARSE, which Python has no name for
-        with suppress(OSError):  # not every kernel that says it is Linux has it
+        read = partial(time.clock_gettime_ns, 5)  # CLOCK_REALTIME_COARSE, for which Python has no name
+        with suppress(OSError):  # some systems that report to be Linux do not have it
             read()
             return read
     return partial(time.time_ns)

@@ -1,6 +1,6 @@
-"""The contract's limits, written once for the clients and the ledger.
+"""The limits of the API, written once for the clients and the ledger.
 
-`tests/contract/test_limits.py` compares each with openapi.yaml.
+`tests/contract/test_limits.py` compares each of them with openapi.yaml.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ MAX_PAGE_SIZE = 500
 MIN_LEASE_DURATION_MS = 5_000
 MAX_LEASE_DURATION_MS = 120_000
 DEFAULT_LEASE_DURATION_MS = 30_000
-"""What a lease request without a duration asks for."""
+"""The duration of a lease whose request names none."""
 MAX_PAYLOAD_BYTES = 65_536
-"""Of one payload, as compact UTF-8 JSON."""
+"""The size limit of one payload, as compact UTF-8 JSON."""
 MAX_WAIT_S = 25
-"""The longest that a ledger lets a lease request wait for another holder (`Prefer: wait=N`)."""
+"""How long a lease request may wait at the ledger for another holder (`Prefer: wait=N`)."""

@@ -1,8 +1,8 @@
-"""Private names of other packages: the check that they are still there.
+"""Checks that the private names of other packages, which Verity uses, still exist.
 
-A few guarantees need what a package does not offer in public. Each such package has one module here that uses its
-private names, a range of versions in pyproject.toml, and a line in the table of CONTRIBUTING.md. Where a name is gone,
-the guarantee is gone, so that nothing may start.
+A few guarantees need parts of a package that are not public. For each such package, one module of Verity uses its
+private names, pyproject.toml has a range of versions, and CONTRIBUTING.md has a line in its table. If a name is
+missing, the guarantee is lost, so Verity does not start.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from verity.errors import VerityConfigError
 
 
 def check_names(requirement: str, owner: object, *names: str) -> None:
-    """Refuse to go on where the installed package has renamed what Verity uses.
+    """Check that an object of an installed package has the names that Verity uses.
 
     Args:
         requirement: the package and the versions that are known to work, as in pyproject.toml.
         owner: an object or a class of that package.
-        names: what it must have.
+        names: the attributes that it must have.
 
     Raises:
         VerityConfigError: a name is missing.
@@ -30,7 +30,7 @@ def check_names(requirement: str, owner: object, *names: str) -> None:
 
 
 def is_gone(requirement: str, *names: str) -> VerityConfigError:
-    """The error that says which names are missing, and which versions of the package have them."""
+    """The error for missing names. It names them, and the versions of the package that have them."""
     package = requirement.partition(">=")[0]
     try:
         installed = f"{package} {version(package)}"

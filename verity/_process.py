@@ -1,7 +1,7 @@
-"""Which process this is: what must not be used in the child of a fork is replaced there, before anything uses it.
+"""Fork safety: objects that a forked child must not share with its parent are reset in the child, before their use.
 
-Python's own forks run at-fork hooks. A fork in C runs none: uWSGI's without `--lazy-apps`, for one. So the process id
-is compared as well, wherever a client or a store is used. It costs a fraction of a microsecond.
+`os.fork` runs Python's at-fork hooks. A fork in C code, such as uWSGI's without `--lazy-apps`, does not. So each entry
+of a client or a store also compares the process id, which costs a fraction of a microsecond.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ _NONE = 0
 _known = os.getpid()
 _resetting = _NONE
 _forkables: weakref.WeakSet[Any] = weakref.WeakSet()
-# A lock for each process: the parent's may be held by a thread that is not here.
+# A lock for each process: a thread of the parent, which the child does not have, may hold the parent's lock.
 _locks: dict[int, threading.RLock] = {}
 
 
 def forget_in_child(thing: _Forkable) -> None:
-    """Have `thing.reset_after_fork()` called in every child process: sockets, threads and locks stay behind."""
+    """Register `thing`: every child process calls its `reset_after_fork()`. The reference to it is weak.
+
+    For objects that have sockets, threads or locks, none of which a child may use.
+    """
     notice_fork()
     _forkables.add(thing)
 
 
 def notice_fork() -> None:
-    """Reset everything that came from the parent, once, if this process is a child of the one that made it.
+    """Reset all registered objects, once, if this process is a forked child that has not done so.
 
-    Called at each entry of a client and of a store. Other threads of the child wait until it is done.
+    Each entry of a client and of a store calls it. Other threads of the child wait until the reset is done.
     """
     if os.getpid() != _known:
-        _begin_anew()
+        _reset_in_child()
 
 
-def _begin_anew() -> None:
+def _reset_in_child() -> None:
     holding(_locks.setdefault(os.getpid(), threading.RLock()), _reset)
 
 
@@ -66,8 +69,8 @@ def _reset() -> None:
 
 def _after_fork_in_child() -> None:
     global _known  # noqa: PLW0603 - a process has one id
-    _known = _NONE  # in a PID namespace of its own, a child may have its parent's id
-    _begin_anew()
+    _known = _NONE  # in another PID namespace, a child may have its parent's id
+    _reset_in_child()
 
 
 if hasattr(os, "register_at_fork"):

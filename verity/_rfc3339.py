@@ -1,4 +1,4 @@
-"""Moments in the text of RFC 3339, as clients send them and ledgers read them."""
+"""Parses times in RFC 3339, which clients send and ledgers read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]
 
 
 def parse_time(text: str) -> datetime | None:
-    """The moment that RFC 3339 names, to the microsecond; None where it is none."""
+    """The time as an aware datetime, to the microsecond; None if the text is not RFC 3339."""
     match = _TIME.fullmatch(text)
     if match is None:
         return None

@@ -1,8 +1,8 @@
-"""Ids and tokens that no two processes share, and that no seed, patch or fork makes repeat.
+"""Unique ids and tokens, which no seed, patch or fork makes repeat.
 
-Test tools pin `uuid.uuid4`, seed `random` and patch `secrets`, and a fork copies whatever state a generator has. An id
-that repeats is somebody else's: two calls with one idempotency key are one call for a ledger. So all of them come from
-the operating system, by way of a function that is looked up once.
+Test tools replace `uuid.uuid4`, seed `random` and patch `secrets`, and a fork copies the state of a generator. A
+repeated id is dangerous: the ledger takes two calls with the same idempotency key for one call. So all random bytes
+come from the operating system, through a function that is looked up once, at import.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ def new_id() -> str:
 
 
 def new_token() -> str:
-    """A secret of 192 bits, as 32 characters that are safe in a URL."""
+    """A secret of 192 bits, as 32 URL-safe characters."""
     return urlsafe_b64encode(_urandom(24)).decode()
 
 
 class _Pool:
-    """Random bytes in store: to ask the system for each of a node's requests costs a call and gives up the lock."""
+    """Random bytes in reserve. To ask the system for every request costs a system call and releases the GIL."""
 
     def __init__(self) -> None:
         self._process = -1
         self._draws: list[bytes] = []
 
     def draw(self) -> bytes:
-        """Bytes that nobody else was given. Threads need no lock for it: taking one from a list is one step."""
+        """16 random bytes, each handed out once. Threads need no lock: `list.pop` is one step."""
         process = os.getpid()
-        if process != self._process:  # a fork has copied what is in store; hooks for that don't run everywhere
+        if process != self._process:  # a fork has copied the bytes; at-fork hooks do not run for every fork
             self._draws, self._process = [], process
         try:
             return self._draws.pop()
@@ -53,5 +53,5 @@ _pool = _Pool()
 
 
 def draw_bits(count: int) -> int:
-    """A random number below 2 ** `count`, at most 128 bits; no secret should come from it."""
+    """A random number below 2 ** `count`; `count` is at most 128. Not for secrets."""
     return int.from_bytes(_pool.draw(), "big") >> 8 * _DRAWN_BYTES - count

@@ -1,1 +1,1 @@
-"""Pure decisions: no I/O, no clock, no randomness of their own."""
+"""The client's decisions as pure functions: no I/O; the time and random numbers are arguments."""

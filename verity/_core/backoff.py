@@ -1,4 +1,4 @@
-"""How long to wait before the next request. Randomness comes in as a number from 0 to 1."""
+"""Back-off: how long to wait before the next request. A random number from 0 to 1 is an argument."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Protocol
 from verity._limits import MAX_WAIT_S
 
 MAX_WAITS = 50
-"""How many requests of one client a ledger may hold at a time: half of its connections.
+"""How many lease requests of one client may wait at the ledger at a time: half of the client's connections.
 
-A held request has its connection to itself. If all were held, commits and renewals would wait for one: leases that
-their holders keep alive would run out, and others would act, too.
+Each such request occupies a connection. If they occupied all, commits and renewals would wait for a connection. Leases
+that their holders keep alive would expire, and other callers would act, too.
 """
 
 SEND_ATTEMPTS = 3
-"""Requests in all for one logical call whose answers are lost or transient."""
+"""How many requests one call sends at most, if answers are lost or are transient errors."""
 
 _FIRST_RESEND_S = 0.2
 _JITTER = 0.3
 
 
 class ConflictRetry(Protocol):
-    """How to wait for another holder: `ConflictRetryConfig` is documented where it is checked, above this room."""
+    """How to wait for another holder. `verity.config.ConflictRetryConfig` documents and checks the fields."""
 
     @property
     def max_attempts(self) -> int: ...
@@ -39,16 +39,16 @@ class ConflictRetry(Protocol):
 def conflict_delay(config: ConflictRetry, attempt: int, retry_after_s: float | None, random: float) -> float:
     """Seconds to wait after lease request number `attempt` (from 1) met a live lease.
 
-    Doubles from `initial_delay_s`; never shorter than the server's `Retry-After`, never longer than `max_delay_s`.
+    The delay doubles from `initial_delay_s`. It is at least the server's `Retry-After`, and at most `max_delay_s`.
     """
     delay = _spread(_doubled(config.initial_delay_s, attempt, config.max_delay_s), random, enabled=config.jitter)
     return min(max(delay, retry_after_s or 0.0), config.max_delay_s)
 
 
 def ledger_wait_s(config: ConflictRetry, delay_s: float) -> int:
-    """Whole seconds for which a ledger may hold the next lease request, instead of a delay before it; 0: it may not.
+    """How long the next lease request may wait at the ledger, in place of a delay before it; 0: it may not wait there.
 
-    Rounded up, since a ledger answers as soon as there is something to say.
+    In whole seconds, rounded up: the ledger answers as soon as the effect changes.
     """
     if config.max_delay_s < 1:
         return 0
@@ -56,12 +56,15 @@ def ledger_wait_s(config: ConflictRetry, delay_s: float) -> int:
 
 
 def may_wait_at_ledger(config: ConflictRetry, *, has_own_connections: bool) -> bool:
-    """Whether a ledger may hold lease requests: of a caller's own transport nobody knows how many it can spare."""
+    """Whether lease requests may wait at the ledger.
+
+    By default, only on connections of the client's own: a caller's transport may have too few of them.
+    """
     return has_own_connections if config.wait is None else config.wait
 
 
 def patience_s(config: ConflictRetry) -> float:
-    """How long all delays of a call take together, in seconds."""
+    """The sum of all delays of a call, in seconds, without jitter."""
     patience = 0.0
     for attempt in range(1, config.max_attempts):
         delay = _doubled(config.initial_delay_s, attempt, config.max_delay_s)
@@ -72,7 +75,7 @@ def patience_s(config: ConflictRetry) -> float:
 
 
 def attempt_after(config: ConflictRetry, waited_s: float) -> int:
-    """The attempt (from 1) that a call has come to which has waited in line for so long. One more is always left."""
+    """The attempt (from 1) at which a call continues that waited so long for a leader. Another one is always left."""
     for attempt in range(1, config.max_attempts - 1):
         waited_s -= _doubled(config.initial_delay_s, attempt, config.max_delay_s)
         if waited_s < 0 or not config.initial_delay_s:
@@ -81,7 +84,7 @@ def attempt_after(config: ConflictRetry, waited_s: float) -> int:
 
 
 def resend_delay(attempt: int, retry_after_s: float | None, max_delay_s: float, random: float) -> float:
-    """Seconds to wait before a request is sent again after transient failure number `attempt` (from 1)."""
+    """Seconds to wait before a request is resent after transient failure number `attempt` (from 1)."""
     delay = _spread(_doubled(_FIRST_RESEND_S, attempt, max_delay_s), random, enabled=True)
     return min(max(delay, retry_after_s or 0.0), max_delay_s)
 

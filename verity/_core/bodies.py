@@ -1,4 +1,4 @@
-"""Request bodies on their way to the wire: a typed body or a plain camelCase mapping, checked before it is sent."""
+"""Checks of request bodies before they are sent. A body is a typed value or a camelCase mapping."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _REQUIRED: dict[type[RequestBody], tuple[str, ...]] = {
 
 
 def to_wire(body: RequestBody | Mapping[str, Any], kind: type[RequestBody]) -> dict[str, Any]:
-    """The camelCase object to send, its names and numbers of Python's own types.
+    """Return the camelCase object to send. Its names and numbers are exact `str` and `int` objects.
 
     Raises:
-        VerityValidationError: names the field that is missing, of the wrong type, or outside its limits.
+        VerityValidationError: a field is missing, of the wrong type, or outside its limits; the error names it.
     """
     if isinstance(body, kind):
         wire = body.to_wire()

@@ -1,4 +1,4 @@
-"""What narrows a list: checked here, and put into the words of the wire."""
+"""Checks of the arguments of searches, lookups, resets and resolves, before they are sent."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def read_filters(
     since: object = None,
     until: object = None,
 ) -> dict[str, Any]:
-    """The filters of a list of effects that are set, under the names of the generated client.
+    """Return the filters that are set, under the names of the generated client.
 
     Raises:
-        VerityValidationError: names the filter and what it takes.
+        VerityValidationError: a filter has a wrong value; the error names the filter and what it takes.
     """
     known_status = read_choice(status, STATUSES)
     if status is not None and known_status is None:
@@ -52,10 +52,10 @@ def read_filters(
 
 
 def read_time(name: str, value: object) -> str | None:
-    """A moment as RFC 3339 in UTC, from a datetime or a string that say their offset from UTC; None means absent.
+    """Convert a datetime or an RFC 3339 string to RFC 3339 in UTC. None means absent.
 
     Raises:
-        VerityValidationError: it is no moment, or says no offset: a ledger and its users need not be in one time zone.
+        VerityValidationError: it is no time, or has no offset from UTC: the ledger may be in another time zone.
     """
     if value is None:
         return None
@@ -75,7 +75,7 @@ def read_time(name: str, value: object) -> str | None:
 
 
 def check_page_size(page_size: object) -> int:
-    """How many items a request asks for."""
+    """Return the number of items that a request asks for, or raise VerityValidationError."""
     size = read_int(page_size)
     if size is None or not 1 <= size <= MAX_PAGE_SIZE:
         raise _wrong("page_size", f"a whole number from 1 to {MAX_PAGE_SIZE}", page_size)
@@ -83,7 +83,7 @@ def check_page_size(page_size: object) -> int:
 
 
 def check_cursor(cursor: object) -> str | None:
-    """Where a list goes on. A cursor is the ledger's business; only what can't be sent is refused."""
+    """Return the cursor, or raise VerityValidationError if it can't be sent. Only the ledger reads its contents."""
     text = read_text(cursor)
     if cursor is not None and (text is None or not re.fullmatch(r"[!-~]{1,512}", text)):
         raise _wrong("cursor", "the next_cursor of a page", cursor)
@@ -91,7 +91,7 @@ def check_cursor(cursor: object) -> str | None:
 
 
 def check_effect_id(effect_id: object) -> str:
-    """A ledger's id of an effect, which is one segment of a path."""
+    """Return the ledger's id of an effect, or raise VerityValidationError. The id is one segment of a path."""
     text = read_text(effect_id)
     if text is None or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
         raise _wrong("effect_id", "the effect_id of an effect, such as eff_0000000000000000", effect_id)
@@ -99,10 +99,10 @@ def check_effect_id(effect_id: object) -> str:
 
 
 def read_reset(effect_key: object, mode: object, force: object, reason: object) -> dict[str, Any]:
-    """The body of a reset.
+    """Return the body of a reset.
 
     Raises:
-        VerityValidationError: names the argument and what it takes.
+        VerityValidationError: an argument has a wrong value; the error names the argument and what it takes.
     """
     known_mode = read_choice(mode, RESET_MODES)
     if known_mode is None:
@@ -114,12 +114,12 @@ def read_reset(effect_key: object, mode: object, force: object, reason: object) 
 
 
 def check_reason(reason: object) -> str | None:
-    """Why an admin did it; None means absent."""
+    """Return the reason of an admin's call, or raise VerityValidationError. None means absent."""
     return check_optional_label("reason", reason, max_chars=MAX_REASON_CHARS)
 
 
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that are there."""
+    """The fields whose values are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

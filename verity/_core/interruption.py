@@ -1,9 +1,10 @@
-"""What interrupts a call: an exception that a signal's handler, or another thread, raises between any two of its steps.
+"""Interrupts: exceptions that a signal handler raises, or another thread injects, between any two steps of a call.
 
-Python runs a signal's handler in the main thread, between two steps of whatever runs there, and what the handler raises
-comes up at that place: Ctrl-C, a worker's soft time limit, an alarm. `PyThreadState_SetAsyncExc` does the same to any
-thread. Such an exception says nothing of the call that it met, whatever its class is. What a handler raised is known by
-its traceback: Python calls a handler with the frame that it interrupted.
+Python runs signal handlers in the main thread, between two steps of the code that runs there. An exception of the
+handler (Ctrl-C, a worker's soft time limit, an alarm) is raised at that point. `PyThreadState_SetAsyncExc` does the
+same to any thread. Such an exception, of whatever class, says nothing about the outcome of the interrupted call.
+
+The traceback shows that a handler raised an exception: Python calls a handler with the frame that it interrupted.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ _RESUME = opcode.opmap.get("RESUME")
 
 
 def raised_by_handler(error: BaseException, outer: BaseException | None) -> BaseException | None:
-    """What a signal's handler raised: this error or the one that it stands for, as a transport's own may; else None.
+    """The exception of a signal handler: the error itself, or a cause that a transport wrapped in it; else None.
 
     Args:
-        error: what came out of a call.
-        outer: the exception that was being handled before that call began; it is in the error's context, too.
+        error: the exception that a call raised.
+        outer: the exception that was being handled before that call began. It is in the error's context, too.
     """
     raised: BaseException | None = error
     for _ in range(_MAX_CAUSES):
@@ -37,7 +38,7 @@ def raised_by_handler(error: BaseException, outer: BaseException | None) -> Base
 
 
 def is_from_handler(error: BaseException) -> bool:
-    """Whether a signal's handler raised it."""
+    """Whether a signal handler raised the exception."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         if _is_handler(trace.tb_next.tb_frame, trace.tb_frame):
@@ -47,7 +48,7 @@ def is_from_handler(error: BaseException) -> bool:
 
 
 def _is_handler(frame: FrameType, interrupted: FrameType) -> bool:
-    """Whether this frame is a signal handler's: Python calls it with the frame that it interrupted."""
+    """Whether the frame is a signal handler's: Python passes it the frame that it interrupted."""
     return any(value is interrupted for value in _arguments(frame))
 
 
@@ -61,23 +62,23 @@ def _arguments(frame: FrameType) -> Iterator[Any]:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether it tells of no outcome: a signal's handler raised it, or a cancellation, or a request to exit."""
+    """Whether the exception says nothing about an outcome: a signal handler's, a cancellation or a request to exit."""
     return is_from_handler(error) if isinstance(error, Exception) else not isinstance(error, GeneratorExit)
 
 
 def has_run(fn: object, here: TracebackType | None) -> bool:
-    """Whether `fn` was running when an exception was raised, as far as can be told.
+    """Whether `fn` was running when an exception was raised, as far as the traceback tells.
 
-    It was not where the exception came up at its entry, before its first step, nor where its arguments were refused.
+    It was not if an interrupt came at its entry, before its first step, or if Python refused its arguments.
 
     Args:
-        fn: what was called.
-        here: the exception's traceback, from where `fn` was called.
+        fn: the function that was called.
+        here: the exception's traceback, beginning at the frame that called `fn`.
     """
     below = None if here is None else here.tb_next
     while here is not None and below is not None and below.tb_frame is here.tb_frame:
-        below = below.tb_next  # Python 3.10 has this frame twice, where a trace function raised: a debugger's, to quit
-    if here is None or below is None:  # a function of C's leaves no frame
+        below = below.tb_next  # on Python 3.10 this frame occurs twice if a trace function (a debugger's) raised
+    if here is None or below is None:  # a function written in C has no frame
         return not _is_python(fn)
     if _is_handler(below.tb_frame, here.tb_frame):
         return False
@@ -85,10 +86,10 @@ def has_run(fn: object, here: TracebackType | None) -> bool:
 
 
 def has_stepped(awaited: object, trace: TracebackType | None) -> bool:
-    """Whether a coroutine was running, or had been, when an exception was raised: the twin of `has_run`.
+    """Whether a coroutine had begun when an exception was raised: the twin of `has_run`.
 
     Args:
-        awaited: what was awaited. What is no coroutine is taken to have run.
+        awaited: the awaitable. One that is no coroutine is assumed to have run.
         trace: the exception's traceback.
     """
     if not inspect.iscoroutine(awaited):
@@ -115,4 +116,4 @@ def _is_at_entry(trace: TracebackType) -> bool:
     if _RESUME is None:  # pragma: no cover - before Python 3.11
         return trace.tb_lasti < 0
     code = trace.tb_frame.f_code.co_code
-    return code[trace.tb_lasti] == _RESUME and not code[trace.tb_lasti + 1] & 3  # the others are after a `yield`
+    return code[trace.tb_lasti] == _RESUME and not code[trace.tb_lasti + 1] & 3  # not 0: a RESUME after a `yield`

@@ -1,4 +1,4 @@
-"""Effect keys, namespaces and labels: what may travel in a path or as a name. What is returned is an exact `str`."""
+"""Checks of effect keys, namespaces and labels before they are sent. All checks return exact `str` objects."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SURROGATE_OR_NUL = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def check_effect_key(effect_key: object) -> str:
-    """Return the key, or raise VerityValidationError that says what is wrong with it."""
+    """Return the effect key, or raise VerityValidationError that says what is wrong with it."""
     return _check_text("effect_key", effect_key, MAX_EFFECT_KEY_CHARS, VerityValidationError)
 
 
 def check_label(name: str, value: object) -> str:
-    """Return a name that must be there, such as `case_id`, or raise VerityValidationError that says what is wrong."""
+    """Return a required label, such as `case_id`, or raise VerityValidationError that says what is wrong with it."""
     return _check_text(name, value, MAX_LABEL_CHARS, VerityValidationError)
 
 
@@ -29,16 +29,16 @@ def check_optional_label(
     error: type[VerityConfigError | VerityValidationError] = VerityValidationError,
     max_chars: int = MAX_LABEL_CHARS,
 ) -> str | None:
-    """Check a human-readable name such as `agent_id`; None means absent."""
+    """Return an optional label, such as `agent_id`, or raise `error`. None means absent."""
     return None if value is None else _check_text(name, value, max_chars, error)
 
 
 def check_namespace(namespace: object) -> str:
-    """Return the namespace of effects that are about to happen.
+    """Return the namespace of effects that are about to be protected.
 
     Raises:
-        VerityConfigError: as `check_stored_namespace`; or it has characters that nobody can see, such as a line end
-            from a file. With them it is another namespace, where nothing has happened yet.
+        VerityConfigError: as `check_stored_namespace`. Also: the namespace has invisible characters, such as a line
+            end from a file. That is a different namespace, in which no effect has happened yet.
     """
     text = check_stored_namespace(namespace)
     flaw = find_flaw(text)
@@ -48,13 +48,13 @@ def check_namespace(namespace: object) -> str:
 
 
 def check_stored_namespace(namespace: object) -> str:
-    """Return the namespace of effects that a ledger may have, if it stays inside its place in the URL's path.
+    """Return the namespace of effects that the ledger may have, if it is exactly one segment of the URL's path.
 
-    A dot segment would be resolved away, and many proxies decode `%2F` before they route: either would
-    send the call, with its key, to another path.
+    HTTP clients remove dot segments, and many proxies decode `%2F` before they route. Either would send the request,
+    with its API key, to another path.
 
     Raises:
-        VerityConfigError: the namespace is empty, too long, or would leave its path.
+        VerityConfigError: the namespace is empty, too long, or not one path segment.
     """
     text = _check_text("namespace", namespace, MAX_NAMESPACE_CHARS, VerityConfigError)
     if text in (".", "..") or "/" in text or "\\" in text or _CONTROL_OR_SURROGATE.search(text):
@@ -67,13 +67,13 @@ def check_stored_namespace(namespace: object) -> str:
 
 
 def join_key(effect_key: object, key_suffix: object) -> str:
-    """The key that travels: `effect_key`, or `effect_key:key_suffix`."""
+    """The effect key as it is sent: `effect_key`, or `effect_key:key_suffix`."""
     key, suffix = check_effect_key(effect_key), check_key_suffix(key_suffix)
     return key if suffix is None else check_effect_key(f"{key}:{suffix}")
 
 
 def check_key_suffix(key_suffix: object) -> str | None:
-    """Return what is appended to a key; None means nothing."""
+    """Return the suffix of an effect key, or raise VerityValidationError. None means no suffix."""
     return check_optional_label("key_suffix", key_suffix, max_chars=MAX_EFFECT_KEY_CHARS)
 
 

@@ -1,4 +1,4 @@
-"""What `observe` said: nothing (None), something, or what could mean either."""
+"""What the value of `observe` means: None, the effect has not happened; a value, it has; an empty value, unknown."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from verity.values import Found
 
 
 def check_found(found: object, effect_key: str, request_id: str | None) -> None:
-    """Refuse an empty value: `lambda: provider.list(…)` returns one where nothing has happened.
+    """Refuse an empty value, such as the empty list of `lambda: provider.list(…)` when nothing has happened.
 
     Raises:
-        ObserveFailedError: it is empty. Neither committing it nor acting is safe.
+        ObserveFailedError: the value is empty. Neither to commit it nor to act is safe.
     """
     if found is None or isinstance(found, Found) or not _is_empty(found):
         return
@@ -27,7 +27,7 @@ def check_found(found: object, effect_key: str, request_id: str | None) -> None:
 
 
 def result_of(value: Any) -> Any:
-    """What is committed: the value, out of a `Found` where it is in one."""
+    """The result to commit: the value, taken out of `Found` if it is wrapped in one."""
     while isinstance(value, Found):
         value = value.value
     return value
@@ -36,7 +36,7 @@ def result_of(value: Any) -> Any:
 def _is_empty(found: object) -> bool:
     try:
         return not found
-    except Exception as error:  # the user's type; a table of numbers, for one, refuses to be true or false
+    except Exception as error:  # code of the user's type runs here: arrays of numbers refuse to be true or false
         if is_from_handler(error):
             raise
         return False

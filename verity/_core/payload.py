@@ -1,7 +1,7 @@
-"""Payloads: any JSON value, at most 64 KB of compact UTF-8 JSON, the same after a round trip.
+"""Payloads: any JSON value of at most 64 KB as compact UTF-8 JSON, which is the same after a round trip.
 
-`json.dumps` alone is too kind for money: it turns the key 1 into "1", lets NaN through, and fails late on
-surrogates. What is accepted here is exactly what every later caller gets back.
+`json.dumps` alone accepts too much: it turns the key 1 into "1", allows NaN, and fails late on surrogates. A value that
+is accepted here is exactly the value that every later caller gets back.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from verity._limits import MAX_PAYLOAD_BYTES
 from verity.errors import VerityValidationError
 
 MAX_DEPTH = 200
-"""Nesting that every JSON parser in the path takes; deeper values are refused before they are sent."""
+"""Levels of nesting that every JSON parser on the way accepts. Deeper values are refused before they are sent."""
 
 # One encoder: `json.dumps` with arguments makes a new one for each call.
 _dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _PLAIN_NAMES = {str}
-_ATOMS = (str, int, type(None))  # bool is an int; a float needs a look for NaN
+_ATOMS = (str, int, type(None))  # bool is an int; a float must be checked for NaN
 
 
 def encode_json(value: Any) -> bytes:
-    """Compact UTF-8 JSON of a value that was checked before."""
+    """The compact UTF-8 JSON of a value that is already checked."""
     return _dump(value).encode()
 
 
 def round_trip(value: Any, parameter: str) -> Any:
-    """Return the value as every later caller will read it: `(1, 2)` comes back as `[1, 2]`, and an object that is no
-    JSON, but has a method `to_dict`, as those of Stripe's SDK have, as what that returns.
+    """Return the value as every later caller will read it.
+
+    `(1, 2)` becomes `[1, 2]`. An object that is not JSON but has a method `to_dict`, as objects of Stripe's SDK have,
+    becomes the result of that method.
 
     Raises:
-        VerityValidationError: it is not JSON, too deep, or over 64 KB; `parameter` names the place.
+        VerityValidationError: it is not JSON, too deep, or over 64 KB; the error's `parameter` names the part.
     """
     if value is None or value is True or value is False:
         return value
@@ -45,10 +47,10 @@ def round_trip(value: Any, parameter: str) -> Any:
 
 
 def encode(value: Any, parameter: str) -> str:
-    """The compact JSON text of a payload.
+    """Return the compact JSON text of a payload.
 
     Raises:
-        VerityValidationError: it is not JSON, too deep, or over 64 KB; `parameter` names the place.
+        VerityValidationError: it is not JSON, too deep, or over 64 KB; the error's `parameter` names the part.
     """
     try:
         _check(value, parameter, 0)
@@ -73,52 +75,55 @@ def encode(value: Any, parameter: str) -> str:
     return text
 
 
-def _check(value: Any, place: str, depth: int) -> None:
-    """Walk the value for what json.dumps would change or accept silently."""
+def _check(value: Any, path: str, depth: int) -> None:
+    """Refuse any part of the value that `json.dumps` would change or wrongly accept. `path` names the part."""
     if isinstance(value, _ATOMS):
         return
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _refuse(place, f"is {value!r}, which JSON does not have")
+            raise _refuse(path, f"is {value!r}, which JSON does not have")
         return
     if depth >= MAX_DEPTH:
-        raise _refuse(place.partition(".")[0].partition("[")[0], f"is nested deeper than {MAX_DEPTH} levels")
+        raise _refuse(path.partition(".")[0].partition("[")[0], f"is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
         if not _PLAIN_NAMES.issuperset(map(type, value)):
-            _check_names(value, place)
+            _check_names(value, path)
         for key, item in value.items():
             if not isinstance(item, _ATOMS):
-                _check(item, _place_in(place, read_text(key) or ""), depth + 1)
+                _check(item, _path_of(path, read_text(key) or ""), depth + 1)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             if not isinstance(item, _ATOMS):
-                _check(item, f"{place}[{index}]", depth + 1)
+                _check(item, f"{path}[{index}]", depth + 1)
     else:
         raise _refuse(
-            place,
+            path,
             f"is of type {type(value).__qualname__}, which is not JSON. Use dicts, lists, strings, numbers, "
             "booleans or None (for example the fields that you need from it)",
         )
 
 
-def _check_names(value: dict[Any, Any], place: str) -> None:
-    """Strings of the user's own travel as their characters, whatever they compare as: two may have the same."""
+def _check_names(value: dict[Any, Any], path: str) -> None:
+    """Refuse keys that are no strings, and two keys with the same characters.
+
+    A dict can have two such keys if they are of a subclass of `str` that compares in its own way.
+    """
     names = set()
     for key in value:
         name = read_text(key)
         if name is None:
-            raise _refuse(place, f"has a key of type {type(key).__name__}; JSON keys are strings")
+            raise _refuse(path, f"has a key of type {type(key).__name__}; JSON keys are strings")
         if name in names:
-            raise _refuse(_place_in(place, name), "is there twice: two keys have the same characters")
+            raise _refuse(_path_of(path, name), "is there twice: two keys have the same characters")
         names.add(name)
 
 
-def _place_in(place: str, key: str) -> str:
-    return f"{place}.{key}" if key.isidentifier() else f"{place}[{len(key)}-char key]"
+def _path_of(path: str, key: str) -> str:
+    return f"{path}.{key}" if key.isidentifier() else f"{path}[{len(key)}-char key]"
 
 
 def _with_dicts(value: Any, parameter: str) -> Any:
-    """A copy with what `to_dict` returns in the place of objects that have it."""
+    """A copy in which each object with a method `to_dict` is replaced by that method's result."""
 
     def copy(value: Any) -> Any:
         if isinstance(value, dict):

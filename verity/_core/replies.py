@@ -1,7 +1,7 @@
-"""What the ledger's answer means: one table from (operation, status, body) to a value or an error.
+"""What the ledger's answers mean: from (operation, status, body) to a value or an error.
 
-A client must survive what it does not know. Errors are read from the raw answer here and nowhere else, whatever
-their body is: `{"error": {...}}`, `{"error": "text"}`, HTML from a proxy, or nothing.
+The client must handle answers that it does not know. Only this module reads errors from raw answers, whatever their
+body is: `{"error": {...}}`, `{"error": "text"}`, HTML from a proxy, or nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from verity._operations import Operation
 from verity.errors import LeaseConflictError, VerityApiError, VerityConnectionError, VerityError
 
 Asked = Mapping[str, Any]
-"""What a request is about, in the words of the wire: its `namespace`, `effectKey`, `fenceToken` or `effectId`."""
+"""What a request is about, under the API's names: its `namespace`, `effectKey`, `fenceToken` or `effectId`."""
 
 NOTHING_IN_PARTICULAR: Asked = MappingProxyType({})
 
@@ -46,7 +46,7 @@ _WORDS = {
     Operation.RESET_EFFECT: {"reset", "already_reset"},
     Operation.RESOLVE_EFFECT: {"resolved", "already_committed"},
 }
-"""What the answers to a call say. A newer ledger may have more words, but not one of another call's."""
+"""The `status` words of each operation's answers. A newer ledger may add words, but none of another operation."""
 _CHANGES = frozenset(_WORDS) - {Operation.LEASE_EFFECT, Operation.REPORT_OBSERVE}
 _ADMINISTRATION = frozenset({Operation.RESET_EFFECT, Operation.RESOLVE_EFFECT})
 _LOOKUPS = frozenset({Operation.GET_EFFECT, Operation.GET_EFFECT_BY_ID})
@@ -68,20 +68,20 @@ _ADVICE = {
     "not_failed": "Only a failed or expired effect can be reset or resolved; look at its status.",
     "payload_too_large": "Send a smaller payload: at most 64 KB of compact JSON each.",
 }
-_LIVE = "Wait until it is released or has run out; only a forced reset takes it away from its holder."
+_LIVE = "Wait until it is released or has expired; only a forced reset takes it away from its holder."
 
 
 def is_transient(error: VerityError) -> bool:
-    """Whether the same request may be sent again: no answer, 408, 425, 429 or any 5xx."""
+    """Whether the same request may be resent: there was no answer, or it was 408, 425, 429 or any 5xx."""
     if isinstance(error, VerityApiError):
         return error.status_code in TRANSIENT_STATUSES or error.status_code >= 500
     return isinstance(error, VerityConnectionError)
 
 
 def why_no_answer(error: BaseException) -> str:
-    """The exception's name, and what the system or TLS says: a wrong host, nobody listening, or a bad certificate.
+    """The exception's class, and the message of the system or TLS: a wrong host, a refused connection, a certificate.
 
-    Nothing else of it is told: a transport may quote a header, with the API key.
+    Nothing else of the exception is included: a transport may quote a header, with the API key.
     """
     cause: BaseException | None = error
     for _ in range(_MAX_CAUSES):
@@ -94,26 +94,26 @@ def why_no_answer(error: BaseException) -> str:
 
 
 def is_definite_loss(error: VerityError) -> bool:
-    """Whether a renewal's error says for certain that the lease is no longer ours."""
+    """Whether the error of a renewal proves that the client has lost the lease."""
     return isinstance(error, VerityApiError) and error.status_code in (404, 409, 410)
 
 
 def is_finished(error: VerityError) -> bool:
-    """Whether the ledger says that the effect is decided, by the holder of this very lease."""
+    """Whether the ledger says that the holder of this same lease has finished the effect."""
     return isinstance(error, VerityApiError) and error.code == "effect_finished"
 
 
 def read_reply(
     operation: Operation, status: int, headers: Mapping[str, str], content: bytes, asked: Asked
 ) -> dict[str, Any]:
-    """The JSON object of a successful answer.
+    """Return the JSON object of a successful answer.
 
     Raises:
-        VerityConnectionError: it answers another request, as a proxy's second copy of an earlier answer does. What
-            became of this one is unknown.
-        LeaseConflictError: 409 to a lease request, and to an admin's call where the lease is live.
-        VerityApiError: any other answer that is not a success, or a success that cannot be understood:
-            nothing is taken for confirmed on the word of a page that a proxy made up.
+        VerityConnectionError: the answer is for another request, such as a proxy's second copy of an earlier answer.
+            The outcome of this request is unknown.
+        LeaseConflictError: 409 to a lease request, or to a reset or resolve while a lease is live.
+        VerityApiError: any other error, or a success that can't be understood: a page that a proxy made up confirms
+            nothing.
     """
     effect_key: str | None = asked.get("effectKey")
     try:
@@ -141,7 +141,7 @@ def read_reply(
 
 
 def _is_of_another(operation: Operation, status: int, body: Any, asked: Asked) -> bool:
-    """Whether an answer, also a refusal, says that it is about something else. One that says nothing is taken."""
+    """Whether an answer or a problem names another operation or effect. One that names none is accepted."""
     if 200 <= status < 300:
         said, word = body, body.get("status") if isinstance(body, dict) else None
         if operation in _WORDS and isinstance(word, str) and word in _ALL_WORDS and word not in _WORDS[operation]:
@@ -158,13 +158,13 @@ def _is_of_another(operation: Operation, status: int, body: Any, asked: Asked) -
 def _is_understood(operation: Operation, body: dict[str, Any]) -> bool:
     status = body.get("status")
     if operation is Operation.LEASE_EFFECT:
-        # Only words that are known: whether to act can't be guessed.
+        # Only known words are accepted: the client must not guess whether to act.
         if status == GRANTED:
             fence = body.get("fenceToken")
             return isinstance(fence, int) and not isinstance(fence, bool) and isinstance(body.get("leaseToken"), str)
         return (status == CACHED_COMPLETED and "cachedResult" in body) or status == CACHED_FAILED
     if operation in _CHANGES:
-        # Success is said by the 2xx; a status word that is newer than this client is still a success.
+        # The 2xx means success, even with a status word that this client does not know.
         return isinstance(status, str)
     if operation in LISTS:
         items, cursor = body.get("items"), body.get("nextCursor")
@@ -224,7 +224,7 @@ def _error_parts(body: Any) -> tuple[str | None, str, Any]:
 
 
 def _clean(message: Any) -> str:
-    """Somebody else's words, fit for one line of a log: short, printable, without an API key."""
+    """A message from outside, made safe for one line of a log: short, printable, without an API key."""
     if not isinstance(message, str):
         return ""
     text = _API_KEY.sub(r"vt_\1_…", _NOT_PRINTABLE.sub(" ", message)).strip()
@@ -232,20 +232,20 @@ def _clean(message: Any) -> str:
 
 
 def read_request_id(headers: Mapping[str, str], body: Any = None) -> str | None:
-    """The ledger's id of the request: from the header, else from a problem's body."""
+    """The ledger's id of the request: from the header, otherwise from the body of a problem."""
     found = headers.get("x-request-id") or (body.get("requestId") if isinstance(body, dict) else None)
     return found if isinstance(found, str) else None
 
 
 def read_retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds of a `Retry-After` header (delay or HTTP date), or None where there is none that makes sense."""
+    """The seconds of a `Retry-After` header (a delay or an HTTP date); None if it is absent or invalid."""
     if value is None:
         return None
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value.strip(), re.ASCII):
         return float(value)
     try:
         at = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):  # the last one for a year that no computer reaches
+    except (ValueError, TypeError, IndexError, OverflowError):  # the last one for a year that is far too large
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=timezone.utc)

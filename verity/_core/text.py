@@ -1,7 +1,7 @@
-"""Text and numbers from outside: made plain once, at the border, and searched for characters that nobody can see.
+"""Converts text and numbers from callers to exact `str` and `int` objects, and finds invisible characters.
 
-A subclass of `str` or `int` may print, compare and hash as something else: `f"{Kind.REFUND}"` of a `class Kind(str,
-Enum)` is "refund" on Python 3.10 and "Kind.REFUND" on 3.11. So nothing but an exact `str` or `int` gets further in.
+A subclass of `str` or `int` may print, compare and hash differently: `f"{Kind.REFUND}"` of a `class Kind(str, Enum)` is
+"refund" on Python 3.10 and "Kind.REFUND" on 3.11. So the client converts each value once, where it comes in.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import TypeVar, cast
 Word = TypeVar("Word", bound=str)
 
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
-"""Control and format characters, lone surrogates, separators."""
+"""Unicode categories: control and format characters, lone surrogates, separators."""
 _JOINERS = "\u200c\u200d"
-"""Scripts such as Persian need them, between two letters."""
+"""Zero-width joiners. Scripts such as Persian need them between two letters."""
 _CONTROLS = {"\0": "nul", "\t": "tab", "\n": "line feed", "\r": "carriage return"}
 
 
 def read_text(value: object) -> str | None:
-    """The characters of a string as an exact `str`, whatever its class makes of them; None where it is no string."""
+    """The characters of a string as an exact `str`, ignoring methods of its class; None if it is no string."""
     if type(value) is str:
         return value
-    # Not isinstance(): a stand-in that only says that it is a string has no characters.
+    # Not isinstance(): an object can claim to be a string by its `__class__`, and has no characters.
     return str.__str__(cast("str", value)) if issubclass(type(value), str) else None
 
 
 def read_int(value: object) -> int | None:
-    """A whole number as an exact `int`; None where it is none. A bool is not a number here."""
+    """A whole number as an exact `int`; None if it is none. A bool is not accepted as a number."""
     if type(value) is int:
         return value
     is_number = issubclass(type(value), int) and type(value) is not bool
@@ -36,7 +36,7 @@ def read_int(value: object) -> int | None:
 
 
 def read_choice(value: object, choices: Iterable[Word]) -> Word | None:
-    """One of the words that are allowed, as an exact `str`; None where it is none of them."""
+    """The allowed word that equals the value, as an exact `str`; None if there is none."""
     text = read_text(value)
     for word in choices:
         if word == text:
@@ -45,10 +45,10 @@ def read_choice(value: object, choices: Iterable[Word]) -> Word | None:
 
 
 def find_flaw(text: str) -> str | None:
-    """What is wrong with a setting as text, such as "ends with U+000D (carriage return)"; None where nothing is.
+    """The flaw of a setting's text, such as "ends with U+000D (carriage return)"; None if it has none.
 
-    Files of environment variables, secrets and web pages bring along what a person does not see. With it a setting is
-    another one: the name of another file, for example. The text itself is never part of what is told.
+    Text that is copied from files of environment variables, secrets or web pages can have invisible characters. They
+    change the setting: it names another file, for example. The flaw never quotes the text itself.
     """
     if not text or (text.isprintable() and text.strip() == text and not _is_quoted(text)):
         return None
@@ -62,7 +62,7 @@ def find_flaw(text: str) -> str | None:
 
 
 def name_character(char: str) -> str:
-    """Such as `U+00A0 (no-break space)`."""
+    """The code point and name of a character, such as `U+00A0 (no-break space)`."""
     name = _CONTROLS.get(char) or unicodedata.name(char, "a control character").lower()
     return f"U+{ord(char):04X} ({name})"
 
@@ -72,6 +72,6 @@ def _is_hidden(char: str) -> bool:
 
 
 def _is_quoted(text: str) -> bool:
-    """Whether quotation marks of a shell or a file have become a part of it."""
+    """Whether quotation marks of a shell or a file have become part of the text."""
     first, last = text[0], text[-1]
     return '"' in (first, last) or (first == last and first in "'`")

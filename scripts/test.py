@@ -20,6 +20,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist=loadscope", "--no-loadscope-reorder"]
+# A hung test ends its process (faulthandler_timeout). Were another started in its place, xdist would wait for ever.
+PROCESSES += ["--max-worker-restart=0"]
 DECIDING = "verity/_core/*,verity/_ledger/*,verity/_rfc3339.py,verity/_async/protect.py"
 COVERING = ["tests/_async", "tests/core", "tests/ledger"]
 ELSEWHERE = ["--ignore=tests/contract", "--ignore=tests/demo", "--ignore=tests/docs"]

@@ -55,9 +55,9 @@ WORDS = {
     ),
     "`VerityClient`: the settings": "`SyncVerityClient`: the settings",
     "close it with `async with` or `close()`": "close it with `with` or `close()`",
-    "It works on asyncio and trio. One client may be used in several event loops one after the other, and in the\n"
-    "    children of a fork: connections are opened anew there.": (
-        "One client may be used from many threads, and in the children of a fork: connections are opened anew there."
+    "It works on asyncio and trio. One client can be used in several event loops, one after the other, and in the\n"
+    "    children of a fork: it opens new connections there.": (
+        "One client can be used from many threads, and in the children of a fork: it opens new connections there."
     ),
     "A sync function runs in a worker\n"
     "                thread, at most 40 at once; a thread can't be interrupted, so a cancellation waits for it.": (

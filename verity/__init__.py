@@ -1,4 +1,4 @@
-"""Verity makes an action on the outside world happen exactly once."""
+"""Verity makes an action in the outside world happen exactly once: `VerityClient.protect()`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,7 @@ _CLIENTS = {"SyncVerityClient": "verity._sync.client", "VerityClient": "verity._
 
 
 def __getattr__(name: str) -> Any:
-    """Load a client with what it needs (httpx, the generated API) on first use: most programs use one colour."""
+    """Load a client, httpx and the generated API on first use: most programs use only one of the two clients."""
     if name not in _CLIENTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_CLIENTS[name]), name)

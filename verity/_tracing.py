@@ -1,8 +1,8 @@
-"""Spans on the host's own OpenTelemetry provider, where it has one.
+"""Spans on the host program's OpenTelemetry provider, if it has set one.
 
-A host that has one has imported OpenTelemetry. So a look at `sys.modules` is all that tracing costs anyone else, and
-nothing is imported here that was not there before. No span gets an effect key, a payload, or an exception's message,
-which may hold them. And no provider that fails may change what becomes of an effect: its errors end here.
+A host with a provider has imported OpenTelemetry. So tracing costs other hosts one lookup in `sys.modules`, and this
+module never imports OpenTelemetry first. No span contains an effect key, a payload, or an exception's message, which
+may contain either. A provider that fails must not change an effect's outcome: its errors are suppressed here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 class _Quietly:
-    """`suppress(Exception)`, but for what a signal's handler raises: that is the caller's."""
+    """`suppress(Exception)`, except for what a signal handler raises: that belongs to the caller."""
 
     def __enter__(self) -> None:
         """Begin."""
@@ -49,14 +49,14 @@ class _Quietly:
 
 
 class _Tracers:
-    """The tracer of the provider that the host has set; asked for once."""
+    """Caches the tracer of the host's provider."""
 
     def __init__(self) -> None:
         self._provider: object = None
         self._tracer: Tracer | None = None
 
     def find(self) -> Tracer | None:
-        """None where the host traces nothing."""
+        """Return the tracer, or None if the host has set no provider."""
         if "opentelemetry.trace" not in sys.modules:
             return None
         with _Quietly():
@@ -76,7 +76,7 @@ _tracers = _Tracers()
 
 
 class _CurrentSpan:
-    """A span that is the current one inside `with`; nothing at all where the host traces nothing."""
+    """A span that is current inside `with`. It does nothing if the host has set no provider."""
 
     def __init__(self) -> None:
         self._span: Span | None = None
@@ -115,7 +115,7 @@ class EffectSpan(_CurrentSpan):
     """The span of one `protect()`.
 
     Attributes:
-        outcome: a word for what it came to; told by the exception where none was set.
+        outcome: the outcome in one word. If none is set, the exception decides it.
     """
 
     def __init__(self, namespace: str, effect_name: str | None) -> None:
@@ -143,7 +143,7 @@ class EffectSpan(_CurrentSpan):
 
 
 class RequestSpan(_CurrentSpan):
-    """The span of one request to a server, below the sender's where the request says which one that is."""
+    """The span of one request to a server: a child of the client's span, if the request names that in its headers."""
 
     def __init__(self, headers: Mapping[bytes, bytes]) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class RequestSpan(_CurrentSpan):
         return self
 
     def tell(self, operation: str, request_id: str, status: int | str) -> None:
-        """What became known of the request."""
+        """Set the operation, the request id and the HTTP status."""
         if self._span is not None:
             with _Quietly():
                 self._span.update_name(f"verity.{operation}")
@@ -173,7 +173,7 @@ class RequestSpan(_CurrentSpan):
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         options: dict[str, Any] = {"kind": trace.SpanKind.SERVER}
-        # Where the host's own middleware has opened a span already, that one is the parent.
+        # If the host's own middleware has opened a span, that span is the parent.
         if not trace.get_current_span().get_span_context().is_valid:
             names = ("traceparent", "tracestate")
             carrier = {name: self._headers.get(name.encode(), b"").decode("latin-1") for name in names}
@@ -182,7 +182,7 @@ class RequestSpan(_CurrentSpan):
 
 
 def trace_headers() -> dict[str, str]:
-    """The headers that tell the ledger of the current span; none where the host traces nothing."""
+    """Return the headers with the current span's context; none if the host has set no provider."""
     headers: dict[str, str] = {}
     if _tracers.find() is not None:
         with _Quietly():
@@ -193,5 +193,5 @@ def trace_headers() -> dict[str, str]:
 
 
 def read_trace_parent(header: bytes | None) -> str | None:
-    """A W3C `traceparent`; None where there is none, or not a valid one."""
+    """Return a valid W3C `traceparent`, or None."""
     return header.decode() if header is not None and _TRACE_PARENT.fullmatch(header) else None

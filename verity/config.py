@@ -1,4 +1,4 @@
-"""Settings: values that are checked once, when they are made."""
+"""The client's settings. They are checked once, when they are made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ON_CONFLICT: tuple[OnConflict, ...] = get_args(OnConflict)
 ON_OBSERVE_ERROR: tuple[OnObserveError, ...] = get_args(OnObserveError)
 
 MAX_TIMEOUT_S = 1_000_000_000
-"""Some thirty years; a good deal more is too much for a socket."""
+"""About thirty years. Much larger values are errors for a socket."""
 
 EMBEDDED_SCHEME = "sqlite:"
 
@@ -31,12 +31,13 @@ class ConflictRetryConfig:
     Attributes:
         enabled: False raises `LeaseConflictError` at once.
         max_attempts: lease requests in all, the first one included; at least 1.
-        initial_delay_s: seconds before the second request; it doubles from then on.
-        max_delay_s: longest wait between two requests in seconds, also for a server's `Retry-After`.
-        jitter: spread each delay by ±30 %, so that waiters do not come back together.
-        wait: ask the ledger to hold a repeated request for the delay and to answer the moment that the effect is
-            decided, instead of sleeping; where it does not, or `max_delay_s` is below 1, the client sleeps. None: do
-            so, unless `transport` or `http_client` is the caller's: True says that it has 50 connections to spare.
+        initial_delay_s: seconds before the second request. The delay doubles from then on.
+        max_delay_s: the longest delay between two requests in seconds, also for a server's `Retry-After`.
+        jitter: change each delay at random by up to 30 %, so that callers do not retry at the same time.
+        wait: let the ledger wait with its answer for the delay, and answer as soon as the effect has an outcome,
+            instead of sleeping. If the ledger does not, or `max_delay_s` is below 1, the client sleeps. None (default)
+            means True, unless the client has a `transport` or `http_client` of the caller's. Pass True then only if it
+            has 50 connections to spare.
 
     Raises:
         VerityConfigError: a value is outside its range.
@@ -86,9 +87,9 @@ class ClientSettings:
 
     @property
     def environment(self) -> Literal["live", "test"]:
-        """The embedded ledger's environment, told by the key as with a served ledger; live without a key.
+        """The embedded ledger's environment. The API key decides it, as with a served ledger; live without a key.
 
-        The key is one that was handed in: a variable that is there for another program must not choose the data.
+        Only `api_key=` counts: an environment variable that is set for another program must not choose the data.
         """
         return "test" if (self.api_key or "").startswith("vt_test_") else "live"
 
@@ -106,10 +107,10 @@ def read_settings(
     logger: logging.Logger | None,
     on_observe_error: OnObserveError,
 ) -> ClientSettings:
-    """Check a client's arguments and fill them up from the environment.
+    """Check a client's arguments, and read missing ones from environment variables.
 
     Raises:
-        VerityConfigError: names the parameter, what it takes, and where else it can be set.
+        VerityConfigError: a setting is missing or wrong. The message names it and what it takes.
     """
     url = _read_base_url(base_url)
     key = _read_api_key(api_key, is_embedded=url.startswith(EMBEDDED_SCHEME))
@@ -144,7 +145,7 @@ def read_settings(
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite int or float (a bool is not a number here)."""
+    """Return whether the value is a finite int or float. A bool is not a number here."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -171,7 +172,7 @@ def _read_base_url(base_url: str | None) -> str:
             '"https://ledger.example.com/v1", or an embedded ledger such as "sqlite:///verity.db".',
             parameter="base_url",
         )
-    import httpx  # the client that asks has loaded it; `import verity` does not need it
+    import httpx  # a client has loaded it by now; `import verity` does not need it
 
     try:
         port = httpx.URL(url).port
@@ -186,7 +187,7 @@ _warned: set[str] = set()
 
 
 def _warn_of_plain_http(url: str, logger: logging.Logger) -> None:
-    """Once for each host and process: an API key travels in every request."""
+    """Warn once for each host and process: every request contains the API key."""
     if not url.startswith("http:"):
         return
     import httpx  # as above
@@ -196,7 +197,7 @@ def _warn_of_plain_http(url: str, logger: logging.Logger) -> None:
         return
     _warned.add(host)
     logger.warning(
-        "The ledger at %s is reached over plain HTTP: whoever is on the way can read the API key and the payloads. "
+        "The ledger at %s is reached over plain HTTP: others on the network can read the API key and the payloads. "
         "Use https://.",
         host,
     )
@@ -212,13 +213,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def _warn_of_unused_key(logger: logging.Logger) -> None:
-    """Once for each process: earlier versions took the embedded ledger's environment from the variable, too."""
+    """Warn once for each process: earlier versions also took the embedded ledger's environment from the variable."""
     if "VERITY_API_KEY" in _warned or not os.environ.get("VERITY_API_KEY", "").startswith("vt_test_"):
         return
     _warned.add("VERITY_API_KEY")
     logger.warning(
-        "VERITY_API_KEY has a test key, which an embedded ledger does not look at: its data are the live ones. "
-        "Pass api_key= to choose the test data."
+        "VERITY_API_KEY has a test key, but an embedded ledger ignores the variable and uses the live data. "
+        "Pass api_key= to use the test data."
     )
 
 
@@ -231,7 +232,7 @@ def _read_api_key(api_key: str | None, *, is_embedded: bool) -> str | None:
             "api_key is missing: pass api_key= or set VERITY_API_KEY (vt_live_… or vt_test_…).",
             parameter="api_key",
         )
-    # The value itself is never shown: it may be a real key with one wrong character.
+    # No message shows the value: it may be a real key with one wrong character.
     key = read_text(given)
     strange = None if key is None else re.search(r"[^\x21-\x7e]", key)
     name = "api_key" if api_key is not None else "VERITY_API_KEY (api_key)"

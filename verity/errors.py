@@ -4,17 +4,17 @@
 VerityError                        base class: `except VerityError` catches all of them
 ├── VerityConfigError              a setting is missing or wrong; nothing was sent
 ├── VerityValidationError          an argument or a payload is wrong or too large
-├── VerityConnectionError          no answer from the ledger: its outcome is unknown
+├── VerityConnectionError          the ledger gave no answer: the outcome is unknown
 ├── VerityApiError                 the ledger answered with something other than success
 │   └── LeaseConflictError         409: another holder's lease is live
 ├── ActNotStartedError             act did not run, because nothing could run it; nothing was recorded
-├── EffectPreviouslyFailedError    the effect failed before; an admin resets it
-├── ObserveFailedError             observe() raised: nobody knows whether the effect happened; act did not run
-└── CommitUncertainError           act (or observe) has a result, the ledger has not confirmed it: CRITICAL
+├── EffectPreviouslyFailedError    the effect failed before; an admin can reset it
+├── ObserveFailedError             observe() raised: unknown whether the effect happened; act did not run
+└── CommitUncertainError           CRITICAL: act or observe has a result, and its commit is not confirmed
 ```
 
-The only other exceptions that come out of a call are the user's own, raised by `act`, `observe` or `on_lease`.
-All of them can be pickled, copied and deep-copied with their attributes. No message holds an API key,
+The only other exceptions that leave a call are those that the user's `act` or `on_lease` raises, and interrupts.
+All errors can be pickled, copied and deep-copied with their attributes. No message contains an API key,
 a lease token or a payload; payloads are attributes only.
 """
 
@@ -31,8 +31,8 @@ class VerityError(Exception):
     """Base class of all errors of this library.
 
     Attributes:
-        effect_key: the effect it is about, as it travels on the wire; None where there is none.
-        request_id: the ledger's id of the request, to find it in the ledger's log; None where there is none.
+        effect_key: the key of the effect, as it was sent; None if the error is about no effect.
+        request_id: the ledger's id of the request, to find it in the ledger's log; None if there is none.
     """
 
     def __init__(self, message: str = "", *, effect_key: str | None = None, request_id: str | None = None) -> None:
@@ -42,7 +42,7 @@ class VerityError(Exception):
 
 
 class VerityConfigError(VerityError):
-    """A setting is missing or outside its range. Raised at construction or call, before anything is sent.
+    """A setting is missing or outside its range. Raised at construction or by a call, before anything is sent.
 
     Attributes:
         parameter: the name of the setting, such as `renew_at_fraction`.
@@ -57,7 +57,7 @@ class VerityValidationError(VerityError):
     """Input data is invalid or too large.
 
     Attributes:
-        parameter: the argument or payload it is about, with the place inside it: `result.items[3]`.
+        parameter: the name of the argument or payload, with the place inside it: `result.items[3]`.
     """
 
     def __init__(self, message: str = "", *, parameter: str | None = None, **context: Any) -> None:
@@ -66,7 +66,7 @@ class VerityValidationError(VerityError):
 
 
 class VerityConnectionError(VerityError):
-    """The ledger could not be reached or did not answer in time: whether it carried the request out is unknown.
+    """The ledger could not be reached, or did not answer in time. It may have carried the request out.
 
     The transport's own exception is `__cause__`.
     """
@@ -76,10 +76,10 @@ class VerityApiError(VerityError):
     """The ledger (or a proxy before it) answered with something other than success.
 
     Attributes:
-        status_code: the HTTP status, also an unusual one such as 499 or 520.
-        code: the ledger's error code such as `stale_fence`, or None where the body had none.
-        message: what the ledger said, cut to 300 characters.
-        details: the problem's `details` as sent (a list or an object), or None.
+        status_code: the HTTP status, which can be an unusual one such as 499 or 520.
+        code: the ledger's error code, such as `stale_fence`; None if the body had none.
+        message: the ledger's explanation, cut to 300 characters.
+        details: the problem's `details` as the ledger sent them (a list or an object), or None.
         retry_after_s: the `Retry-After` header in seconds, or None.
     """
 
@@ -105,8 +105,8 @@ class LeaseConflictError(VerityApiError):
     """409: another holder's lease on the effect is live, and is still live after all retries.
 
     Attributes:
-        lease_expires_at: when that lease runs out if it is not renewed (RFC 3339, the ledger's clock), or None.
-        waited: whether the ledger held the request, as asked, before it gave this answer.
+        lease_expires_at: when that lease expires unless it is renewed (RFC 3339, by the ledger's clock), or None.
+        waited: whether the ledger waited before this answer, as the request asked it to.
     """
 
     def __init__(
@@ -118,15 +118,15 @@ class LeaseConflictError(VerityApiError):
 
 
 class ActNotStartedError(VerityError):
-    """`act` did not run, because nothing could run it: no thread could be started. Nothing was recorded.
+    """`act` did not run, because no thread could be started. Nothing was recorded.
 
-    A lease that was granted is not renewed any more: it runs out by itself, and the next call observes. What the system
-    raised is `__cause__`.
+    A lease that was granted is not renewed any more: it expires by itself, and the next call observes. The system's
+    own exception is `__cause__`.
     """
 
 
 class EffectPreviouslyFailedError(VerityError):
-    """The effect failed before. It stays failed until an admin resets it.
+    """The effect failed before. It stays failed until an admin resets or resolves it.
 
     Attributes:
         cached_error: the error that was recorded, as JSON: usually `{"name", "message", "stack"}`.
@@ -138,12 +138,12 @@ class EffectPreviouslyFailedError(VerityError):
 
 
 class ObserveFailedError(VerityError):
-    """`observe()` raised or returned an empty value, so nobody knows whether the effect happened. `act` did not run.
+    """`observe()` raised or returned an empty value: it is unknown whether the effect happened. `act` did not run.
 
-    The lease is left to run out; the next caller observes again. The exception is also `__cause__`.
+    The lease expires by itself, and the next caller observes again. The exception is also `__cause__`.
 
     Attributes:
-        observe_error: what `observe` raised; a `VerityValidationError` where it returned an empty value.
+        observe_error: the exception that `observe` raised; a `VerityValidationError` if it returned an empty value.
     """
 
     def __init__(self, message: str = "", *, observe_error: BaseException | None = None, **context: Any) -> None:
@@ -161,13 +161,13 @@ class ObserveFailedError(VerityError):
 
 
 class CommitUncertainError(VerityError):
-    """CRITICAL: the action has happened, and the ledger has not confirmed that it knows.
+    """CRITICAL: the effect has happened, and the ledger has not confirmed the commit.
 
     Do not retry blindly: look the effect up (Explorer, or `observe`) and reconcile it.
 
     Attributes:
-        result: what `act` returned or `observe` found. Never shown in the message or the repr.
-        commit_error: why the commit is not confirmed, a `VerityError`.
+        result: the result of `act` or `observe`. Never shown in the message or the repr.
+        commit_error: the `VerityError` that tells why the commit is not confirmed.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class CommitUncertainError(VerityError):
 
 
 def _portable_reduce(error: VerityError) -> tuple[Any, ...]:
-    """Let the error travel even where a user's value inside it can't: the value becomes its type's name."""
+    """Make the error picklable. A value of the user's that cannot be pickled is replaced by its type's name."""
     state = {name: _picklable(value) for name, value in vars(error).items()}
     return type(error), error.args, state
 
@@ -207,14 +207,14 @@ def _picklable(value: Any) -> Any:
 
 
 def _copy_as_it_is(error: _E) -> _E:
-    """Nothing is pickled for a copy, so that it keeps a result that refuses to be."""
+    """Copy without pickling, so that a copy keeps a result that cannot be pickled."""
     twin = type(error)(*error.args)
     vars(twin).update(vars(error))
     return twin
 
 
 def _deepcopy_what_can_be(error: _E, memo: dict[int, Any]) -> _E:
-    """Copy the attributes deeply, and share those that refuse: a copied error keeps the real result."""
+    """Deep-copy the attributes, and share those that cannot be copied: the copy keeps the real result."""
     twin = type(error)(*error.args)
     for name, value in vars(error).items():
         try:

@@ -1,4 +1,4 @@
-"""What a ledger tells those who look after it: effects, their audit trail, counts. All of these values are frozen."""
+"""Values that `verity.effects` returns: effects, their audit trails, groups and counts. All values are frozen."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ResetMode = Literal["verify", "retry"]
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some items of a list.
+    """One page of a list.
 
     Attributes:
         items: the items, in the list's order.
-        next_cursor: where the next page begins, to be passed as `cursor=`; None on the last page.
+        next_cursor: where the next page begins: pass it as `cursor=`. None on the last page.
         request_id: the ledger's id of the request, or None.
     """
 
@@ -36,48 +36,48 @@ class Page(Generic[T]):
 
 
 class EffectRecord(Response):
-    """An effect as the ledger has it. Times are RFC 3339 strings, by the ledger's clock."""
+    """An effect in the ledger. Times are RFC 3339 strings, by the ledger's clock."""
 
     __slots__ = ()
 
     @property
     def namespace(self) -> str | None:
-        """Where its key is unique."""
+        """The namespace, in which its key is unique."""
         return self._fields.get("namespace")
 
     @property
     def effect_key(self) -> str | None:
-        """Names it for ever, within its namespace."""
+        """The effect key. It identifies the effect for ever, within its namespace."""
         return self._fields.get("effectKey")
 
     @property
     def prior_state(self) -> str | None:
-        """What the current grant found, or the next one will find after a reset: `none`, `expired` or `reset`."""
+        """The state before the current grant, or after a reset before the next one: `none`, `expired` or `reset`."""
         return self._fields.get("priorState")
 
     @property
     def lease_duration_ms(self) -> int | None:
-        """How long the lease was asked to last."""
+        """The requested duration of the lease, in milliseconds."""
         return self._fields.get("leaseDurationMs")
 
     @property
     def lease_expires_at(self) -> str | None:
-        """When the lease runs out, or ran out; None unless RUNNING or EXPIRED."""
+        """When the lease expires or expired; None unless the status is RUNNING or EXPIRED."""
         return self._fields.get("leaseExpiresAt")
 
     @property
     def effect_name(self) -> str | None:
-        """What a person calls it."""
+        """The human-readable name."""
         return self._fields.get("effectName")
 
     @property
     def agent_id(self) -> str | None:
-        """Who was granted it last."""
+        """The agent of the latest grant."""
         return self._fields.get("agentId")
 
     @property
     def workflow_name(self) -> str | None:
-        """The workflow that it is a step of."""
+        """The workflow that it belongs to."""
         return self._fields.get("workflowName")
 
     @property
@@ -92,12 +92,12 @@ class EffectRecord(Response):
 
     @property
     def trace_parent(self) -> str | None:
-        """The W3C trace context that it was granted in."""
+        """The W3C trace context of its grant."""
         return self._fields.get("traceParent")
 
     @property
     def source(self) -> str | None:
-        """How its outcome came to be known: `acted`, `observed` or `resolved`; None while it is undecided."""
+        """Where its outcome comes from: `acted`, `observed` or `resolved`; None while there is no outcome."""
         return self._fields.get("source")
 
     @property
@@ -112,27 +112,27 @@ class EffectRecord(Response):
 
     @property
     def purged_at(self) -> str | None:
-        """When its payloads and its audit trail were dropped; it is never acted again all the same."""
+        """When a purge deleted its payloads and its audit trail. The effect is still never acted again."""
         return self._fields.get("purgedAt")
 
     @property
     def input_json(self) -> Any:
-        """What went in."""
+        """The input that the caller recorded."""
         return self._fields.get("inputJson")
 
     @property
     def result(self) -> Any:
-        """The committed result; None, too, where there is none: `"result" in effect` tells."""
+        """The committed result. None can also mean that there is none: check `"result" in effect`."""
         return self._fields.get("result")
 
     @property
     def error(self) -> Any:
-        """The recorded error, where it failed."""
+        """The recorded error, if it failed."""
         return self._fields.get("error")
 
 
 class EffectEvent(Record):
-    """One line of an effect's audit trail."""
+    """One event of an effect's audit trail."""
 
     __slots__ = ()
 
@@ -143,38 +143,38 @@ class EffectEvent(Record):
 
     @property
     def type(self) -> str:
-        """What happened, such as `LEASE_GRANTED` or `COMMITTED`; a newer ledger may say words unknown here."""
+        """What happened, such as `LEASE_GRANTED` or `COMMITTED`. A newer ledger may have other types."""
         return str(self._fields.get("type", ""))
 
     @property
     def at(self) -> str | None:
-        """When: RFC 3339, by the ledger's clock."""
+        """When it happened: RFC 3339, by the ledger's clock."""
         return self._fields.get("at")
 
     @property
     def fence_token(self) -> int | None:
-        """The grant that it belongs to."""
+        """The fence token of the grant that it belongs to."""
         return self._fields.get("fenceToken")
 
     @property
     def agent_id(self) -> str | None:
-        """Who was at it."""
+        """The agent that caused it."""
         return self._fields.get("agentId")
 
     @property
     def run_id(self) -> str | None:
-        """The workflow's run that was at it."""
+        """The workflow's run that caused it."""
         return self._fields.get("runId")
 
     @property
     def detail(self) -> Mapping[str, Any]:
-        """What is specific to the type, such as `source`, `durationMs`, `reason` or `actor`."""
+        """Fields that depend on the type, such as `source`, `durationMs`, `reason` or `actor`."""
         detail = self._fields.get("detail")
         return detail if isinstance(detail, Mapping) else {}
 
 
 class EffectGroup(Record):
-    """A namespace, workflow, case or run, and how many effects it has. What it is not within reads as None."""
+    """A namespace, workflow, case or run with its number of effects. Fields that do not apply read as None."""
 
     __slots__ = ()
 
@@ -200,7 +200,7 @@ class EffectGroup(Record):
 
     @property
     def effects(self) -> int | None:
-        """How many effects it has."""
+        """The number of its effects."""
         return self._fields.get("effects")
 
     @property
@@ -215,28 +215,28 @@ class EffectGroup(Record):
 
 
 class LedgerStats(Record):
-    """Counts for a dashboard."""
+    """Counts of effects and events, for a dashboard."""
 
     __slots__ = ()
 
     @property
     def by_status(self) -> Mapping[str, int]:
-        """How many effects have each status now."""
+        """The number of effects with each status now."""
         return self._fields.get("byStatus") or {}
 
     @property
     def since(self) -> str | None:
-        """The moment from which events are counted."""
+        """The time from which events are counted."""
         return self._fields.get("since")
 
     @property
     def events(self) -> Mapping[str, int]:
-        """How many events of each type there were since then."""
+        """The number of events of each type since then."""
         return self._fields.get("events") or {}
 
     @property
     def oldest_expired_at(self) -> str | None:
-        """When the oldest lease that nobody took over ran out; None where there is none."""
+        """When the oldest expired lease expired that no other holder has taken over; None if there is none."""
         return self._fields.get("oldestExpiredAt")
 
 
@@ -247,6 +247,6 @@ class ResetResponse(Response):
 
 
 class ResolveResponse(Response):
-    """`resolved`, or `already_committed` where it already has this result."""
+    """`resolved`, or `already_committed` if the effect already has this result."""
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""Values that go in and come out: request bodies and the ledger's answers. All of them are frozen."""
+"""The request bodies of the low-level API, and the ledger's answers. All values are frozen."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SECRET_NAMES = frozenset({"leaseToken", "cachedResult", "cachedError", "result"
 
 @dataclass(frozen=True)
 class Found(Generic[T_co]):
-    """What `observe` returns where the effect has happened and its result may look like nothing: `Found([])`.
+    """Returned by `observe` if the effect has happened and its result may be empty: `Found([])`.
 
-    Any value may be found so, None too. Without it an empty value is refused: it could as well mean that nothing was
+    It takes any value, None included. An empty value without `Found` is refused: it could also mean that nothing was
     found. The value stays out of the repr.
     """
 
@@ -31,7 +31,7 @@ class RequestBody:
     effect_key: str
 
     def to_wire(self) -> dict[str, Any]:
-        """The camelCase mapping that travels. None means absent, but for `result` and `error`, which may be null."""
+        """Return the camelCase mapping that is sent. None means absent, except for `result` and `error`."""
         wire: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -43,7 +43,7 @@ class RequestBody:
 
 @dataclass(frozen=True)
 class LeaseRequestBody(RequestBody):
-    """Asks for a lease on an effect. `lease_duration_ms` is 5,000 to 120,000; the ledger's default is 30,000."""
+    """Requests a lease on an effect. `lease_duration_ms` is 5,000 to 120,000; the ledger's default is 30,000."""
 
     effect_name: str | None = None
     agent_id: str | None = None
@@ -87,7 +87,7 @@ class RenewRequestBody(RequestBody):
 
 @dataclass(frozen=True)
 class ReportObserveBody(RequestBody):
-    """Tells the audit trail whether `observe` found the effect done (`hit`), and how long it took."""
+    """Reports to the audit trail whether `observe` found the effect (`hit`), and how many milliseconds it took."""
 
     fence_token: int
     lease_token: str = field(repr=False)
@@ -96,14 +96,16 @@ class ReportObserveBody(RequestBody):
 
 
 class Record(Mapping[str, Any]):
-    """What a ledger said: a read-only mapping with the wire's camelCase names, also those newer than this client, and
-    the known ones as attributes. An absent field reads as None through its attribute. Payloads stay out of the repr.
+    """An answer of the ledger, as a read-only mapping with the camelCase names of the API.
+
+    It has every field, also those that are newer than this client. The known fields are attributes, too; an absent one
+    reads as None. Payloads and lease tokens stay out of the repr.
     """
 
     __slots__ = ("_fields", "request_id")
     _fields: Mapping[str, Any]
     request_id: str | None
-    """The ledger's id of the request, to find it in the ledger's log; None where it told none."""
+    """The ledger's id of the request, to find it in the ledger's log; None if the answer had none."""
 
     def __init__(self, fields: Mapping[str, Any], request_id: str | None = None) -> None:
         object.__setattr__(self, "_fields", dict(fields))
@@ -136,7 +138,7 @@ class Response(Record):
 
     @property
     def status(self) -> str:
-        """What happened, in one word; a newer ledger may say words that this client does not know."""
+        """What happened, in one word. A newer ledger may use words that this client does not know."""
         return str(self._fields.get("status", ""))
 
     @property
@@ -146,43 +148,43 @@ class Response(Record):
 
     @property
     def fence_token(self) -> int | None:
-        """The number of the grant; it rises with every grant of the effect."""
+        """The number of the grant. It rises with every grant of the effect."""
         return self._fields.get("fenceToken")
 
 
 class LeaseResponse(Response):
-    """`granted` (act, then commit), `cached_completed` or `cached_failed` (it was decided before)."""
+    """`granted` (act, then commit), or the cached outcome: `cached_completed` or `cached_failed`."""
 
     __slots__ = ()
 
     @property
     def effect_key(self) -> str | None:
-        """The key as it travelled."""
+        """The effect key."""
         return self._fields.get("effectKey")
 
     @property
     def lease_token(self) -> str | None:
-        """Proves that the grant is ours; None in a cached answer. A secret: keep it out of logs."""
+        """Proves who holds the lease; None in a cached answer. It is a secret: keep it out of logs."""
         return self._fields.get("leaseToken")
 
     @property
     def lease_expires_at(self) -> str | None:
-        """When the lease runs out unless renewed: RFC 3339, by the ledger's clock."""
+        """When the lease expires unless it is renewed: RFC 3339, by the ledger's clock."""
         return self._fields.get("leaseExpiresAt")
 
     @property
     def prior_state(self) -> str | None:
-        """What the grant found: `none`, `expired` (a predecessor may have acted) or `reset`."""
+        """The effect before the grant: `none`, `expired` (an earlier holder may have acted) or `reset`."""
         return self._fields.get("priorState")
 
     @property
     def cached_result(self) -> Any:
-        """The committed result, where status is `cached_completed`."""
+        """The committed result, if status is `cached_completed`."""
         return self._fields.get("cachedResult")
 
     @property
     def cached_error(self) -> Any:
-        """The recorded error, where status is `cached_failed`."""
+        """The recorded error, if status is `cached_failed`."""
         return self._fields.get("cachedError")
 
 
@@ -193,12 +195,12 @@ class CommitResponse(Response):
 
     @property
     def message(self) -> str | None:
-        """What the ledger said about it."""
+        """An explanation for people."""
         return self._fields.get("message")
 
 
 class FailResponse(CommitResponse):
-    """`recorded`, or `already_failed` for a repeated fail of the same lease."""
+    """`recorded`, or `already_failed` for a repeated failure of the same lease."""
 
     __slots__ = ()
 
@@ -210,11 +212,11 @@ class RenewResponse(Response):
 
     @property
     def lease_expires_at(self) -> str | None:
-        """When the lease runs out unless renewed again: RFC 3339, by the ledger's clock."""
+        """When the lease expires unless it is renewed again: RFC 3339, by the ledger's clock."""
         return self._fields.get("leaseExpiresAt")
 
 
 class ReportObserveResponse(Response):
-    """The audit trail took the report."""
+    """Confirms a report to the audit trail."""
 
     __slots__ = ()

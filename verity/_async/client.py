@@ -64,26 +64,26 @@ T = TypeVar("T")
 
 
 class VerityClient:
-    """Makes effects happen exactly once. Create one and use it everywhere; close it with `async with` or `close()`.
+    """Makes effects happen exactly once. Create one client, use it everywhere, close it with `async with` or `close()`.
 
-    It works on asyncio and trio. One client may be used in several event loops one after the other, and in the
-    children of a fork: connections are opened anew there.
+    It works on asyncio and trio. One client can be used in several event loops, one after the other, and in the
+    children of a fork: it opens new connections there.
 
     Args:
-        base_url: the ledger: `https://…/v1`, or an embedded one in this process: `sqlite:///verity.db`, `sqlite://`
-            (in memory). Falls back on `VERITY_BASE_URL`.
-        api_key: `vt_live_…` or `vt_test_…`. Falls back on `VERITY_API_KEY`; an embedded ledger needs none.
-        namespace: default namespace of all `protect()` calls.
-        agent_id: who acts, for the audit trail.
+        base_url: the ledger's URL: `https://…/v1`, or for a ledger embedded in this process `sqlite:///verity.db` or
+            `sqlite://` (in memory). The default is `VERITY_BASE_URL`.
+        api_key: `vt_live_…` or `vt_test_…`. The default is `VERITY_API_KEY`. An embedded ledger needs no key.
+        namespace: the default namespace of `protect()` and `effects`.
+        agent_id: the agent or worker that acts, for the audit trail.
         auto_renew: renew leases in the background while observe, act and commit run.
         renew_at_fraction: the part of a lease's duration after which it is renewed, 0.3 to 0.9.
         request_timeout_s: seconds that connecting, sending or waiting for an answer may each take.
         conflict_retry: how to wait for another holder.
         logger: where to log; `logging.getLogger("verity")` by default.
-        on_observe_error: `"raise"` (default) ends the call with `ObserveFailedError` when observe raises;
-            `"act"` acts all the same, at the risk of acting twice.
-        transport: an httpx transport to send through; the caller closes it.
-        http_client: an httpx client to send through; the caller closes it.
+        on_observe_error: `"raise"` (default) ends the call with `ObserveFailedError` if observe raises.
+            `"act"` runs act anyway, at the risk of acting twice.
+        transport: an httpx transport to send through. The caller closes it.
+        http_client: an httpx client to send through. The caller closes it.
 
     Raises:
         VerityConfigError: a setting is missing or wrong.
@@ -142,7 +142,7 @@ class VerityClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the client's connections. Idempotent; calls under way go on, parts that were handed in stay open."""
+        """Close the client's connections. Idempotent. Calls under way go on; a transport of your own stays open."""
         notice_fork()
         if not self._closed:
             self._closed = True
@@ -179,39 +179,40 @@ class VerityClient:
     ) -> T:
         """Make an effect happen exactly once and return its result.
 
-        Takes a lease on the effect, asks `observe` whether it already happened, runs `act` if not, and commits the
-        result, which every later call with the same key gets back without acting.
+        The call takes a lease on the effect, and asks `observe` whether the effect already happened. If not, it runs
+        `act`. Then it commits the result. Every later call with the same key returns this result without acting.
 
         Args:
-            effect_key: names this one effect for ever, such as `refund:order_48392`.
-            observe: looks the effect up in the outside world; returns None where it has not happened, else its result:
-                as `Found(result)` where that is empty (`[]`, `""`, `0`, `False`).
-            act: makes the effect happen and returns a JSON value of at most 64 KB. A sync function runs in a worker
+            effect_key: identifies this one effect for ever, such as `refund:order_48392`.
+            observe: looks the effect up in the outside world. Returns None if it has not happened, else its result;
+                an empty result (`[]`, `""`, `0`, `False`) as `Found(result)`.
+            act: makes the effect happen, and returns a JSON value of at most 64 KB. A sync function runs in a worker
                 thread, at most 40 at once; a thread can't be interrupted, so a cancellation waits for it.
             namespace: overrides the client's.
             effect_name: a human-readable name, such as `stripe.refund`.
             agent_id: overrides the client's.
-            lease_duration_ms: 5,000 to 120,000; the ledger's default is 30,000.
-            input_json: what went in, for the people who look at the ledger; JSON of at most 64 KB.
-            on_conflict: `"throw"` raises at once where another holder's lease is live.
+            lease_duration_ms: 5,000 to 120,000 milliseconds; the ledger's default is 30,000.
+            input_json: the effect's input, for people who read the ledger; a JSON value of at most 64 KB.
+            on_conflict: `"retry"` (default) waits while another holder's lease is live; `"throw"` raises
+                `LeaseConflictError` at once.
             on_lease: called with the lease once it is granted.
             key_suffix: appended to the key as `key:suffix`.
             on_observe_error: overrides the client's.
 
         Returns:
-            The JSON round trip of act's (or observe's) result: a tuple comes back as a list, this time too, and an
-            object that is no JSON but has a method `to_dict` as what that returns.
+            The result of act (or observe) after a JSON round trip, in the first call too: a tuple comes back as a list.
+            An object that is no JSON value but has a method `to_dict` counts as what that method returns.
 
         Raises:
-            VerityConfigError, VerityValidationError: something is wrong with the arguments, or the key is
-                protected inside its own act; nothing was sent.
-            LeaseConflictError: another holder is at it, and still is after all retries.
-            ActNotStartedError: no thread could be had for act or observe; nothing was recorded.
-            EffectPreviouslyFailedError: it failed before.
+            VerityConfigError, VerityValidationError: an argument is wrong, or the key is protected inside its own act;
+                nothing was sent.
+            LeaseConflictError: another holder's lease is live, and is still live after all retries.
+            ActNotStartedError: no thread could be started for act or observe; nothing was recorded.
+            EffectPreviouslyFailedError: the effect failed before.
             ObserveFailedError: observe raised, or returned an empty value; act did not run.
-            CommitUncertainError: CRITICAL: it happened, and the ledger has not confirmed that it knows.
-            VerityConnectionError, VerityApiError: no lease could be had; nothing was done.
-            Exception: whatever act raised, after it was recorded as the effect's failure.
+            CommitUncertainError: CRITICAL: the effect happened, and the ledger has not confirmed the commit.
+            VerityConnectionError, VerityApiError: the ledger granted no lease; nothing was done.
+            Exception: the exception that act raised, after it was recorded as the effect's failure.
         """
         return await self._protect(  # type: ignore[no-any-return]  # T is what act gives
             effect_key,
@@ -230,20 +231,20 @@ class VerityClient:
 
     @cached_property
     def effects(self) -> AsyncEffects:
-        """What the ledger has, and what an admin does about it: `list`, `get`, `events`, `reset`, `resolve`, …"""
-        from verity._async.effects import AsyncEffects  # programs that only protect do not pay for it
+        """Reads and administers the ledger's effects: `list`, `get`, `events`, `reset`, `resolve`, …"""
+        from verity._async.effects import AsyncEffects  # loaded on first use: most programs only protect
 
         return AsyncEffects(self._ledger, self._settings.namespace, self._check_open)
 
     def workflow(self, name: str) -> AsyncWorkflow:
-        """Start a chain `workflow(name).case(id).run()`; a run's `protect()` knows where its effects belong."""
+        """Begin `workflow(name).case(id).run()`. The effects of a run have the workflow, case and run as labels."""
         return AsyncWorkflow(self._protect, check_label("workflow name", name), agent_id=self._settings.agent_id)
 
     async def request_lease(self, namespace: str, body: LeaseRequestBody | Mapping[str, Any]) -> LeaseResponse:
-        """Ask for a lease. Sent again with the same idempotency key where the answer is lost.
+        """Request a lease. If the answer is lost, the client resends the request with the same idempotency key.
 
         Raises:
-            LeaseConflictError: another holder's lease is live. Nothing waits here; that is protect's work.
+            LeaseConflictError: another holder's lease is live. Unlike `protect()`, this call does not wait for it.
         """
         where, wire = self._checked(namespace, body, LeaseRequestBody)
         if self._settings.agent_id is not None:
@@ -254,7 +255,7 @@ class VerityClient:
         """Record an effect's result. Idempotent for the same lease.
 
         Raises:
-            VerityApiError: `stale_fence` where somebody else was granted since, `effect_finished` where it failed.
+            VerityApiError: `stale_fence` if a newer lease was granted, `effect_finished` if the effect failed.
         """
         return await self._ledger.commit(*self._checked(namespace, body, CommitRequestBody))
 
@@ -262,7 +263,7 @@ class VerityClient:
         """Record that an effect failed. Idempotent for the same lease.
 
         Raises:
-            VerityApiError: `stale_fence` where somebody else was granted since, `effect_finished` where it committed.
+            VerityApiError: `stale_fence` if a newer lease was granted, `effect_finished` if the effect is committed.
         """
         return await self._ledger.fail(*self._checked(namespace, body, FailRequestBody))
 
@@ -270,14 +271,14 @@ class VerityClient:
         """Extend a lease.
 
         Raises:
-            VerityApiError: `stale_fence` where somebody else was granted since.
+            VerityApiError: `stale_fence` if a newer lease was granted.
         """
         return await self._ledger.renew(*self._checked(namespace, body, RenewRequestBody))
 
     async def report_observe(
         self, namespace: str, body: ReportObserveBody | Mapping[str, Any]
     ) -> ReportObserveResponse:
-        """Tell the audit trail what an observation found. Changes no state."""
+        """Report to the audit trail whether observe found the effect. Changes no state."""
         return await self._ledger.report_observe(*self._checked(namespace, body, ReportObserveBody))
 
     async def _protect(

@@ -12,10 +12,10 @@ from verity.errors import ActNotStartedError, VerityConnectionError, VerityError
 
 
 def prepare_renewals(runtime: AsyncRuntime, effect_key: str) -> None:
-    """Make sure before a lease is requested that it can be renewed.
+    """Make sure that the client can renew a lease, before it requests one.
 
     Raises:
-        ActNotStartedError: no thread can be had.
+        ActNotStartedError: the process cannot start a thread.
     """
     try:
         runtime.prepare()
@@ -26,24 +26,24 @@ def prepare_renewals(runtime: AsyncRuntime, effect_key: str) -> None:
 def _no_thread(effect_key: str, error: RuntimeError) -> ActNotStartedError:
     return ActNotStartedError(
         f"act of effect {effect_key!r} did not run, because there was no thread to renew its lease in ({error}). "
-        "Nothing was recorded; if a lease was granted, it runs out by itself. Allow the process more threads.",
+        "Nothing was recorded. A lease that was granted expires by itself. Allow the process more threads.",
         effect_key=effect_key,
     )
 
 
 class Lateness:
-    """Tells of renewals that a client began too late: once at WARNING, then at DEBUG."""
+    """Logs renewals that a client began too late: the first one at WARNING, the others at DEBUG."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._is_told = False
 
     def tell(self, effect_key: str, late_s: float, why: str) -> None:
-        """One began so late that the lease may have run out by then."""
+        """Log that a renewal began so late that the lease may have expired before."""
         level, self._is_told = logging.DEBUG if self._is_told else logging.WARNING, True
         self._logger.log(
             level,
-            "The lease on effect %r may have run out, and another holder act on it: its renewal began %.1f s late. %s",
+            "The lease on effect %r may have expired, and another holder may act: its renewal began %.1f s late. %s",
             effect_key,
             late_s,
             why,
@@ -51,17 +51,17 @@ class Lateness:
 
 
 class AsyncLeaseKeeper:
-    """A context manager: plans the first renewal on entry and stops on every way out, cancellation included.
+    """A context manager: it plans the first renewal on entry, and stops renewing on every exit, cancellation included.
 
     Args:
         tokens: effectKey, fenceToken and leaseToken of the grant.
-        requested_at: when the lease was requested, on the runtime's monotonic clock.
+        requested_at: when the client requested the lease, on the runtime's monotonic clock.
         duration_s: how long the lease lasts from then.
-        fraction: the part of the duration after which it is renewed.
-        renews: whether it is renewed in the background at all.
-        lateness: tells where a renewal begins too late.
-        inside: the call that the lease is for: once it is over, nothing is renewed, also where an interrupt kept this
-            object from being left.
+        fraction: the part of the duration after which the lease is renewed.
+        renews: whether the lease is renewed in the background at all.
+        lateness: logs renewals that begin too late.
+        inside: the call that the lease is for. Once the call is over, nothing is renewed, even if an interrupt skipped
+            `__exit__`.
     """
 
     def __init__(
@@ -108,13 +108,14 @@ class AsyncLeaseKeeper:
             self._timer.stop()
 
     async def confirm(self) -> None:
-        """Make sure, right before act, that the lease is still ours, and will be for a while.
+        """Make sure, right before act, that this call still has the lease, and keeps it for a while.
 
-        The grant's answer may have been long on its way, or observe have taken its time, or renewals failed: then the
-        lease is renewed now. That it can be says that nobody else was granted since, so what observe found still holds.
+        If too little of the lease is left, it is renewed now: the grant's answer may have been slow, observe may have
+        taken long, or renewals may have failed. A renewal that succeeds proves that the ledger has granted no other
+        lease since, so that the outcome of observe still holds.
 
         Raises:
-            VerityError: it is lost, or it is unknown whether it is.
+            VerityError: the lease is lost, or it is unknown whether it is.
         """
         if not self.is_due():
             return
@@ -124,20 +125,20 @@ class AsyncLeaseKeeper:
         if self.is_due():
             key = self._tokens["effectKey"]
             raise VerityConnectionError(
-                f"The renewal of the lease on effect {key!r} took so long that the lease may have run out again; "
+                f"The renewal of the lease on effect {key!r} took so long that the lease may have expired again. "
                 "act did not run.",
                 effect_key=key,
             )
 
     def is_due(self) -> bool:
-        """Whether so little of the lease is left that act may not begin on it."""
+        """Return whether so little of the lease is left that act must not begin."""
         return self._runtime.monotonic() >= next_renewal_at(self._requested_at, self._duration_s, self._fraction)
 
     def _extension(self) -> Wire:
         return {**self._tokens, "extensionMs": round(self._duration_s * 1000)}
 
     def _is_stopped(self) -> bool:
-        """Asked anew each time: it changes while a renewal is under way."""
+        """A method, so that each use reads it anew: it changes while a renewal is under way."""
         return self._stopped or self._inside.is_over
 
     def _plan(self, at: float) -> None:
@@ -149,7 +150,7 @@ class AsyncLeaseKeeper:
             raise _no_thread(self._tokens["effectKey"], error) from error
 
     async def _renew(self) -> None:
-        if self._is_stopped():  # the timer's thread may have been on its way already
+        if self._is_stopped():  # the timer's thread may have started before the stop
             return
         requested_at = self._runtime.monotonic()
         if self._planned_at < self._requested_at + self._duration_s <= requested_at:
@@ -166,11 +167,11 @@ class AsyncLeaseKeeper:
             if is_finished(error):  # the commit overtook this renewal
                 return
             if is_definite_loss(error):
-                self._warn("was lost: another holder may act on it now; the commit will tell", error)
+                self._warn("was lost: another holder may act now; the commit will tell", error)
                 return
             now = self._runtime.monotonic()
             if now >= self._requested_at + self._duration_s:
-                self._warn("could not be renewed in time and may have run out; still trying", error)
+                self._warn("could not be renewed in time and may have expired; still trying", error)
             self._plan(now + retry_renewal_after(now, self._requested_at, self._duration_s))
         else:
             if not self._is_stopped():

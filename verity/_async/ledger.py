@@ -1,6 +1,6 @@
-"""The ledger as a port: one method per call of the API, foreign errors mapped at one border.
+"""The port to the ledger: one method for each call of the API. Foreign errors are mapped here, and nowhere else.
 
-Above this module nobody sees httpx or the generated client; below it nobody knows what an effect is.
+The modules above know neither httpx nor the generated client. The modules below do not know what an effect is.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _KEPT_APIS = 16
 
 
 class AsyncLedger:
-    """The effect calls. Bodies are camelCase mappings that `_core/bodies.py` has checked.
+    """Makes the calls on effects. Bodies are camelCase mappings that `_core/bodies.py` has checked.
 
-    Every method raises `VerityApiError` (`LeaseConflictError` on a lease) or `VerityConnectionError`, after it has
-    sent a request with a lost or transient answer up to `SEND_ATTEMPTS` times: all these calls are idempotent.
+    Every method resends its request if the answer was lost or is transient, `SEND_ATTEMPTS` times in all: these calls
+    are idempotent. Then it raises `VerityApiError` (`LeaseConflictError` for a lease) or `VerityConnectionError`.
     """
 
     def __init__(
@@ -47,27 +47,27 @@ class AsyncLedger:
         self._max_delay_s = max_delay_s
         self._timeout_s = timeout_s
         self.api = _api_over(sender, base_url)
-        # For each report and renewal; they have few different timeouts.
+        # Reports and renewals have timeouts of their own, of which there are few.
         self._api_within = lru_cache(maxsize=_KEPT_APIS)(partial(_api_within, sender, base_url))
 
     @property
     def has_own_connections(self) -> bool:
-        """Whether the client made what it sends through, and so knows how many requests that can carry."""
+        """Whether the client made its own connections, and so knows how many requests they can carry."""
         return self._sender.has_own_connections
 
     @property
     def caller(self) -> object:
-        """Who the ledger takes the client for: equal where two clients of a process get the same answers."""
+        """The client's identity at the ledger: equal for two clients of a process that get the same answers."""
         return self._sender.caller
 
     async def lease(self, namespace: str, body: Wire, *, idempotency_key: str, wait_s: int = 0) -> LeaseResponse:
-        """Ask for a lease; the idempotency key makes a repeated request get the same grant.
+        """Request a lease. With the same idempotency key, a request that is sent again gets the same grant.
 
         Args:
-            namespace: where the key is.
+            namespace: the effect's namespace.
             body: the request.
             idempotency_key: one for each logical request.
-            wait_s: how many seconds the ledger may wait for another holder before it answers.
+            wait_s: the seconds that the ledger may wait for another holder before it answers.
         """
         request = LeaseRequest.from_dict(body)
         api = self._api_with(self._timeout_s + wait_s if wait_s else None)
@@ -118,7 +118,7 @@ class AsyncLedger:
     async def report_observe(
         self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
     ) -> ReportObserveResponse:
-        """Tell the audit trail what `observe` found; changes no state."""
+        """Report to the audit trail whether `observe` found the effect. Changes no state."""
         request = ReportObserveRequest.from_dict(body)
         api = self._api_with(timeout_s)
         return await self.call(
@@ -130,13 +130,13 @@ class AsyncLedger:
         )
 
     async def close(self) -> None:
-        """Close what this ledger opened."""
+        """Close the sender's connections."""
         await self._sender.aclose()
 
     async def call(
         self, kind: type[R], operation: Operation, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS
     ) -> R:
-        """Send until the answer is definite, at most `attempts` times; one that is not about what was asked is none."""
+        """Send until the answer is definite, at most `attempts` times. One about something else counts as lost."""
         was_inside = async_here.is_inside
         async_here.is_inside = True
         try:
@@ -165,7 +165,7 @@ class AsyncLedger:
             raise
         except Exception as error:
             # The one border for foreign errors: a transport, a proxy or a caller's own httpx client may raise
-            # anything here, and whatever it is, nobody knows what became of the request.
+            # anything here. Whatever it is, the outcome of the request is unknown.
             interrupt = async_interrupt_in(error, self._sender.own_errors, outer)
             if interrupt is None:
                 about = f" of effect {effect_key!r}" if effect_key else ""
@@ -176,13 +176,13 @@ class AsyncLedger:
                 ) from error
         else:
             return self._read(kind, operation, asked, response)
-        raise interrupt  # a signal's handler raised it, or another thread: it is the caller's, and no lost answer
+        raise interrupt  # from a signal handler or another thread: it belongs to the caller, and no answer was lost
 
     @staticmethod
     def _read(kind: type[R], operation: Operation, asked: Asked, response: httpx.Response) -> R:
         try:
             fields = read_reply(operation, response.status_code, response.headers, response.content, asked)
-        except VerityConnectionError:  # the answer to another request: the next one would come one too late, too
+        except VerityConnectionError:  # another request's answer: later ones on this connection would be wrong, too
             spoil(response)
             raise
         return kind(fields, read_request_id(response.headers))
@@ -197,10 +197,10 @@ def _asked(namespace: str, body: Wire) -> Asked:
 
 
 def _api_within(sender: AsyncSender, base_url: str, timeout_s: float) -> AuthenticatedClient:
-    """A generated client with a timeout of its own."""
+    """Return a generated client with a timeout of its own."""
     return _api_over(sender.with_timeout(timeout_s), base_url)
 
 
 def _api_over(sender: AsyncSender, base_url: str) -> AuthenticatedClient:
-    """A generated client that sends through `sender`, which already knows the base URL and the key."""
+    """Return a generated client that sends through `sender`, which knows the base URL and the API key."""
     return AuthenticatedClient(base_url=base_url, token="").set_async_httpx_client(sender)

@@ -1,6 +1,6 @@
 """Lists that fetch their pages as they are iterated.
 
-The iterators are classes, not generators: one that is left half-way needs no closing.
+The iterators are classes, not generators: an iteration that stops half-way needs no closing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ T = TypeVar("T", bound=Record)
 
 
 class AsyncPages(Generic[T]):
-    """A list. Iterate over its items, or over its `pages()`; nothing is asked of the ledger before. Each iteration
-    starts anew."""
+    """A list in the ledger. Iterate over its items, or over its `pages()`.
+
+    The first request is sent when an iteration begins. Each iteration starts again at the first page.
+    """
 
     def __init__(self, fetch: AsyncFunction[Page[T]], cursor: str | None) -> None:
         self._fetch = fetch
@@ -28,16 +30,16 @@ class AsyncPages(Generic[T]):
         return _Items(self.pages())
 
     def pages(self) -> AsyncIterator[Page[T]]:
-        """The list page by page, each fetched when it is asked for."""
+        """Iterate page by page. Each page is fetched when the iteration reaches it."""
         return _PageByPage(self._fetch, self._cursor)
 
     async def first_page(self) -> Page[T]:
-        """The page at the cursor, which tells where the next one begins."""
+        """Fetch the page at the cursor. Its `next_cursor` tells where the next page begins."""
         return await self._fetch(self._cursor)
 
 
 class _PageByPage(Generic[T]):
-    """Where a page can't be had, it raises, and may be asked for that page again."""
+    """Fetches one page at a time. After an error, the next step fetches the same page again."""
 
     def __init__(self, fetch: AsyncFunction[Page[T]], cursor: str | None) -> None:
         self._fetch = fetch
@@ -53,7 +55,7 @@ class _PageByPage(Generic[T]):
         page = await self._fetch(self._cursor)
         if page.next_cursor is not None and page.next_cursor == self._cursor:
             raise VerityApiError(
-                "The ledger's list leads from a page to itself; check that base_url leads to a Verity ledger.",
+                "The ledger's list leads from a page to itself. Check that base_url is the URL of a Verity ledger.",
                 code="invalid_response",
                 request_id=page.request_id,
             )

@@ -1,11 +1,11 @@
-"""Many one-connection transports behind one: a request takes an idle one, uses it alone, and puts it back.
+"""The connection pool: many transports with one connection each. A request takes an idle one, and puts it back.
 
 httpcore's pool walks all its connections and all its waiters for every request, so that its cost grows with
-concurrency (measured: 627 requests/s with one task, 230 with 256). With one connection in each pool there is
-nothing to walk. Each is still an ordinary httpx transport, so vcrpy, respx and proxies see what they expect.
+concurrency (measured: 627 requests/s with one task, 230 with 256). With one connection in each transport there is
+nothing to walk. Each is an ordinary httpx transport, so vcrpy, respx and proxies see what they expect.
 
-What a holder says has places of its own, so that nothing else can let its lease run out: neither requests that the
-ledger holds, nor slow leases and reads, nor, for renewals, slow commits. Idle connections are for all.
+A holder's requests have limits of their own, so that no other request can make its lease expire: neither lease requests
+that wait at the ledger, nor slow leases and reads, nor, for renewals, slow commits. All kinds share idle connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from verity._concurrency import AsyncLimiter, AsyncLoopBinding, Permit, forget_i
 from verity._operations import Operation
 
 MAX_CONNECTIONS = 100
-"""Of each kind of request at a time. As many connections at the most are kept while they are idle."""
+"""The limit on requests of each kind at a time. The pool keeps at most as many idle connections."""
 
 _ASKING = Operation.LEASE_EFFECT
 _KINDS = {
@@ -31,17 +31,17 @@ _KINDS = {
         (Operation.REPORT_OBSERVE, Operation.REPORT_OBSERVE),
     )
 }
-"""Which requests share a limit, by the last part of their path. All others only ask: leases, reads, administration."""
+"""Which requests share a limit, by the last part of their path. All others share one: leases, reads, administration."""
 
 _SPOIL = "verity_spoil"
 _STREAM = "network_stream"
-"""What httpcore hands over with an answer that came by a connection."""
+"""The extension that httpcore adds to an answer that came over a real connection."""
 
 _Transport = AsyncOneConnectionTransport | AsyncProxyTransport
 
 
 class AsyncTransportPool(httpx.AsyncBaseTransport):
-    """Sends each request through a transport of its own and reads the whole answer before it returns."""
+    """Sends each request through a transport that no other request uses meanwhile, and reads the whole answer."""
 
     def __init__(self, make_transport: Callable[[], _Transport], max_connections: int = MAX_CONNECTIONS) -> None:
         self._make_transport = make_transport
@@ -52,7 +52,7 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
         forget_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """Leave the parent's sockets alone: forget them without a word on the wire."""
+        """Forget the parent's sockets, and send nothing on them."""
         in_use = [
             permit.using
             for limiter in self._limiters.values()
@@ -63,7 +63,7 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
         self._start_anew()
 
     def _start_anew(self) -> None:
-        # Last in, first out keeps few connections warm rather than many lukewarm.
+        # Last in, first out: few connections stay in use, and the others expire.
         self._idle: list[_Transport] = []
         kinds = {_ASKING, *_KINDS.values()}
         self._limiters = {kind: AsyncLimiter(self._max_connections) for kind in kinds}
@@ -71,8 +71,8 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send and receive; raises what the transport raises.
 
-        It may be interrupted between any two of its steps: what is shared changes by single calls into C, and a
-        transport is in nobody else's hands before it is whole again.
+        An interrupt may come between any two of its steps. So shared state changes by single calls into C, and a
+        transport goes back to the pool only once its answer is complete.
         """
         notice_fork()
         if await self._binding.rebind():
@@ -86,17 +86,17 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
             try:
                 response = await transport.handle_async_request(request)
                 await response.aread()
-                # Tools that stand in for a server may say the same again; only a real connection has a stream.
+                # Tools that stand in for a server may repeat an answer; only a real connection has a stream.
                 if _STREAM in response.extensions and transport.answers.have(response):
                     raise httpx.RemoteProtocolError("an earlier answer came again", request=request)
             except BaseException:
-                # Whatever it was, an answer may be on its way, or a lock of httpcore's held: it is not used again.
+                # An answer may still come, or a lock of httpcore's be held: the transport is not used again.
                 await transport.aclose()
                 raise
             response.extensions[_SPOIL] = transport.spoil
             if idle is self._idle and not self._closed and len(idle) < self._max_connections:
                 idle.append(transport)
-            else:  # closed, or moved to another event loop meanwhile; or there are enough
+            else:  # the pool was closed or bound to another event loop meanwhile, or has enough idle connections
                 await transport.aclose()
             return response
         finally:
@@ -106,7 +106,7 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
                 limiter.wake_next()
 
     async def aclose(self) -> None:
-        """Close all idle connections. Calls under way are left to finish, each request on a connection of its own."""
+        """Close all idle connections. Calls under way may finish, each request on a new connection."""
         self._closed = True
         await self._binding.release()
 
@@ -119,12 +119,12 @@ class AsyncTransportPool(httpx.AsyncBaseTransport):
 def _take_last(idle: list[_Transport]) -> _Transport | None:
     try:
         return idle.pop()
-    except IndexError:  # also where another thread was quicker
+    except IndexError:  # another thread may have taken the last one
         return None
 
 
 def spoil(response: httpx.Response) -> None:
-    """Have the connection on which this answer came not used again, where it is one of ours."""
+    """Make sure that the connection of this answer is not used again, if it belongs to our pool."""
     spoil_connection: Callable[[], None] | None = response.extensions.get(_SPOIL)
     if spoil_connection is not None:
         spoil_connection()

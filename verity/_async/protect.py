@@ -1,8 +1,8 @@
-"""How an effect is protected: lease -> observe -> act -> commit. Read this first; the promises live here.
+"""How an effect is protected: lease -> observe -> act -> commit. Read this first: the guarantees are made here.
 
-- Nothing acts without a current lease, and an observed effect never acts again.
-- One `try` per failure meaning: what `act` raises is a failure of the effect; what the commit raises never is.
-- An outcome that nobody knows is never recorded as a failure: the lease runs out, and the next caller observes.
+- `act` runs only under a live lease, and never for an effect that `observe` found.
+- An exception of `act` is the effect's failure. An exception of the commit never is. Each meaning has its own `try`.
+- An unknown outcome is never recorded as a failure: the lease expires, and the next caller observes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from verity.errors import (
 from verity.values import LeaseResponse, Source
 
 REPORT_TIMEOUT_S = 2.0
-"""The longest that the audit trail may hold up an effect."""
+"""How many seconds an effect waits at most for its report to the audit trail."""
 
 
 @dataclass(frozen=True)
 class AsyncEffect:
-    """One call of `protect()`, checked and complete."""
+    """One call of `protect()`, with checked arguments and all defaults."""
 
     namespace: str
     lease_body: Wire
@@ -54,12 +54,12 @@ class AsyncEffect:
 
     @property
     def key(self) -> str:
-        """The key as it travels."""
+        """The effect key with its suffix, as the client sends it."""
         return str(self.lease_body["effectKey"])
 
     @property
     def name(self) -> str | None:
-        """What a person calls it, if it has a name."""
+        """The human-readable name, or None."""
         return self.lease_body.get("effectName")
 
 
@@ -76,13 +76,13 @@ class AsyncProtector:
         self._warned_names: set[str | None] = set()
 
     async def protect(self, effect: AsyncEffect) -> Any:
-        """Return the effect's result: the committed one, the observed one, or the one of act, committed."""
+        """Return the effect's result: the cached one, or that of observe or act, once it is committed."""
         async_here.is_inside = True
         try:
             return await self._protect(effect)
         finally:
             try:  # see verity/_mutex.py
-                # Assignments: a signal's handler can end a call at its entry, before it has done anything.
+                # Plain assignments: an interrupt could end a method call at its entry.
                 effect.inside.is_over = True
                 async_here.is_inside = False
             finally:
@@ -146,7 +146,7 @@ class AsyncProtector:
         )
 
     async def _observe(self, effect: AsyncEffect, lease: LeaseResponse) -> Any:
-        """What the outside world already has of the effect; None where it has nothing."""
+        """Return what observe found, or None if the effect has not happened or there is no observe."""
         if effect.observe is None:
             if lease.prior_state == "expired":
                 self._warn_unobserved(effect)
@@ -190,11 +190,11 @@ class AsyncProtector:
         try:
             await self._ledger.report_observe(effect.namespace, body, attempts=1, timeout_s=timeout_s)
         except VerityError as error:
-            # It changes no state: an effect does not fail for the sake of a line in the audit trail.
+            # The report changes no state: without it, only the audit trail lacks an event.
             self._logger.debug("observe of effect %r could not be reported (%s).", effect.key, type(error).__name__)
 
     async def _commit(self, effect: AsyncEffect, lease: LeaseResponse, source: Source, result: Any) -> Any:
-        """Return the result as every later call will; anything short of a confirmed commit is uncertain."""
+        """Commit, and return the result as every later call will. Any error means that the commit is not confirmed."""
         try:
             result = round_trip(result_of(result), "result")
             body = {**_tokens(effect, lease), "result": result, "source": source, **_run_of(effect)}
@@ -228,16 +228,16 @@ class AsyncProtector:
             add_note(
                 error,
                 f"Verity could not record this failure of effect {effect.key!r} ({unrecorded}); "
-                "the lease runs out by itself and the next call observes.",
+                "the lease expires by itself, and the next call observes.",
             )
 
     def _warn_unobserved(self, effect: AsyncEffect) -> None:
         if effect.name not in self._warned_names:
             self._warned_names.add(effect.name)
             self._logger.warning(
-                "Effect %r is taken over from a holder whose lease ran out and who may have acted, and there is no "
-                "observe to tell: act runs, perhaps for the second time. Pass observe=, a function that returns what "
-                "already happened or None.",
+                "The lease of an earlier holder of effect %r expired. That holder may have acted, and this call has no "
+                "observe: act runs, perhaps for the second time. Pass observe=, a function that returns the result if "
+                "the effect happened, else None.",
                 effect.key,
             )
 

@@ -1,8 +1,8 @@
-"""What carries a generated call: the protocol of all senders, and the one that sends over HTTP.
+"""Senders carry the generated client's calls: their protocol, and the sender for HTTP.
 
-A sender stands where the generated client expects an `httpx.AsyncClient`. The one for HTTP talks to an httpx
-*transport* directly. For a ledger's small JSON posts httpx's client layer (cookies, redirects, auth flows, URL merging)
-costs more than everything below it, and does nothing that this API needs.
+A sender takes the place of the `httpx.AsyncClient` that the generated client expects. The sender for HTTP uses an httpx
+*transport* directly. For small JSON posts, httpx's client layer (cookies, redirects, auth flows, URL merging) costs
+more than everything below it, and does nothing that this API needs.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ _OWN_ERRORS = (
     OSError,
     UnicodeError,
 )
-"""What our own transport raises: httpx's and httpcore's, the system's and TLS's, and a host's name that is none."""
+"""The errors of our own transport: httpx's, httpcore's, the system's, TLS's, and that of an invalid host name."""
 
 
 class AsyncSender(AsyncApiSender, Protocol):
-    """What the port sends its calls through: over HTTP, or into a store in this process.
+    """Carries the port's calls: over HTTP, or into a store in this process.
 
     `request`, which the generated client calls, may raise anything: `AsyncLedger` maps it.
     """
 
     @property
     def has_own_connections(self) -> bool:
-        """Whether nobody else sends through the same connections, so that many requests may wait at once."""
+        """Whether this client alone uses the connections, so that many requests may wait at once."""
         ...
 
     @property
     def own_errors(self) -> tuple[type[Exception], ...]:
-        """What `request` raises where it fails by itself, as opposed to what an interrupt raises in it."""
+        """The errors that `request` raises by itself, as opposed to those that an interrupt raises in it."""
         ...
 
     @property
     def caller(self) -> object:
-        """Who the ledger takes the sender for: equal where two senders of a process get the same answers."""
+        """The sender's identity at the ledger: equal for two senders of a process that get the same answers."""
         ...
 
     def with_timeout(self, timeout_s: float) -> AsyncSender:
-        """The same sender with another timeout in seconds, where it has one."""
+        """Return the same sender with another timeout in seconds, if it has a timeout."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of what this sender opened. Idempotent."""
+        """Close the connections or the store that this sender opened. Idempotent."""
         ...
 
 
@@ -72,7 +72,7 @@ class AsyncHttpSender:
     """Sends requests through a transport, or through a caller's own `httpx.AsyncClient`.
 
     Raises:
-        VerityConfigError: the installed httpx or httpcore has renamed what our own transport uses.
+        VerityConfigError: the installed httpx or httpcore lacks a private name that our own transport uses.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class AsyncHttpSender:
         self.has_own_connections = transport is None and http_client is None
         # A caller's own part may raise anything.
         self.own_errors: tuple[type[Exception], ...] = _OWN_ERRORS if self.has_own_connections else (Exception,)
-        # A caller's own part may lead anywhere, whatever the URL says. The key itself is kept in one place only.
+        # A caller's own part may lead to any ledger: it has its own identity. The key is kept in one place only.
         key_hash = hashlib.sha256(api_key.encode()).digest()
         self.caller: object = (base_url, key_hash) if self.has_own_connections else object()
         proxy = _proxy_for(httpx.URL(base_url))
@@ -111,7 +111,7 @@ class AsyncHttpSender:
         return f"<{type(self).__name__} {self._base_url}>"
 
     def with_timeout(self, timeout_s: float) -> AsyncHttpSender:
-        """The same connections with another timeout in seconds."""
+        """Return a sender with the same connections and another timeout in seconds."""
         twin = copy.copy(self)
         twin._timeout = httpx.Timeout(timeout_s)  # noqa: SLF001 - our own twin
         twin._extensions = {"timeout": twin._timeout.as_dict()}  # noqa: SLF001
@@ -126,9 +126,9 @@ class AsyncHttpSender:
         json: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
-        """Send one request to a path below the base URL and read the whole answer.
+        """Send one request to a path below the base URL, and read the whole answer.
 
-        Raises whatever the transport raises; `AsyncLedger` maps it.
+        Raises any error of the transport; `AsyncLedger` maps it.
         """
         content = b"" if json is None else encode_json(json)
         if self._http_client is not None:
@@ -140,9 +140,9 @@ class AsyncHttpSender:
                 params=params,
                 timeout=self._timeout,
             )
-            # A POST that was redirected as a GET was read by nobody: the redirect is the answer, not what it led to.
+            # A redirect turned the POST into a GET, so the ledger never read it: the answer is the redirect itself.
             return response if response.request.method == method.upper() else response.history[0]
-        # A stream of our own keeps httpx from working out, for every request, what it would do with any body.
+        # With a stream of our own, httpx does not inspect the body of each request.
         request = httpx.Request(
             method,
             self._url(self._base_url + url).copy_merge_params(params) if params else self._url(self._base_url + url),
@@ -150,13 +150,13 @@ class AsyncHttpSender:
             stream=httpx.ByteStream(content),
             extensions=self._extensions,
         )
-        request.read()  # a caller's own transport may look at `request.content`, as below httpx's own client
+        request.read()  # a caller's own transport may use `request.content`
         response = await self._transport.handle_async_request(request)
         await response.aread()
         return response
 
     async def aclose(self) -> None:
-        """Close the connections that this sender opened; a caller's own parts stay open."""
+        """Close the connections that this sender opened. The caller's own transport or client stays open."""
         if self._owns_transport:
             await self._transport.aclose()
 
@@ -164,10 +164,10 @@ class AsyncHttpSender:
 def make_sender(
     settings: ClientSettings, transport: httpx.AsyncBaseTransport | None, http_client: httpx.AsyncClient | None
 ) -> AsyncSender:
-    """What carries a client's calls: over HTTP, or into the ledger in this process.
+    """Make the sender for a client: over HTTP, or into the ledger in this process.
 
     Raises:
-        VerityConfigError: the caller's own parts are of the wrong kind, too many, or of no use.
+        VerityConfigError: `transport` or `http_client` has the wrong type, both are given, or the ledger is embedded.
     """
     if transport is not None and not isinstance(transport, httpx.AsyncBaseTransport):
         raise _wrong_part("transport", httpx.AsyncBaseTransport, transport)
@@ -200,7 +200,7 @@ def _wrong_part(parameter: str, takes: type, value: object) -> VerityConfigError
 
 
 def _ssl_context(base_url: str) -> ssl.SSLContext | bool:
-    """One context for all connections: loading the certificates takes longer than many requests."""
+    """Make one context for all connections: loading the certificates takes longer than many requests."""
     return httpx.create_ssl_context() if base_url.startswith("https:") else False
 
 
@@ -211,7 +211,7 @@ def _make_transport(
 
 
 def _proxy_for(url: httpx.URL) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY ask for."""
+    """Return the proxy for a URL, from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
     if proxy_bypass(url.host):
         return None
     proxies = getproxies()

@@ -15,7 +15,7 @@ from verity.errors import LeaseConflictError
 from verity.values import LeaseResponse
 
 SINGLE_FLIGHT = SyncSingleFlight()
-"""Of all calls in a process that wait for the same effect only one asks the ledger, also across clients."""
+"""One flight for each effect in a process, across its clients: only the leader asks the ledger."""
 
 
 class SyncAcquisition:
@@ -28,11 +28,13 @@ class SyncAcquisition:
         self._waits = NonBlockingLimiter(MAX_WAITS)
 
     def acquire(self, namespace: str, lease_body: Wire, config: ConflictRetryConfig) -> tuple[LeaseResponse, float]:
-        """The lease, or the cached outcome, and when it was first requested, on the monotonic clock: a request that was
-        taken for lost may have been granted, and the last one have got what was left of that.
+        """Return the lease or the cached outcome, and the monotonic time of the first request for it.
+
+        The lease is counted from the first request: the ledger may have granted that one although its answer was lost,
+        and the last answer then tells of what is left of that lease.
 
         Raises:
-            LeaseConflictError: another holder's lease is live, and still is after all that `config` allows.
+            LeaseConflictError: another holder's lease is live, still after all retries that `config` allows.
         """
         idempotency_key = self._runtime.new_id()
         requested_at = self._runtime.monotonic()
@@ -51,10 +53,11 @@ class SyncAcquisition:
         idempotency_key: str,
         conflict: LeaseConflictError,
     ) -> LeaseResponse:
-        """Wait for the other holder, in single-flight. An outcome is published to all; a lease goes to one, and the
-        next caller asks.
+        """Wait for the other holder, in single-flight: the leader asks the ledger, the other callers wait.
 
-        Callers with other settings are another flight: nobody waits longer than its own settings say.
+        The leader publishes an outcome to all callers that wait. A lease belongs to the leader alone, and the next
+        caller leads. Callers with different settings form different flights, so that no caller waits longer than its
+        own settings say.
         """
         began_at = self._runtime.monotonic()
         caller = SINGLE_FLIGHT.join((self._ledger.caller, config, namespace, lease_body["effectKey"]))
@@ -63,9 +66,9 @@ class SyncAcquisition:
                 raise conflict
             published: LeaseResponse | None = caller.published
             if published is not None:
-                return copy.deepcopy(published)  # what one caller does to its result must not reach the others
+                return copy.deepcopy(published)  # a caller may change its result; the other callers must not see that
             may_wait = may_wait_at_ledger(config, has_own_connections=self._ledger.has_own_connections)
-            answered_at_once = 0  # requests that an older ledger answered at once: their delay is still to come
+            answered_at_once = 0  # requests that an older ledger did not hold: the client still has to wait
             for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
                 delay_s = conflict_delay(
                     config, attempt - answered_at_once, conflict.retry_after_s, self._runtime.random()

@@ -1,9 +1,9 @@
 # Made from verity/_async/connection.py by scripts/mirror.py. Do not edit.
 """An httpx transport with one connection and no pool around it.
 
-This is the only module (with its mirror) that uses private names of httpx and httpcore. `check_libraries` makes sure
-that they are there. Safety hangs on them: without `_pool` the connection is httpx's own, and without the others nobody
-notices an answer that no request asked for, or limits the time of an answer that comes through a proxy.
+Only this module and its mirror use private names of httpx and httpcore. `check_libraries` looks for them.
+Safety depends on them. Without `_pool`, requests would go through httpx's own pool. Without the others, the client
+could not detect an answer that no request asked for, nor limit the time of an answer that comes through a proxy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HTTPX = "httpx>=0.27,<0.29"
 HTTPCORE = "httpcore>=1.0.3,<1.1"
 KEEPALIVE_S = 30.0
 _REMEMBERED = 8
-"""A connection's latest answers, of which one may come again."""
+"""How many of its latest answers a connection remembers, to detect one that comes again."""
 _ONE_CONNECTION = httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S)
 _ORIGIN = httpcore.Origin(b"http", b"ledger", 80)
 _TLS_ORIGIN = httpcore.Origin(b"https", b"ledger", 443)
@@ -52,17 +52,17 @@ def check_libraries(*, proxy: bool) -> None:
 
 
 class Answers:
-    """What a connection has answered lately: the ledger gives each answer an id of its own, so none comes twice.
+    """The latest answers of a connection, to detect one that a proxy sends again.
 
-    What a proxy sends again may be about the effect that is asked for next, too: the grant of an earlier holder, say,
-    or the renewal of a lease that is lost by now.
+    The ledger gives each answer an id of its own, so that no two are alike. An answer that comes again may be about the
+    effect that the next request asks for: an earlier holder's grant, or the renewal of a lease that is lost by now.
     """
 
     def __init__(self) -> None:
         self._latest: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)
 
     def have(self, response: httpx.Response) -> bool:
-        """Whether this answer has come before; else it is remembered. One without an id never has."""
+        """Return whether this answer came before, and remember it. An answer without an id counts as new."""
         request_id = response.headers.get("x-request-id")
         if request_id is None:
             return False
@@ -75,8 +75,8 @@ class Answers:
 class SyncOneConnectionTransport(httpx.HTTPTransport):
     """httpx's own transport, so that vcrpy and respx see it and errors are mapped as usual, over one connection.
 
-    httpx has no public way to hand in what the transport sends through, so its private attribute is replaced. Through
-    the pool that httpx puts there, an answer could pass for the answer to the next request, and a slow one have no end.
+    httpx has no public way to replace a transport's pool, so its private attribute is set. With httpx's own pool, an
+    unasked answer could pass for the answer to the next request, and a slow answer would have no time limit.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
@@ -86,12 +86,12 @@ class SyncOneConnectionTransport(httpx.HTTPTransport):
         self._pool = self._one  # type: ignore[assignment]  # it is used as a request interface
 
     def spoil(self) -> None:
-        """Have the next request open a new connection: this one answers another request than it was asked."""
+        """Have the next request open a new connection: this one gave the answer to a different request."""
         self._one.is_spoilt = True
 
 
 class SyncProxyTransport(httpx.HTTPTransport):
-    """One connection by way of a proxy: through httpx's own pool, with the same care for what comes back."""
+    """One connection through a proxy, over httpx's own pool, with the same checks of its answers."""
 
     def __init__(self, ssl_context: ssl.SSLContext | bool, proxy: str) -> None:
         super().__init__(verify=ssl_context, proxy=proxy, limits=_ONE_CONNECTION)
@@ -100,24 +100,24 @@ class SyncProxyTransport(httpx.HTTPTransport):
         self._is_spoilt = False
 
     def spoil(self) -> None:
-        """Have the next request open a new connection: this one answers another request than it was asked."""
+        """Have the next request open a new connection: this one gave the answer to a different request."""
         self._is_spoilt = True
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request; the caller reads the answer to its end before it sends another one."""
+        """Send one request. The caller reads the answer to its end before it sends the next request."""
         if self._is_spoilt or any(_answers_unasked(each) for each in self._pool.connections):
-            self.close()  # its connections, that is: it goes on with new ones
+            self.close()  # closes the connections only: the transport then opens new ones
             self._is_spoilt = False
         return super().handle_request(request)
 
     def close(self) -> None:
-        """Close its connections, past the lock of httpx's pool: a thread that was interrupted may still hold it."""
+        """Close the connections without the lock of httpx's pool: an interrupted thread may still hold that lock."""
         for connection in self._pool.connections:
             connection.close()
 
 
 class _SyncOneConnection:
-    """Opens its connection on first use, and anew where it was closed, broken or idle for too long."""
+    """Opens its connection on first use, and a new one when the old one is closed, broken or idle for too long."""
 
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
         self._ssl_context = ssl_context if isinstance(ssl_context, ssl.SSLContext) else None
@@ -125,7 +125,7 @@ class _SyncOneConnection:
         self.is_spoilt = False
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send one request; the caller reads the answer to its end before it sends another one."""
+        """Send one request. The caller reads the answer to its end before it sends the next request."""
         connection = self._connection
         if (
             connection is None
@@ -152,10 +152,10 @@ class _SyncOneConnection:
 
 
 def _answers_unasked(connection: object) -> bool:
-    """Whether more has come than the answer to the last request: httpcore would take it for the answer to the next one,
-    and so another effect's result for this one's.
+    """Return whether the connection has received more than the answer to the last request.
 
-    httpcore does not tell, so its private attributes are read. A connection that has none of them is not trusted.
+    httpcore would take those bytes for the answer to the next request, and so return another effect's result. It has no
+    public way to ask, so this function reads private attributes. A connection without them counts as not trustworthy.
     """
     while (inner := getattr(connection, "_connection", connection)) is not connection:  # a proxy's has several layers
         if inner is None:  # it is not open yet
@@ -168,8 +168,8 @@ def _answers_unasked(connection: object) -> bool:
 class _Network(httpcore.NetworkBackend):
     """Opens connections on which an answer has to be complete within the timeout of a read.
 
-    httpcore itself gives each read that long: somebody on the way who sends a byte now and then could keep a commit,
-    which no cancellation interrupts, for ever.
+    httpcore allows that time for each read: a proxy that sends a byte now and then could delay a commit, which no
+    cancellation interrupts, for ever.
     """
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class _Network(httpcore.NetworkBackend):
     def connect_tcp(
         self, host: str, port: int, timeout: float | None = None, *args: Any, **options: Any
     ) -> httpcore.NetworkStream:
-        """Open one; looking the host up and connecting to one of its addresses take `timeout` seconds at most."""
+        """Open a connection. Resolving the host and connecting take `timeout` seconds at most, together."""
         ends_at = None if timeout is None else monotonic() + timeout
         try:
             addresses = sync_addresses(host, timeout)
@@ -228,9 +228,9 @@ class _Stream(httpcore.NetworkStream):
 
 
 def _holds_more(tls: object) -> bool:
-    """Whether TLS took more off the socket than was read of it: an answer that nobody asked for, or the end.
+    """Return whether TLS holds bytes that nobody has read: an answer that no request asked for, or the end.
 
-    A socket of `ssl` takes one record at a time, all of which is read.
+    An `ssl.SSLSocket` never does: it takes one record at a time, and httpcore reads all of it.
     """
     if not isinstance(tls, ssl.SSLObject):
         return False

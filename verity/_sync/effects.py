@@ -1,5 +1,5 @@
 # Made from verity/_async/effects.py by scripts/mirror.py. Do not edit.
-"""`verity.effects`: what a ledger has, and what a person does when an effect is stuck."""
+"""`verity.effects`: lists and lookups of effects, their audit trails and counts, and reset and resolve."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ PAGE_SIZE = 100
 
 
 class SyncEffects:
-    """The effects of a ledger.
+    """Reads and administers the effects of a ledger.
 
-    Lists fetch their pages as they are iterated; `page_size` (1 to 500) says how many items a request asks for. Where
-    a namespace is left out, it is the client's; a list looks in all namespaces where the client has none, too.
+    Lists fetch their pages as they are iterated. `page_size` (1 to 500) is the number of items in a page. A call
+    without a namespace uses the client's. A list then covers all namespaces if the client has none either.
 
-    Every call raises VerityConfigError or VerityValidationError where an argument is wrong (nothing was sent),
-    VerityConnectionError where the ledger gave no answer, and VerityApiError where it gave an error.
+    Every call raises VerityConfigError or VerityValidationError if an argument is wrong (nothing was sent),
+    VerityConnectionError if the ledger gave no answer, and VerityApiError if it answered with an error.
     """
 
     def __init__(self, ledger: SyncLedger, namespace: str | None, check_open: Callable[[], None]) -> None:
@@ -80,22 +80,22 @@ class SyncEffects:
         cursor: str | None = None,
         page_size: int = PAGE_SIZE,
     ) -> SyncPages[EffectRecord]:
-        """Effects, newest first.
+        """List effects, newest first.
 
         Args:
-            namespace: only in this one. Left out, it is the client's, unless a workflow, case or run is named: those
-                have namespaces of their own.
-            all_namespaces: look in all, whatever the client's.
-            status: IDLE (reset, to be granted again), RUNNING, EXPIRED (its lease ran out), COMMITTED or FAILED.
+            namespace: only effects in this namespace. The default is the client's, unless a workflow, case or run is
+                given: those have namespaces of their own.
+            all_namespaces: search all namespaces, also if the client has one.
+            status: IDLE (reset, can be granted again), RUNNING, EXPIRED (its lease expired), COMMITTED or FAILED.
             search: a part of the effect key.
-            workflow_name: only this workflow's.
-            case_id: only this case's.
-            run_id: only this run's.
-            agent_id: only those that this agent was granted last.
-            since: created at this moment or later; a datetime with a time zone, or RFC 3339.
-            until: created before this moment.
-            cursor: go on where a page's `next_cursor` says.
-            page_size: how many effects a request asks for, 1 to 500.
+            workflow_name: only effects of this workflow.
+            case_id: only effects of this case.
+            run_id: only effects of this run.
+            agent_id: only effects whose latest lease was granted to this agent.
+            since: created at this time or later: a datetime with a time zone, or an RFC 3339 string.
+            until: created before this time.
+            cursor: begin at this page: the `next_cursor` of the page before.
+            page_size: the number of effects in a page, 1 to 500.
         """
         chosen = filters.read_filters(
             status=status,
@@ -113,7 +113,7 @@ class SyncEffects:
         return self._pages(Operation.LIST_EFFECTS, EffectRecord, send, cursor, page_size)
 
     def get(self, effect_key: str, *, namespace: str | None = None) -> EffectRecord:
-        """One effect by its key, with its payloads.
+        """Look up one effect by its key, with its payloads.
 
         Raises:
             VerityApiError: `effect_not_found`.
@@ -122,7 +122,7 @@ class SyncEffects:
         return self._ledger.call(EffectRecord, Operation.GET_EFFECT, self._asked(key, namespace), send)
 
     def get_by_id(self, effect_id: str) -> EffectRecord:
-        """One effect by the ledger's id of it, in whatever namespace it is.
+        """Look up one effect by the id that the ledger gave it, in any namespace.
 
         Raises:
             VerityApiError: `effect_not_found`.
@@ -135,7 +135,7 @@ class SyncEffects:
     def events(
         self, effect_key: str, *, namespace: str | None = None, cursor: str | None = None, page_size: int = PAGE_SIZE
     ) -> SyncPages[EffectEvent]:
-        """An effect's audit trail, oldest first. A purged effect's is gone."""
+        """List an effect's audit trail, oldest event first. A purge deletes the trail."""
         key, send = self._about(list_effect_events.sync_response, effect_key, namespace)
         return self._pages(
             Operation.LIST_EFFECT_EVENTS, EffectEvent, send, cursor, page_size, self._asked(key, namespace)
@@ -150,19 +150,20 @@ class SyncEffects:
         force: bool = False,
         reason: str | None = None,
     ) -> ResetResponse:
-        """Let a failed or expired effect be tried again. Takes an API key with the role org_admin.
+        """Let a failed or expired effect be tried again. Needs an API key with the role org_admin.
 
         Args:
             effect_key: the effect.
             namespace: overrides the client's.
-            mode: `"verify"`: the next holder is told that somebody may have acted, and observes first.
-                `"retry"`: nobody has acted, for certain.
-            force: take it away from a holder whose lease is live. That holder may still act; its commit is refused.
-                Where the answer is lost, a forced reset is not sent again by itself: it could hit the next holder.
+            mode: `"verify"`: the ledger tells the next holder that an earlier one may have acted, and `protect()`
+                observes first. `"retry"`: it is certain that no holder acted.
+            force: reset the effect although a holder has a live lease. That holder may still act; the ledger refuses
+                its commit. If the answer is lost, the client does not resend a forced reset: it could hit the next
+                holder.
             reason: why, for the audit trail.
 
         Raises:
-            LeaseConflictError: a lease is live, and `force` was not given.
+            LeaseConflictError: a lease is live, and `force` is False.
             VerityApiError: `effect_not_found`, `effect_finished` (it is committed), `effect_purged`, `forbidden`.
         """
         fields = filters.read_reset(effect_key, mode, force, reason)
@@ -174,15 +175,15 @@ class SyncEffects:
     def resolve(
         self, effect_key: str, result: Any, *, namespace: str | None = None, reason: str | None = None
     ) -> ResolveResponse:
-        """Commit the result of an expired or failed effect that is known to have happened, for every later caller.
+        """Commit the result of an expired or failed effect that has happened. Every later caller gets this result.
 
-        It is final. Takes an API key with the role org_admin; a former holder cannot write any more.
+        It is final: the ledger refuses later commits of former holders. Needs an API key with the role org_admin.
 
         Args:
             effect_key: the effect.
-            result: what `act` would have returned: a JSON value of at most 64 KB.
+            result: the result that `act` would have returned: a JSON value of at most 64 KB.
             namespace: overrides the client's.
-            reason: how it is known, for the audit trail.
+            reason: how you know, for the audit trail.
 
         Raises:
             LeaseConflictError: a lease is live.
@@ -197,14 +198,14 @@ class SyncEffects:
         )
 
     def namespaces(self, *, cursor: str | None = None, page_size: int = PAGE_SIZE) -> SyncPages[EffectGroup]:
-        """The namespaces that have effects, by name."""
+        """List the namespaces that have effects, by name."""
         send = partial(list_namespaces.sync_response, client=self._ledger.api)
         return self._pages(Operation.LIST_NAMESPACES, EffectGroup, send, cursor, page_size)
 
     def workflows(
         self, *, namespace: str | None = None, cursor: str | None = None, page_size: int = PAGE_SIZE
     ) -> SyncPages[EffectGroup]:
-        """The workflows that have effects, by name; in all namespaces unless one is named."""
+        """List the workflows that have effects, by name; in all namespaces unless one is given."""
         send = partial(list_workflows.sync_response, client=self._ledger.api, **self._where(namespace))
         return self._pages(Operation.LIST_WORKFLOWS, EffectGroup, send, cursor, page_size)
 
@@ -216,7 +217,7 @@ class SyncEffects:
         cursor: str | None = None,
         page_size: int = PAGE_SIZE,
     ) -> SyncPages[EffectGroup]:
-        """The cases of a workflow; in all namespaces unless one is named."""
+        """List the cases of a workflow; in all namespaces unless one is given."""
         workflow: Any = {"workflow_name": check_label("workflow_name", workflow_name)}
         send = partial(list_cases.sync_response, client=self._ledger.api, **workflow, **self._where(namespace))
         return self._pages(Operation.LIST_CASES, EffectGroup, send, cursor, page_size)
@@ -230,7 +231,7 @@ class SyncEffects:
         cursor: str | None = None,
         page_size: int = PAGE_SIZE,
     ) -> SyncPages[EffectGroup]:
-        """The runs of a case; in all namespaces unless one is named."""
+        """List the runs of a case; in all namespaces unless one is given."""
         case: Any = {
             "workflow_name": check_label("workflow_name", workflow_name),
             "case_id": check_label("case_id", case_id),
@@ -245,7 +246,7 @@ class SyncEffects:
         all_namespaces: bool = False,
         since: datetime | str | None = None,
     ) -> LedgerStats:
-        """Counts by status, what happened since a moment (an hour ago by default), and the oldest expired lease."""
+        """Count effects by status, and events since a time (default: an hour ago)."""
         self._check_open()
         where = self._where(namespace, all_namespaces=all_namespaces, default=self._namespace)
         where |= filters.without_none({"since": filters.read_time("since", since)})
@@ -257,7 +258,7 @@ class SyncEffects:
     ) -> dict[str, Any]:
         if not isinstance(all_namespaces, bool) or (all_namespaces and namespace is not None):
             raise VerityValidationError(
-                "all_namespaces must be True or False, and goes without namespace=.", parameter="all_namespaces"
+                "all_namespaces must be True or False, and excludes namespace=.", parameter="all_namespaces"
             )
         if namespace is not None:
             return {"namespace": check_stored_namespace(namespace)}

@@ -1,7 +1,7 @@
 # Made from verity/_async/pages.py by scripts/mirror.py. Do not edit.
 """Lists that fetch their pages as they are iterated.
 
-The iterators are classes, not generators: one that is left half-way needs no closing.
+The iterators are classes, not generators: an iteration that stops half-way needs no closing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ T = TypeVar("T", bound=Record)
 
 
 class SyncPages(Generic[T]):
-    """A list. Iterate over its items, or over its `pages()`; nothing is asked of the ledger before. Each iteration
-    starts anew."""
+    """A list in the ledger. Iterate over its items, or over its `pages()`.
+
+    The first request is sent when an iteration begins. Each iteration starts again at the first page.
+    """
 
     def __init__(self, fetch: SyncFunction[Page[T]], cursor: str | None) -> None:
         self._fetch = fetch
@@ -29,16 +31,16 @@ class SyncPages(Generic[T]):
         return _Items(self.pages())
 
     def pages(self) -> Iterator[Page[T]]:
-        """The list page by page, each fetched when it is asked for."""
+        """Iterate page by page. Each page is fetched when the iteration reaches it."""
         return _PageByPage(self._fetch, self._cursor)
 
     def first_page(self) -> Page[T]:
-        """The page at the cursor, which tells where the next one begins."""
+        """Fetch the page at the cursor. Its `next_cursor` tells where the next page begins."""
         return self._fetch(self._cursor)
 
 
 class _PageByPage(Generic[T]):
-    """Where a page can't be had, it raises, and may be asked for that page again."""
+    """Fetches one page at a time. After an error, the next step fetches the same page again."""
 
     def __init__(self, fetch: SyncFunction[Page[T]], cursor: str | None) -> None:
         self._fetch = fetch
@@ -54,7 +56,7 @@ class _PageByPage(Generic[T]):
         page = self._fetch(self._cursor)
         if page.next_cursor is not None and page.next_cursor == self._cursor:
             raise VerityApiError(
-                "The ledger's list leads from a page to itself; check that base_url leads to a Verity ledger.",
+                "The ledger's list leads from a page to itself. Check that base_url is the URL of a Verity ledger.",
                 code="invalid_response",
                 request_id=page.request_id,
             )

@@ -193,6 +193,19 @@ async def test_a_task_that_is_cancelled_while_a_failure_is_recorded_records_it_a
     await network.aclose()
 
 
+async def test_what_ends_an_act_without_being_an_error_is_no_failure(ledger: ServedLedger) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    async with VerityClient(ledger.base_url, ledger.create_key(), "app") as client:
+        with pytest.raises(Stopped):
+            await client.protect("stopped", act=stop)
+        assert (await client.effects.get("stopped")).status == "RUNNING"
+
+
 @ON_ASYNCIO
 async def test_a_closing_loop_does_not_lose_a_commit(ledger: ServedLedger) -> None:
     """`asyncio.run` cancels all tasks at its end, also the one that commits."""

@@ -248,7 +248,10 @@ async def test_many_waiters_are_one_look() -> None:
         await asyncio.Event().wait()
 
     lease = json.loads((await store.answer(request("lease_effect"))).body)
-    held = [asyncio.create_task(waiters.answer_lease(request("lease_effect"), 20, stay, check)) for _ in range(500)]
+    held = [
+        asyncio.create_task(waiters.answer_lease(request("lease_effect"), 20, store.answer, stay, check))
+        for _ in range(500)
+    ]
     await async_until(lambda: waiters.waiting_count == 500 and len(store.looks) >= 3)
     commit = request("commit_effect", result=7, fenceToken=1, leaseToken=lease["leaseToken"])
     await store.answer(commit)
@@ -276,7 +279,7 @@ async def test_a_lease_that_runs_out_wakes_one(clock: TestClock) -> None:
     request = Request(Scope("test"), Operation.LEASE_EFFECT, "payments", body, read_members(body))
     await store.answer(request)
     stay = asyncio.Event().wait
-    held = [asyncio.create_task(waiters.answer_lease(request, 25, stay, check)) for _ in range(100)]
+    held = [asyncio.create_task(waiters.answer_lease(request, 25, store.answer, stay, check)) for _ in range(100)]
     await async_until(lambda: waiters.waiting_count == 100 and len(store.looks) >= 3)
     asked = store.times
     clock.advance(30_000)
@@ -315,7 +318,9 @@ async def test_what_is_decided_while_a_waiter_asks_is_not_missed() -> None:
     store = Overtaking(ledger)
     waiters = LeaseWaiters(store, 10)
     lease = json.loads((await store.answer(request("lease_effect"))).body)
-    answer = await asyncio.wait_for(waiters.answer_lease(request("lease_effect"), 25, asyncio.Event().wait, check), 12)
+    answer = await asyncio.wait_for(
+        waiters.answer_lease(request("lease_effect"), 25, store.answer, asyncio.Event().wait, check), 12
+    )
     assert answer.outcome[0] == "cached_completed"
     await async_until(lambda: waiters._polling is None)
     ledger.close()
@@ -339,7 +344,7 @@ async def test_a_storage_that_cannot_be_looked_at_leaves_them_waiting(caplog: py
     body = b'{"effectKey":"k"}'
     request = Request(Scope("test"), Operation.LEASE_EFFECT, "payments", body, read_members(body))
     lease = json.loads((await store.answer(request)).body)
-    held = asyncio.create_task(waiters.answer_lease(request, 20, asyncio.Event().wait, check))
+    held = asyncio.create_task(waiters.answer_lease(request, 20, store.answer, asyncio.Event().wait, check))
     await async_until(lambda: not store.errors)
     assert not held.done()
     text = json.dumps({"effectKey": "k", "result": 7, "fenceToken": 1, "leaseToken": lease["leaseToken"]}).encode()

@@ -26,6 +26,7 @@ from verity._tracing import read_trace_parent
 from verity.server import metrics, problems
 from verity.server.auth import Authenticator
 from verity.server.contract import load_spec, read_endpoints
+from verity.server.effect_call_limiter import EffectCallLimiter, max_calls_for
 from verity.server.exchange import AsgiExchange, AsgiReceive, AsgiScope, AsgiSend, ClientGone, Exchange, HttpRequest
 from verity.server.logs import UNAUTHENTICATED, describe
 from verity.server.metrics import Metrics, Outcome
@@ -62,6 +63,7 @@ class LedgerApp:
         self._settings = settings
         self._rate_limiter = RateLimiter(settings.rate_limit)
         self._read_limiter = ReadLimiter(settings.max_searches)
+        self._effect_call_limiter = EffectCallLimiter(store, max_calls_for(settings.max_batch))
         self._router = Router(read_endpoints(load_spec()))
         self.waiting = LeaseWaiters(store, settings.max_waits)
         self.metrics.watch_waits(lambda: self.waiting.waiting_count)
@@ -173,14 +175,16 @@ class LedgerApp:
             request.request_id,
             read_trace_parent(headers.get(b"traceparent")),
         )
+        if operation in READS:
+            return await self._answer_read(ledger_request, exchange)
+        has_left = _never if connection is None else connection.has_left
         if operation is Operation.LEASE_EFFECT and b"prefer" in headers:
             wait_s = read_wait_s(headers[b"prefer"].decode("latin-1"))
             if wait_s:
                 check = partial(self._authenticator.authenticate, authorization, admin_only=endpoint.admin_only)
-                return await self.waiting.answer_lease(ledger_request, wait_s, exchange.until_gone, check)
-        if operation in READS:
-            return await self._answer_read(ledger_request, exchange)
-        answer = await self._store.answer(ledger_request)
+                ask = partial(self._effect_call_limiter.answer, has_left=has_left)
+                return await self.waiting.answer_lease(ledger_request, wait_s, ask, exchange.until_gone, check)
+        answer = await self._effect_call_limiter.answer(ledger_request, has_left)
         if self.waiting.waiting_count and answer.status == 200:
             self.waiting.wake_after(ledger_request)
         return answer
@@ -260,6 +264,11 @@ def create_app(
         now_ms: the clock, in ms since 1970, that decides when API keys expire.
     """
     return LedgerApp(store, settings or ServerSettings(), now_ms)
+
+
+def _never() -> bool:
+    """Whether a client has left, where nothing is known of its connection."""
+    return False
 
 
 def _read_query(query: bytes) -> list[tuple[str, str]]:

@@ -45,6 +45,10 @@ class Connection(Protocol):
         """Whether its API key has reached the limit of unread bytes."""
         ...
 
+    def has_left(self) -> bool:
+        """Whether the client has closed the connection."""
+        ...
+
     async def drain(self, size: int) -> None:
         """Wait until the client has read the answers before the next one, which has so many bytes."""
         ...

@@ -204,6 +204,11 @@ class LedgerProtocol(HttpToolsProtocol):
         """Whether its API key has reached the limit of unread bytes."""
         return self.connections_of_server.usage_by_key.has_too_much_unread(self.usage)
 
+    def has_left(self) -> bool:
+        """Whether the client has closed the connection."""
+        closing: bool = self.transport.is_closing()
+        return closing
+
     async def drain(self, size: int) -> None:
         """Wait until the client has read the answers before the next one, which has so many bytes."""
         if self.flow.write_paused:

@@ -57,7 +57,7 @@ class LeaseWaiters:
     """The lease requests that wait on one node.
 
     Args:
-        store: the store that grants leases, and that is polled.
+        store: the store that is polled.
         max_waits: how many requests may wait; one more is answered at once. One API key may have half of them.
     """
 
@@ -75,6 +75,7 @@ class LeaseWaiters:
         self,
         request: Request,
         wait_s: int,
+        ask: Callable[[Request], Awaitable[Answer]],
         until_gone: Callable[[], Awaitable[Any]],
         check: Callable[[], Awaitable[Any]],
     ) -> Answer:
@@ -83,12 +84,13 @@ class LeaseWaiters:
         Args:
             request: the lease request. The store gets the same one after each wake-up: one logical request.
             wait_s: how long to wait, in seconds.
+            ask: carries the request out.
             until_gone: returns when the client has left; the request then stops waiting.
             check: raises if the caller's API key was revoked or expired meanwhile.
         """
         owner = request.scope.actor
         if self._is_closing or not self._has_room(owner):
-            return await self._store.answer(request)
+            return await ask(request)
         name = name_of(request)
         waiter = _Waiter()
         waiters = self._waiters.setdefault(name, deque())
@@ -99,7 +101,7 @@ class LeaseWaiters:
         end = asyncio.get_running_loop().time() + wait_s
         try:
             while True:
-                answer = await self._store.answer(request)
+                answer = await ask(request)
                 left_s = end - asyncio.get_running_loop().time()
                 if answer.outcome[0] != "lease_conflict" or left_s <= 0 or self._is_closing:
                     break

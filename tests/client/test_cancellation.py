@@ -31,6 +31,7 @@ from verity import (
     VerityClient,
     VerityValidationError,
 )
+from verity._concurrency.interrupts import MAX_INTERRUPTS
 from verity._concurrency.threads import loop_threads
 
 ON_ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -259,6 +260,33 @@ async def test_a_thread_cannot_be_cancelled_so_its_result_is_kept(ledger: Served
             await task
         assert network.operations() == ["lease", "commit"]
     assert await _is_committed(ledger, key)
+    await network.aclose()
+
+
+@ON_ASYNCIO
+async def test_a_result_is_kept_while_all_tasks_are_cancelled_again_and_again(ledger: ServedLedger) -> None:
+    """As a server may do that shuts down. The first cancellation ends the task that waits for the thread."""
+    has_begun, may_end = threading.Event(), threading.Event()
+    network = AsyncFaultyTransport()
+
+    def act() -> int:
+        has_begun.set()
+        may_end.wait(30)
+        return 7
+
+    async with _client(ledger, network) as client:
+        others = asyncio.all_tasks()
+        task = asyncio.create_task(client.protect("thread-often", act=act))
+        await async_until(has_begun.is_set)
+        for _ in range(3 * MAX_INTERRUPTS):
+            for each in asyncio.all_tasks() - others:
+                each.cancel()
+            await asyncio.sleep(0)
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert network.operations() == ["lease", "commit"]
+    assert await _is_committed(ledger, "thread-often")
     await network.aclose()
 
 

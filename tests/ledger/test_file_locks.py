@@ -20,7 +20,7 @@ from tests.helpers.concurrency import SyncBackground, sync_until
 from tests.helpers.store_calls import Caller
 from verity._ledger.calls import Scope
 from verity._store.sqlite import file_locks
-from verity._store.sqlite.file_locks import FileLocks, Locked
+from verity._store.sqlite.file_locks import FileLocks, LockTimeout
 from verity._store.sqlite.store import SqliteStore
 from verity.errors import VerityConfigError
 
@@ -155,9 +155,9 @@ def test_two_stores_of_one_process_exclude_each_other_and_close_one_by_one(store
     Caller(another).commit("theirs")
     another.close()
     assert store._locks is not None
-    assert store._locks.are_whole(), "its descriptors stay open"
+    assert store._locks.are_intact(), "its descriptors stay open"
     Path(f"{path}-shm").read_bytes()
-    assert not store._locks.are_whole()
+    assert not store._locks.are_intact()
     assert Caller(store)("lease_effect", {"effectKey": "theirs"})["status"] == "cached_completed"
 
 
@@ -165,7 +165,7 @@ def test_a_store_that_is_closed_while_it_writes_keeps_nobody_from_writing(store:
     """As after a disk's error; a reader of this process keeps the descriptors open."""
     Caller(store).ask("get_effect", effectKey="before")
     assert store._locks is not None
-    store._locks.take()
+    store._locks.acquire()
     store._close_file()
     other = Other(path)
     other.say("k")
@@ -204,8 +204,8 @@ def test_who_waits_for_a_stopped_process_is_told_which(
     sync_until(lambda: Path(f"/proc/{other.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
     locks = FileLocks(path, wait_s=0.0)
     who = f"process {other.process.pid} (python"
-    with pytest.raises(Locked, match="which is stopped") as caught:
-        locks.take()
+    with pytest.raises(LockTimeout, match="which is stopped") as caught:
+        locks.acquire()
     assert who in str(caught.value)
     store._locks = locks
     call = Caller(store)
@@ -227,7 +227,7 @@ def test_who_holds_only_our_lock_is_told_with_the_time(store: SqliteStore, path:
             "-c",
             "import sys, apsw; from verity._store.sqlite.file_locks import FileLocks;"
             "from verity._store.sqlite.connection import *;"
-            "connection = connect(sys.argv[1]); locks = FileLocks(sys.argv[1], wait_s=1); locks.take();"
+            "connection = connect(sys.argv[1]); locks = FileLocks(sys.argv[1], wait_s=1); locks.acquire();"
             "print('taken', flush=True); sys.stdin.read()",
             path,
         ],
@@ -237,8 +237,8 @@ def test_who_holds_only_our_lock_is_told_with_the_time(store: SqliteStore, path:
     assert other.stdout is not None
     other.stdout.readline()
     locks = FileLocks(path, wait_s=0.0)
-    with pytest.raises(Locked, match=rf"process {other.pid} \(python\S*\), since 20\d\d-\d\d-\d\dT.*Z"):
-        locks.take()
+    with pytest.raises(LockTimeout, match=rf"process {other.pid} \(python\S*\), since 20\d\d-\d\d-\d\dT.*Z"):
+        locks.acquire()
     locks.close()
     other.communicate()
 
@@ -273,15 +273,15 @@ def test_who_has_written_lets_those_who_wait_write_first(store: SqliteStore, pat
     order: list[str] = []
 
     def write(locks: FileLocks, name: str) -> None:
-        locks.take()
+        locks.acquire()
         order.append(name)
-        locks.give_back()
+        locks.release()
 
-    busy.take()
+    busy.acquire()
     with SyncBackground() as background:
         background.start(lambda: write(other, "other"))
         sync_until(lambda: is_somebody_next(path))
-        busy.give_back()
+        busy.release()
         write(busy, "busy")
     assert (order, background.outcomes) == (["other", "busy"], [None])
     assert not is_somebody_next(path)
@@ -294,10 +294,10 @@ def test_who_is_next_and_frozen_keeps_nobody_from_writing(store: SqliteStore, pa
     frozen, locks = FileLocks(path, wait_s=0), FileLocks(path, wait_s=60, turn_s=0.01)
     frozen._be_next()
     for _ in range(3):
-        locks.take()
-        with pytest.raises(Locked):
-            frozen.take()
-        locks.give_back()
+        locks.acquire()
+        with pytest.raises(LockTimeout):
+            frozen.acquire()
+        locks.release()
     for each in (frozen, locks):
         each.close()
     assert Caller(store)("lease_effect", {"effectKey": "k"})["status"] == "granted"

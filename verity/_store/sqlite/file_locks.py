@@ -1,21 +1,21 @@
 """Locks of our own on a ledger's file, beside SQLite's.
 
-SQLite's are POSIX locks. They belong to a process, and all of them are dropped when any part of it closes the file
-after it opened it by other means: `sqlite3.connect` for a look, a backup that copies it. Then other processes write at
-the same time, delete the log that this one uses, or cut the log's index short under it, which ends it with SIGBUS.
-https://www.sqlite.org/howtocorrupt.html section 2.2
+SQLite uses POSIX locks. They belong to a process. When any code in the process opens and closes the file by other means
+(`sqlite3.connect` to read it, a copy for a backup), the kernel drops all of the process's locks on it. Then other
+processes write at the same time, delete the log that this process uses, or truncate the log's index under it, which
+ends this process with SIGBUS. https://www.sqlite.org/howtocorrupt.html section 2.2
 
-So on Linux a store also holds locks that belong to a descriptor ("open file description locks") and stay whatever else
-is closed:
+So on Linux a store also holds "open file description locks". They belong to a descriptor, and stay when another
+descriptor is closed:
 
-- shared ones on the bytes by which SQLite tells that a database is open and that its log's index is in use. SQLite
-  respects them in every program, old ones too: nobody deletes or cuts what this process uses.
-- an exclusive one, for as long as a transaction of this process writes, far behind the bytes that SQLite locks.
-- another exclusive one while it is the next to write. Without it, who has just written would write again at once, and
-  who looks only now and then whether the file is free would hardly ever find it so.
+- Shared locks on the bytes by which SQLite tells that a database is open and that its log's index is in use. SQLite
+  respects them in every program, in older versions of Verity too: no process deletes or truncates the files in use.
+- An exclusive lock during each write transaction of this process, on a byte far behind those that SQLite locks.
+- An exclusive lock while this process is next to write. Without it, a process that has just written would write again
+  at once. The others check only now and then whether the file is free, and would hardly ever find it free.
 
-What is left is a transaction during which the locks are dropped, while a program that has no locks of the second kind
-writes. Before a transaction is committed, a lock of SQLite's kind tells whether they still are there.
+One case is left: the locks are dropped during a transaction, while a program without our locks writes. So before each
+commit, the store checks whether a lock of SQLite's kind (the canary) is still there.
 """
 
 from __future__ import annotations
@@ -46,31 +46,31 @@ if sys.platform == "linux":
     import fcntl
 
 _OPEN = 0x40000000 + 2, 510
-"""Of the database: locked as long as it is open."""
+"""Of the database: locked while it is open."""
 _IN_USE = 128, 1
-"""Of the log's index: locked as long as it is mapped."""
+"""Of the log's index: locked while it is mapped."""
 _WRITES = 120, 1
-"""Of the log's index: locked by whom SQLite lets write."""
+"""Of the log's index: SQLite's write lock."""
 _OURS_AT = 1 << 60
-"""Of the database: from here on it is locked by whom we let write. The length tells who, and since when."""
+"""Of the database: our write lock begins here. Its length encodes the holder's process id and when it was taken."""
 _PID_BITS = 22
 _CANARY_AT = 1 << 40
 _FLOCK = struct.Struct("@hhqqi")
 _NEXT_AT = _OURS_AT - 1
-"""Of the database: locked by whom we let write next."""
+"""Of the database: locked by the process that writes next."""
 _TURN_S = 0.5
-"""How long to wait for whoever is next, who may be frozen. It is a matter of fairness, not of safety."""
+"""How long to wait for the process that is next; it may be stopped. This is about fairness, not about safety."""
 _PAUSES_S = (0.0005,) * 40 + (0.002,) * 100 + (0.01,)
-"""Of whom is next, while another writes."""
+"""Between attempts of the process that is next."""
 _LONGER_PAUSES_S = (0.001,) * 20 + (0.005,)
-"""Of all others: never much longer than the time for which a file is free."""
+"""Between attempts of all others. They are short, since a file is free for short times only."""
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 _logger = logging.getLogger("verity.ledger")
 
 
-class Locked(apsw.BusyError):
-    """Another process writes, for longer than this one waits."""
+class LockTimeout(apsw.BusyError):
+    """The write lock was not free in time: another process, or another part of this one, writes."""
 
 
 class LocksUnavailable(apsw.Error):
@@ -81,7 +81,7 @@ class LocksUnavailable(apsw.Error):
 
 
 class LocksDropped(apsw.Error):
-    """Something in this process opened and closed the ledger's file by other means."""
+    """Code in this process opened and closed the ledger's file by other means than Verity."""
 
     def __init__(self, path: str) -> None:
         super().__init__(
@@ -91,24 +91,24 @@ class LocksDropped(apsw.Error):
 
 
 class _Descriptors:
-    """What may be closed only when this process has no connection to the file any more: closing drops its locks."""
+    """Descriptors that stay open while this process uses their file: closing one drops SQLite's locks on the file."""
 
     def __init__(self) -> None:
         self.reset_after_fork()
         forget_in_child(self)
 
     def reset_after_fork(self) -> None:
-        """The parent's connections are not this process's."""
+        """Forget the parent's connections."""
         self._lock = Mutex()
         self._users: Counter[tuple[int, int]] = Counter()
         self._kept: dict[tuple[int, int], list[int]] = {}
 
     def add_user(self, file: tuple[int, int]) -> None:
-        """A store is about to open the file."""
+        """Count a connection or a store that is about to open the file."""
         self._lock.run(lambda: self._users.update((file,)))
 
     def remove_user(self, file: tuple[int, int], descriptors: list[int]) -> None:
-        """It has closed all of its connections; the last one's end closes the descriptors of all."""
+        """Take the descriptors of a user that has closed its connections. All are closed when the last user ends."""
         for descriptor in self._lock.run(lambda: self._remove_user(file, descriptors)):
             with suppress(OSError):  # somebody closed it already
                 os.close(descriptor)
@@ -123,54 +123,54 @@ _descriptors = _Descriptors()
 
 
 def use(file: tuple[int, int]) -> None:
-    """A connection to the file is about to be opened that `FileLocks` does not know."""
+    """Call before a connection to the file is opened that has no `FileLocks`."""
     _descriptors.add_user(file)
 
 
 def stop_using(file: tuple[int, int]) -> None:
-    """It is closed."""
+    """Call after that connection was closed."""
     _descriptors.remove_user(file, [])
 
 
-class NoLocks:
-    """Of a ledger in memory, and where the system has none: SQLite's alone."""
+class Locks:
+    """The locks of a store. This class has none: SQLite's own locks must do, or the ledger is in memory."""
 
-    give_back: Callable[[], object] = bool
+    release: Callable[[], object] = bool
 
-    def take(self, within_s: float | None = None) -> None:
-        """Nothing to take."""
+    def acquire(self, within_s: float | None = None) -> None:
+        """There is nothing to acquire."""
 
-    def are_whole(self) -> bool:
-        """Not that anybody could tell."""
+    def are_intact(self) -> bool:
+        """Always True: without locks there is nothing to check."""
         return True
 
-    def tell_holder(self) -> str:
-        """Who keeps others from writing."""
+    def describe_holder(self) -> str:
+        """Which process keeps others from writing."""
         return "another process, or another part of this one, keeps the ledger's file locked"
 
-    def let_go(self) -> None:
-        """Nothing was held."""
+    def release_shared(self) -> None:
+        """There is nothing to release."""
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """There is nothing to close."""
 
-    def leave_to_parent(self) -> None:
-        """Nothing was held."""
+    def close_in_child(self) -> None:
+        """There is nothing to close."""
 
 
-class FileLocks(NoLocks):
-    """The locks of one store, from when it has opened the file until it closes it.
+class FileLocks(Locks):
+    """The locks of one store, from the opening of the file until it is closed.
 
     Args:
         path: the database, which is open in this process.
-        wait_s: how long to wait for another process's transaction.
-        turn_s: for how long of that to let another one be first who came first.
+        wait_s: how long to wait for another process's transaction, in seconds.
+        turn_s: how much of that to wait for the process that is next to write, in seconds.
 
     Raises:
         OSError: a file can't be opened, or this system has no such locks.
 
     Attributes:
-        give_back: lets others write, whether this one did or not; a call that no signal's handler divides.
+        release: releases the write lock, whether it is held or not. It is one call into C, so no interrupt splits it.
     """
 
     def __init__(self, path: str, *, wait_s: float, turn_s: float = _TURN_S) -> None:
@@ -187,7 +187,7 @@ class FileLocks(NoLocks):
             self._database = _open(path)
             self._index = _open(f"{path}-shm")
             set_lock = partial(fcntl.fcntl, self._database, fcntl.F_OFD_SETLK)
-            self.give_back = partial(set_lock, _pack(fcntl.F_UNLCK, _NEXT_AT, 0))  # both: it ends at the file's end
+            self.release = partial(set_lock, _pack(fcntl.F_UNLCK, _NEXT_AT, 0))  # to the end of the file: both locks
             self._be_next = partial(set_lock, _pack(fcntl.F_WRLCK, _NEXT_AT, 1))
             self._let_next = partial(set_lock, _pack(fcntl.F_UNLCK, _NEXT_AT, 1))
             _set(self._database, fcntl.F_RDLCK, *_OPEN)
@@ -201,22 +201,22 @@ class FileLocks(NoLocks):
     def _set_canary(self) -> None:
         fcntl.lockf(self._index, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, self._canary)
 
-    def take(self, within_s: float | None = None) -> None:
-        """Wait until no other process writes; then none does before `give_back()`.
+    def acquire(self, within_s: float | None = None) -> None:
+        """Wait for the write lock. No other process with our locks writes until `release()`.
 
         Args:
-            within_s: for how long to wait, in seconds, where it is another time than usual.
+            within_s: how long to wait, in seconds; None: `wait_s`.
 
         Raises:
-            Locked: that took too long.
+            LockTimeout: the lock was not free in time.
             LocksUnavailable: the system refused the lock.
         """
         try:
-            self._take(within_s)
+            self._acquire(within_s)
         except OSError as error:
             raise LocksUnavailable(self._path, error) from error
 
-    def _take(self, within_s: float | None) -> None:
+    def _acquire(self, within_s: float | None) -> None:
         if _find(self._database, _NEXT_AT, 1) is None and self._try():
             return
         began_at = monotonic()
@@ -224,12 +224,12 @@ class FileLocks(NoLocks):
         self._wait_for_turn(began_at, until)
         while not self._try():
             if monotonic() >= until:
-                raise Locked(self.tell_holder())
+                raise LockTimeout(self.describe_holder())
             time.sleep(next(pauses, _PAUSES_S[-1]))
         self._let_next()
 
     def _wait_for_turn(self, began_at: float, until: float) -> None:
-        """Be the next to write, or give it up for a while where that takes long."""
+        """Become next to write. If that takes too long, go on without it, and do not try again for a while."""
         until, pauses = min(until, began_at + self._turn_s), iter(_LONGER_PAUSES_S)
         while not self._is_next():
             now = monotonic()
@@ -241,13 +241,13 @@ class FileLocks(NoLocks):
             time.sleep(next(pauses, _LONGER_PAUSES_S[-1]))
 
     def _is_next(self) -> bool:
-        """Be the next, unless another one is."""
+        """Become next to write, unless another process is; returns whether that worked."""
         try:
             self._be_next()
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EBADF):
                 raise
-            return error.errno == errno.EBADF  # as below: whoever can only read is soon told so
+            return error.errno == errno.EBADF  # as in `_try`: the file is read-only
         return True
 
     def _try(self) -> bool:
@@ -259,11 +259,11 @@ class FileLocks(NoLocks):
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise
-            # The file can only be read, and SQLite says so to whoever writes.
+            # The file is read-only. SQLite reports that when it writes.
         return True
 
-    def are_whole(self) -> bool:
-        """Whether SQLite's locks are what it believes. If not, the next answer says whether they were dropped again.
+    def are_intact(self) -> bool:
+        """Whether SQLite still has its locks. False: they were dropped since the last check.
 
         Raises:
             LocksUnavailable: the system refused to tell.
@@ -276,8 +276,8 @@ class FileLocks(NoLocks):
             raise LocksUnavailable(self._path, error) from error
         return False
 
-    def tell_holder(self) -> str:
-        """Who keeps others from writing, as far as can be told."""
+    def describe_holder(self) -> str:
+        """Which process keeps others from writing, if the system tells."""
         place = f"the ledger's file {self._path!r} has been locked for {self._wait_s:g} seconds by"
         found = _find(self._index, *_WRITES)
         if found is not None and found[1] > 0:
@@ -289,52 +289,52 @@ class FileLocks(NoLocks):
         since = datetime.fromtimestamp(since_s, timezone.utc)
         return f"{place} process {_describe(pid)}, since {since:%Y-%m-%dT%H:%M:%SZ}"
 
-    def let_go(self) -> None:
-        """Before the connections are closed: the last process to close the file may tidy up."""
+    def release_shared(self) -> None:
+        """Call before the connections are closed, so that the last process can delete the log."""
         if self._file is not None:
             _set(self._database, fcntl.F_UNLCK, *_OPEN)
             _set(self._index, fcntl.F_UNLCK, *_IN_USE)
 
     def close(self) -> None:
-        """After the connections. Idempotent."""
+        """Call after the connections are closed. Idempotent."""
         if self._file is None:
             return
         if self._database >= 0:
-            with suppress(OSError):  # then closing the descriptor has to do
-                self.give_back()  # now, since the descriptor may stay open for longer
+            with suppress(OSError):  # if this fails, closing the descriptor releases the lock
+                self.release()  # the descriptor may stay open for longer
         descriptors = [each for each in (self._database, self._index) if each >= 0]
         self._database = self._index = -1
         file, self._file = self._file, None
         _descriptors.remove_user(file, descriptors)
 
-    def leave_to_parent(self) -> None:
-        """In the child of a fork that ran no hooks, before it opens the file itself: the locks stay the parent's."""
+    def close_in_child(self) -> None:
+        """Call in the child of a fork that ran no hooks, before it opens the file. The parent keeps the locks."""
         for each in (self._database, self._index):
             os.close(each)
         self._database, self._index, self._file = -1, -1, None
 
 
 _held: weakref.WeakSet[FileLocks] = weakref.WeakSet()
-_is_told = False
+_has_warned = False
 
 
 @atexit.register
-def _let_go_of_all() -> None:
-    """At the end of a process that did not close its clients, too, the last one tidies up."""
+def _release_all_shared() -> None:
+    """Let the last process delete the log, even if this one ends without closing its clients."""
     for locks in list(_held):
-        locks.let_go()
+        locks.release_shared()
 
 
-def open_locks(path: str, *, wait_s: float) -> NoLocks:
+def open_locks(path: str, *, wait_s: float) -> Locks:
     """The locks of a store that has just opened the file.
 
     Raises:
         FileMoved: one of its files is gone.
         LocksUnavailable: the system refused a lock, or a descriptor for it.
     """
-    global _is_told  # noqa: PLW0603 - once for each process
+    global _has_warned  # noqa: PLW0603 - once for each process
     if sys.platform != "linux":
-        return NoLocks()
+        return Locks()
     try:
         return FileLocks(path, wait_s=wait_s)
     except FileNotFoundError:
@@ -342,14 +342,14 @@ def open_locks(path: str, *, wait_s: float) -> NoLocks:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise LocksUnavailable(path, error) from error
-    if not _is_told:
-        _is_told = True
+    if not _has_warned:
+        _has_warned = True
         _logger.warning(
             "The system has no open file description locks for %s: whatever opens and closes the ledger's file in this "
             "process drops SQLite's locks, unnoticed. Keep it on a local disk.",
             path,
         )
-    return NoLocks()
+    return Locks()
 
 
 def _open(path: str) -> int:
@@ -368,14 +368,14 @@ def _pack(kind: int, start: int, length: int) -> bytes:
 
 
 def _find(descriptor: int, start: int, length: int) -> tuple[int, int] | None:
-    """Somebody else's lock on these bytes, if there is one: its length, and its process (-1: not of a process)."""
+    """Another holder's lock on these bytes: its length, and its process (-1: it belongs to a descriptor)."""
     answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _pack(fcntl.F_WRLCK, start, length))
     kind, _, _, found, pid = _FLOCK.unpack(answer)
     return None if kind == fcntl.F_UNLCK else (found, pid)
 
 
 def _describe(pid: int) -> str:
-    """`4242 (python), which is stopped`, where the system tells."""
+    """`4242 (python), which is stopped`, or the number alone."""
     with suppress(OSError, ValueError, IndexError):
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         name, state = status[status.index("(") :].rsplit(")", 1)

@@ -69,7 +69,7 @@ _inherited: list[apsw.Connection] = []
 _is_stranded = False
 
 
-def leave_to_parent(*connections: apsw.Connection, in_use: bool) -> None:
+def discard_inherited(*connections: apsw.Connection, in_use: bool) -> None:
     """In a child that ran no hooks: have connections of the parent's closed, or left alone if one was in use."""
     global _is_stranded  # noqa: PLW0603 - for as long as this process lives
     _is_stranded = _is_stranded or in_use

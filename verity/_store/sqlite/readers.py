@@ -181,7 +181,7 @@ class Readers:
         if not self._is_held_off:  # no hook ran before this fork
             inherited = [each.connection for each in (*self._idle, *self._busy) if each.connection is not None]
             in_use = len(self._busy) > 0 or self._lock.locked()
-            forks.leave_to_parent(*inherited, in_use=in_use)
+            forks.discard_inherited(*inherited, in_use=in_use)
         self._begin_anew()
 
     def _take(self, reader: _Reader, until: float) -> _Reader:

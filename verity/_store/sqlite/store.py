@@ -1,9 +1,12 @@
-"""The SQLite store: many operations, one durable transaction.
+"""The SQLite store: effect calls in batches, each batch one durable transaction.
 
-Several processes may use one file: a batch takes SQLite's write lock before it reads (BEGIN IMMEDIATE), so decisions
-are made on what is there. What was answered with success is on disk: WAL with synchronous=FULL.
+Several processes may use one file. A transaction takes SQLite's write lock before it reads (BEGIN IMMEDIATE), so no
+other process can change what a decision is based on. A call is answered with success only when its commit is on disk
+(WAL with synchronous=FULL).
 
-What only reads is in `sqlite_reads.py`, and no writer waits for it.
+This module has the connection that writes, its locks and its transactions. What happens inside a transaction is in
+`effects.py`, `api_keys.py` and `purging.py`. Reads are in `reads.py`; they use connections of their own, and no writer
+waits for them.
 """
 
 from __future__ import annotations
@@ -19,22 +22,16 @@ import apsw
 
 from verity._clock import machines_time_ns
 from verity._ledger.calls import Answer, Request
-from verity._ledger.codec import EFFECT_OPERATIONS, answer_decision, read_call
-from verity._ledger.commands import REPORTS_AMONG, Context
-from verity._ledger.effect import ROW, Effect, from_row, to_row
+from verity._ledger.codec import EFFECT_OPERATIONS
 from verity._ledger.problems import Problem, answer_problem
-from verity._ledger.transitions import apply
 from verity._mutex import Mutex
 from verity._operations import Operation
 from verity._process import notice_fork
 from verity._store.api_keys import ApiKey
-from verity._store.events import EVENT_COLUMNS, to_event_row
-from verity._store.names import COLUMNS, hash_effect_name, next_id
-from verity._store.purging import DUE, PURGED, Candidate, Purge
-from verity._store.reads import Rows
-from verity._store.sqlite import api_keys, forks
+from verity._store.purging import Candidate, Purge
+from verity._store.sqlite import api_keys, effects, forks, purging
 from verity._store.sqlite.connection import BUSY_TIMEOUT_MS, FileMoved, connect, files_of, identify
-from verity._store.sqlite.file_locks import Locked, LocksDropped, NoLocks, open_locks
+from verity._store.sqlite.file_locks import Locks, LocksDropped, LockTimeout, open_locks
 from verity._store.sqlite.location import Location, check_file
 from verity._store.sqlite.readers import OneConnection, Readers
 from verity._store.sqlite.reads import RETRY_AFTER_S, SqliteReads
@@ -45,51 +42,36 @@ T = TypeVar("T")
 
 _logger = logging.getLogger("verity.ledger")
 
-_SELECT = f"SELECT {COLUMNS} FROM effects WHERE key_hash = ?"
-_INSERT = f"INSERT INTO effects (environment, key_hash, {COLUMNS}) VALUES (?, ?, {', '.join('?' * len(ROW))})"
-_CHANGING = ROW[3:]
-_UPDATE = f"UPDATE effects SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE id = ?"
-_REPORTS = (
-    "SELECT count(*) FROM events WHERE effect = ? AND sequence > ? AND fence = ?"
-    " AND type IN ('OBSERVE_HIT', 'OBSERVE_MISS')"
-)
-_INSERT_EVENT = f"INSERT INTO events (effect, {', '.join(EVENT_COLUMNS)}) VALUES (?{', ?' * len(EVENT_COLUMNS)})"
-_LOOK_FOR_PURGE = f"""
-SELECT '', effects.id, effects.key_hash, effects.event_count, effects.created_at,
-    {DUE} AND effects.environment = ? AND (? IS NULL OR effects.namespace = ?)
-FROM events CROSS JOIN effects ON effects.id = events.effect
-WHERE events.effect > ? AND events.sequence = 1
-ORDER BY events.effect LIMIT ?
-"""
-_PURGE = f"UPDATE effects SET {PURGED} WHERE id = ? AND event_count = ? AND purged_at IS NULL"
-_PURGE_LOOKS_WITHIN_S = 60.0
+_PURGE_READ_WITHIN_S = 60.0
 _TRIES = 3
+"""How often a transaction is begun before the call fails, if something drops its locks each time."""
 _SHORTEN_WITHIN_S = 0.5
 
 
 def now_ms() -> int:
     """The machine's clock: ms since 1970.
 
-    All processes that work on a file see the same one, also where it is set back: leases last longer then. A process
-    that went on by a time of its own would take the others' leases for run out, and grant their effects to another. So
-    it is the real one also where a test has made time stand still, or travel.
+    All processes that work on a file must see the same clock, even if it is set back: leases then last longer. A
+    process with a clock of its own would see the leases of others as expired, and grant their effects again. For the
+    same reason this is the real clock even if a test tool stops or moves the time.
     """
     return machines_time_ns() // 1_000_000
 
 
 class SqliteStore(SqliteReads):
-    """A ledger's data in one SQLite file, or in memory.
+    """A ledger's data in one SQLite file, or in memory. Safe to use from several threads.
 
     Args:
-        path: the file; None keeps everything in memory.
-        clock: ms since 1970; it decides when leases run out.
+        path: the file; None: keep everything in memory.
+        clock: ms since 1970; it decides when leases expire.
         new_token: makes lease tokens.
-        upgrade: whether a file with an older schema is brought up to date; False refuses it.
-        named: another path that leads to the file, by way of a symbolic link, and has to go on doing so.
-        must_exist: whether a file that is not there is refused, and not made.
+        upgrade: whether to migrate a file with an older schema; False refuses it.
+        named: the path that the user gave, if it leads to the file by a symbolic link. Calls fail once it leads to
+            another file.
+        must_exist: whether to refuse a file that does not exist, instead of creating it.
 
     Raises:
-        VerityConfigError: the file can't be used, or has another name.
+        VerityConfigError: the file can't be used, or has a second name.
     """
 
     def __init__(
@@ -108,17 +90,18 @@ class SqliteStore(SqliteReads):
         self._upgrade = upgrade
         self._new_token = new_token
         self._lock = Mutex()
-        self._lost = False
+        self._is_in_parent = False
+        """Whether this process is a fork, and the ledger is in the memory of its parent."""
         self._connection: apsw.Connection | None = connect(path, upgrade=upgrade)
         self._files = files_of(path) + ([] if named in (None, path) else [Path(named)])
         self._opened = identify(self._files)
         try:
-            self._locks: NoLocks | None = self._open_locks()
+            self._locks: Locks | None = self._open_locks()
         except apsw.Error as error:
             raise VerityConfigError(
                 f"The ledger's file {path!r} cannot be used ({type(error).__name__}: {error}).", parameter="base_url"
             ) from error
-        self._is_told = False
+        self._has_warned = False
         if path is None:
             alone = OneConnection(self._write)
             super().__init__(alone, alone, clock)
@@ -129,50 +112,45 @@ class SqliteStore(SqliteReads):
 
     @classmethod
     def at(cls, place: Location, *, clock: Callable[[], int] = now_ms, upgrade: bool = True) -> SqliteStore:
-        """The store at a place that `read_location` has read."""
+        """The store at a location."""
         return cls(place.path, clock=clock, upgrade=upgrade, named=place.named, must_exist=place.must_exist)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path or 'in memory'}>"
 
     def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
-        """Carry effect calls out in their order, as one transaction; one that is refused leaves the others alone.
+        """Carry out effect calls in their order, in one transaction. A refused call does not affect the others.
 
-        A storage error answers 503 to all of them: nobody is told of success before it is on disk.
+        If the storage fails, all of them are answered with 503. A success is on disk before it is returned.
 
         Raises:
-            VerityConfigError: the store was in memory, and this process is a fork of its owner.
+            VerityConfigError: the ledger is in memory, and this process is a fork of its owner.
         """
         notice_fork()
-        return self._lock.run(partial(self._ending_all, partial(self._answer_batch, requests)))
+        return self._lock.run(partial(self._with_cleanup, partial(self._answer_batch, requests)))
 
     def answer(self, request: Request) -> Answer:
-        """Carry one request out: a read, or an effect call as a transaction of its own."""
+        """Carry out one request: a read, or an effect call in a transaction of its own."""
         return self.answer_batch([request])[0] if request.operation in EFFECT_OPERATIONS else self.read(request)
 
     def insert_key(self, key: ApiKey) -> None:
-        """Add an API key, durably. Like the next two: raises apsw.Error where the storage fails."""
+        """Add an API key, durably. Like the next two, raises apsw.Error if the storage fails."""
         self._write(partial(api_keys.insert, key=key))
 
     def revoke_key(self, key_id: str, now: int) -> bool:
-        """Revoke an API key, durably; False where there is none with this id."""
+        """Revoke an API key, durably; False: there is none with this id."""
         return self._write(partial(api_keys.revoke, key_id=key_id, now=now))
 
     def purge(self, purge: Purge) -> Purge:
-        """Carry out one batch of a purge, durably; returns what is left to do. Raises apsw.Error as the above do."""
-        where = (purge.environment, purge.namespace, purge.namespace)
-        values = (purge.before, *where, purge.reached[1], purge.batch)
-        rows: Rows = self._reads.run(
-            lambda reader: reader.execute(_LOOK_FOR_PURGE, values).fetchall(), within_s=_PURGE_LOOKS_WITHIN_S
-        )
-        looked_at = [Candidate._make(row) for row in rows]
-        due = [each for each in looked_at if each.is_due]
+        """Carry out one batch of a purge, durably; returns the purge with its progress."""
+        candidates = self._reads.run(partial(purging.find_candidates, purge=purge), within_s=_PURGE_READ_WITHIN_S)
+        due = [each for each in candidates if each.is_due]
         if purge.dry_run or not due:
-            return purge.after(looked_at, len(due))
-        return purge.after(looked_at, self._write(partial(self._purge, due)))
+            return purge.after(candidates, len(due))
+        return purge.after(candidates, self._write(partial(self._purge, due)))
 
     def close(self) -> None:
-        """Close the file. Idempotent; the store opens it again when it is used."""
+        """Close the file. Idempotent. A later call opens it again."""
         notice_fork()
         for readers in (self._reads, self._node_reads):
             readers.close()
@@ -181,7 +159,7 @@ class SqliteStore(SqliteReads):
     # -- forks: see forks.py --
 
     def before_fork(self) -> None:
-        """Let the transaction end, and close: SQLite's file locks belong to a process and must not be copied."""
+        """Wait for the transaction to end, and close the file: the child must not inherit SQLite's file locks."""
         # Reads first: one of them may be about to take the lock, to shorten the log.
         for readers in (self._reads, self._node_reads):
             readers.before_fork()
@@ -190,39 +168,40 @@ class SqliteStore(SqliteReads):
             self._close_file()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Allow calls again."""
         self._lock.release()
         for readers in (self._reads, self._node_reads):
             readers.after_fork_in_parent()
 
     def after_fork_in_child(self) -> None:
-        """Go on with a lock of this process; what was in memory stays with the parent."""
+        """Make a new lock, since a thread of the parent may hold the old one. A ledger in memory is the parent's."""
         if self._path is not None and self._connection is not None:  # no hook ran before this fork
-            forks.leave_to_parent(self._connection, in_use=self._lock.locked())
+            forks.discard_inherited(self._connection, in_use=self._lock.locked())
             if self._locks is not None and not self._lock.locked():
-                self._locks.leave_to_parent()
+                self._locks.close_in_child()
             self._connection = self._locks = None
         self._lock = Mutex()
-        self._lost = self._path is None
+        self._is_in_parent = self._path is None
         for readers in (self._reads, self._node_reads):
             readers.after_fork_in_child()
 
     def _shorten_log(self) -> None:
-        """Begin the file's log anew, unless somebody is reading or writing it for long: then another time."""
-        self._lock.run_if_free(partial(self._ending_all, self._shorten_log_here), within_s=_SHORTEN_WITHIN_S)
+        """Write the log into the file and truncate it. Does nothing if another thread or process uses the file."""
+        self._lock.run_if_free(partial(self._with_cleanup, self._shorten_log_here), within_s=_SHORTEN_WITHIN_S)
 
     def _write(self, work: Callable[[apsw.Connection], T]) -> T:
-        """Call `work` with the connection, while nobody else uses it or writes."""
+        """Call `work` with the connection, with the exclusive right to write."""
         notice_fork()
-        return self._lock.run(partial(self._ending_all, partial(self._write_here, work)))
+        return self._lock.run(partial(self._with_cleanup, partial(self._write_here, work)))
 
     # -- inside the lock --
 
-    def _ending_all(self, work: Callable[[], T]) -> T:
-        """Call `work`, and end its transaction and its locks, whatever interrupts it: other processes wait for them.
+    def _with_cleanup(self, work: Callable[[], T]) -> T:
+        """Call `work`. Then roll back an open transaction and release the write lock, whatever raised.
 
-        A method of ours could be interrupted once more at its entry. A call into C can't. Why `finally` begins with
-        `try`: see verity/_mutex.py.
+        The cleanup must happen even if an interrupt arrives during it, because other processes wait for the lock. An
+        interrupt can't split a call into C, but it can come at the entry of a Python method; so the cleanup calls C
+        functions directly. Why each `finally` begins with `try`: see verity/_mutex.py.
         """
         try:
             return work()
@@ -233,7 +212,7 @@ class SqliteStore(SqliteReads):
             finally:
                 try:
                     if self._locks is not None:
-                        self._locks.give_back()
+                        self._locks.release()
                 except OSError:
                     self._abandon_locks()
                 finally:
@@ -246,7 +225,7 @@ class SqliteStore(SqliteReads):
             self._roll_back()
             if isinstance(error, apsw.IOError):
                 with suppress(apsw.Error):
-                    self._close_file()  # what the log has by now counts once it was written anew: see `connect`
+                    self._close_file()  # opening it again writes the log's content to disk: see connection.py
             ids = [request.request_id for request in requests]
             _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
             return [_answer_failure(request, error) for request in requests]
@@ -254,7 +233,7 @@ class SqliteStore(SqliteReads):
     def _write_here(self, work: Callable[[apsw.Connection], T]) -> T:
         connection = self._connected()
         try:
-            self._take_locks().take()
+            self._own_locks().acquire()
             return work(connection)
         except apsw.Error:
             self._roll_back()
@@ -262,22 +241,22 @@ class SqliteStore(SqliteReads):
 
     def _shorten_log_here(self) -> None:
         connection = self._connected()
-        locks = self._take_locks()
+        locks = self._own_locks()
         try:
             connection.set_busy_timeout(0)
-            locks.take(within_s=0.0)
+            locks.acquire(within_s=0.0)
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.BusyError:
-            _logger.debug("another process works with the log, which stays as it is for now")
+            _logger.debug("another process uses the log, which is not shortened now")
         finally:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _close_here(self) -> None:
-        if self._path is not None and not self._lost:
+        if self._path is not None and not self._is_in_parent:
             self._close_file()
 
     def _connected(self) -> apsw.Connection:
-        if self._lost:
+        if self._is_in_parent:
             raise VerityConfigError(
                 "A ledger in memory does not survive a fork: parent and child would no longer exclude each other. "
                 "Use a file (sqlite:///verity.db), or create the client after the fork.",
@@ -286,26 +265,26 @@ class SqliteStore(SqliteReads):
         found = identify(self._files)
         if self._connection is None:
             if found[:1] != self._opened[:1]:
-                raise FileMoved  # opened anew, it would be an empty ledger
+                raise FileMoved  # opening the path would create an empty ledger, or use another one
             try:
                 self._connection = connect(self._path, upgrade=self._upgrade)
             except VerityConfigError as error:
-                if isinstance(error.__cause__, apsw.Error):  # as at any other moment: the storage fails
+                if isinstance(error.__cause__, apsw.Error):  # the storage fails, as it may at any other moment
                     raise error.__cause__ from None
                 raise
             self._opened = identify(self._files)
-            self._take_locks()
+            self._own_locks()
         elif found != self._opened:
             raise FileMoved
         return self._connection
 
     def _transaction(self, connection: apsw.Connection, requests: Sequence[Request]) -> list[Answer]:
-        self._take_locks().take()
+        self._own_locks().acquire()
         for _ in range(_TRIES):
             self._begin(connection)
-            now = self._now()  # after the lock: what is decided here is in the order of the transactions
-            answers = [self._answer(connection, request, now) for request in requests]
-            if self._are_locks_whole():
+            now = self._now()  # after the lock was taken, so that the times are in the order of the transactions
+            answers = [effects.carry_out(connection, request, now, self._new_token) for request in requests]
+            if self._are_locks_intact():
                 connection.execute("COMMIT")
                 self.transactions += 1
                 return answers
@@ -316,42 +295,37 @@ class SqliteStore(SqliteReads):
         try:
             connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError as error:
-            raise Locked(self._take_locks().tell_holder()) from error
+            raise LockTimeout(self._own_locks().describe_holder()) from error
 
-    def _are_locks_whole(self) -> bool:
-        """Whether no lock was dropped since the last time: while a transaction was under way, another may have been."""
-        if self._take_locks().are_whole():
+    def _are_locks_intact(self) -> bool:
+        """Whether no lock was dropped since the last check. If one was, another process may have written meanwhile."""
+        if self._own_locks().are_intact():
             return True
-        if not self._is_told:
-            self._is_told = True
+        if not self._has_warned:
+            self._has_warned = True
             _logger.error("%s", LocksDropped(str(self._path)))
         return False
 
-    def _take_locks(self) -> NoLocks:
+    def _own_locks(self) -> Locks:
         if self._locks is None:
             self._locks = self._open_locks()
         return self._locks
 
-    def _open_locks(self) -> NoLocks:
+    def _open_locks(self) -> Locks:
         if self._path is None:
-            return NoLocks()
+            return Locks()
         try:
             return open_locks(self._path, wait_s=BUSY_TIMEOUT_MS / 1000)
         except BaseException:
-            # It may have closed a descriptor of the file, which dropped the locks of this connection.
+            # A descriptor of the file may be closed again, and that dropped the locks of this connection.
             self._disconnect()
             raise
 
     def _purge(self, due: Sequence[Candidate], connection: apsw.Connection) -> int:
-        """Purge what is still as it was read; returns how many."""
+        """Purge in one transaction; returns how many effects were purged."""
         self._begin(connection)
-        now, purged = self._now(), 0
-        for each in due:
-            connection.execute(_PURGE, (now, each.id, each.known_count))
-            if connection.changes():
-                connection.execute("DELETE FROM events WHERE effect = ?", (each.id,))
-                purged += 1
-        if not self._are_locks_whole():
+        purged = purging.purge_effects(connection, due, self._now())
+        if not self._are_locks_intact():
             raise LocksDropped(str(self._path))
         connection.execute("COMMIT")
         return purged
@@ -370,7 +344,7 @@ class SqliteStore(SqliteReads):
         locks, self._locks = self._locks, None
         try:
             if locks is not None:
-                locks.let_go()
+                locks.release_shared()
         finally:
             try:
                 self._disconnect()
@@ -379,13 +353,16 @@ class SqliteStore(SqliteReads):
                     locks.close()
 
     def _abandon_locks(self) -> None:
-        """Close the file, since its locks can't be given back. That drops them. The next call opens it anew."""
+        """Close the file, because a lock can't be released otherwise. The next call opens the file again."""
         with suppress(apsw.Error, OSError):
             self._close_file()
 
     def _disconnect(self) -> None:
-        """Close the connection. The last one on a file writes its log into it, and deletes what has the log's name.
-        Where that is another one by now, in which others' commits are, it must do neither, nor begin anew.
+        """Close the connection.
+
+        The last connection to a file writes the log into the file, and deletes the log by its name. If the path leads
+        to other files by now, the log of that name has the commits of others. Then the connection must not do this,
+        and the file is not opened again.
         """
         connection, self._connection = self._connection, None
         if connection is None:
@@ -396,51 +373,12 @@ class SqliteStore(SqliteReads):
             self._opened = []
         connection.close(force=True)
 
-    def _answer(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
-        try:
-            return self._change(connection, request, now)
-        except Problem as refused:
-            return answer_problem(refused, request.request_id)
-
-    def _change(self, connection: apsw.Connection, request: Request, now: int) -> Answer:
-        call = read_call(request)
-        key_hash = hash_effect_name(call.environment, call.namespace, call.key)
-        row = connection.execute(_SELECT, (key_hash,)).fetchone()
-        before = None if row is None else from_row(row)
-        context = Context(
-            *(call.namespace, call.key, now),
-            new_id=lambda: _new_id(connection, now),
-            new_token=self._new_token,
-            count_reports=lambda: 0 if before is None else _count_reports(connection, before),
-        )
-        decision = apply(before, call.command, context)
-        after = decision.effect
-        if decision.events and after is not None:
-            if before is None:
-                connection.execute(_INSERT, (call.environment, key_hash, *to_row(after)))
-            else:
-                connection.execute(_UPDATE, (*to_row(after)[3:], after.id))
-            first = after.event_count - len(decision.events) + 1
-            for sequence, event in enumerate(decision.events, first):
-                connection.execute(_INSERT_EVENT, (after.id, *to_event_row(sequence, event)))
-        return answer_decision(call, decision, now)
-
 
 def _answer_failure(request: Request, error: apsw.Error) -> Answer:
     """503: the storage failed. Only an embedded ledger's caller learns which process blocks it: it can act on that."""
-    why = f" ({error})" if isinstance(error, Locked) and request.scope.actor == "embedded" else ""
+    why = f" ({error})" if isinstance(error, LockTimeout) and request.scope.actor == "embedded" else ""
     # If a forced reset was carried out, the same one again could end the lease of the next holder.
     is_reset = request.operation is Operation.RESET_EFFECT
     advice = "Look at the effect before you send it again." if is_reset else "Send it again."
     message = f"The ledger's storage did not answer{why}; whether the call was carried out is unknown. {advice}"
     return answer_problem(Problem(503, "unavailable", message, retry_after_s=RETRY_AFTER_S), request.request_id)
-
-
-def _new_id(connection: apsw.Connection, now: int) -> int:
-    """Above every other: made while the write lock is held, so no other process makes it, too."""
-    return next_id(connection.execute("SELECT max(id) FROM effects").get or 0, now)
-
-
-def _count_reports(connection: apsw.Connection, effect: Effect) -> int:
-    count: int = connection.execute(_REPORTS, (effect.id, effect.event_count - REPORTS_AMONG, effect.fence)).get
-    return count

@@ -1,7 +1,7 @@
 """The ledger in the caller's own process, behind `sqlite://` base URLs.
 
-Stands where the generated client expects an HTTP client, so that everything above it is the same as with a served
-ledger, and so are the answers: both come from `_ledger`, through the same store.
+The senders of this module take the place of the HTTP client below the generated client. So the code above them is the
+same as for a served ledger. The answers are the same, too: both ledgers make them with `_ledger` and `_store`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from verity._tracing import trace_headers
 if TYPE_CHECKING:
     import httpx
 
-_LOOK_EVERY_S = 0.05
+_CHECK_EVERY_S = 0.05
 
 
 class _Wait:
-    """For how long a lease request may be held, with `Prefer: wait=N`, while another holder's lease is live.
+    """How a lease request with `Prefer: wait=N` waits while another holder's lease is live.
 
-    It looks again and again, since the other holder may be another process. Of a process's calls on one effect only one
-    waits here, and a look is one read that no writer notices.
+    It checks the lease again and again, because the other holder may be in another process. This is cheap: of a
+    process's calls on one effect only one waits here, and a check is one read, for which no writer waits.
     """
 
     def __init__(self, store: SqliteStore, request: Request, headers: Mapping[str, str] | None) -> None:
@@ -46,30 +46,32 @@ class _Wait:
         self._request = request
         self._end = monotonic() + self.asked_s
 
-    def goes_on(self, answer: Answer) -> bool:
-        """Whether to wait on after this answer."""
+    def should_wait(self, answer: Answer) -> bool:
+        """Whether to wait after this answer."""
         return bool(self.asked_s) and answer.outcome[0] == "lease_conflict" and monotonic() < self._end
 
-    def is_over(self) -> bool:
-        """Whether it is worth while to ask for the lease again."""
+    def should_ask_again(self) -> bool:
+        """Whether the lease is not live any more, so that the request should be repeated."""
         key = read_members(self._request.body).values["effectKey"]
         name = EffectName(self._request.scope.environment, self._request.namespace or "", key)
         try:
-            (look,) = self._store.lease_states([name])
-        except apsw.Error:  # the answer to who asks says what ails the storage
+            (state,) = self._store.lease_states([name])
+        except apsw.Error:  # the repeated request will be answered with the storage's error
             return True
-        return not look.remaining_ms
+        return not state.remaining_ms
 
 
 @dataclass(slots=True)
 class EmbeddedResponse:
-    """What the client reads of an `httpx.Response`. Three whole ones take a twelfth of an effect's CPU time.
+    """The part of an `httpx.Response` that the client reads.
+
+    Three real responses would take a twelfth of an effect's CPU time.
 
     Attributes:
         status_code: the HTTP status that a served ledger would answer with.
-        headers: with lower-case names.
+        headers: the headers, with lower-case names.
         content: the JSON body.
-        extensions: none; `verity/_async/pool.py` adds some where there are connections.
+        extensions: always empty. Over HTTP, `verity/_async/pool.py` adds some.
     """
 
     status_code: int
@@ -80,15 +82,15 @@ class EmbeddedResponse:
 
 def _to_response(answer: Answer, wait: _Wait) -> httpx.Response:
     headers = {**answer.headers, "preference-applied": "wait"} if wait.asked_s else answer.headers
-    # The generated client hands it on as it is, and `_async/ledger.py` reads no more of it.
+    # The generated client passes it on unchanged, and `_async/ledger.py` reads only these attributes.
     return cast("httpx.Response", EmbeddedResponse(answer.status, headers, answer.body))
 
 
 class _EmbeddedSender:
     has_own_connections: bool = True
-    """As many as it likes: there are none."""
+    """Many requests may wait at once: there are no connections that they would use up."""
     own_errors: tuple[type[Exception], ...] = (apsw.Error, OSError)
-    """What the storage raises."""
+    """The exceptions of the storage."""
 
     def __init__(self, url: str, environment: Environment, *, ledger: OpenLedger | None = None) -> None:
         self._ledger = ledger or open_ledger(url)
@@ -103,10 +105,10 @@ class _EmbeddedSender:
 
 
 class AsyncEmbeddedSender(_EmbeddedSender):
-    """Answers the generated client's async calls."""
+    """The sender of async clients."""
 
     def with_timeout(self, timeout_s: float) -> AsyncEmbeddedSender:  # noqa: ARG002 - the storage has its own limits
-        """The same sender: no network, nothing to time out."""
+        """The same sender: there is no network, so nothing can time out."""
         return self
 
     async def request(
@@ -118,28 +120,28 @@ class AsyncEmbeddedSender(_EmbeddedSender):
         json: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
-        """Carry the call out; raises only what says that the ledger can't be used at all."""
+        """Carry out a call. Raises VerityError if the ledger can't be used."""
         request = read_request(self._scope, method, url, headers=headers, json=json, params=params)
         wait = _Wait(self._ledger.store, request, headers)
         answer = await self._ledger.answer(request)
-        while wait.goes_on(answer):
+        while wait.should_wait(answer):
             import anyio  # only here: a program that does not wait does not need it
 
-            await anyio.sleep(_LOOK_EVERY_S)
-            if await self._ledger.reads.run_for_node(wait.is_over):
+            await anyio.sleep(_CHECK_EVERY_S)
+            if await self._ledger.reads.run_for_node(wait.should_ask_again):
                 answer = await self._ledger.answer(request)
         return _to_response(answer, wait)
 
     async def aclose(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger, unless others in this process use it."""
         self._close()
 
 
 class SyncEmbeddedSender(_EmbeddedSender):
-    """Answers the generated client's sync calls."""
+    """The sender of sync clients."""
 
     def with_timeout(self, timeout_s: float) -> SyncEmbeddedSender:  # noqa: ARG002 - the storage has its own limits
-        """The same sender: no network, nothing to time out."""
+        """The same sender: there is no network, so nothing can time out."""
         return self
 
     def request(
@@ -151,18 +153,18 @@ class SyncEmbeddedSender(_EmbeddedSender):
         json: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
-        """Carry the call out; raises only what says that the ledger can't be used at all."""
+        """Carry out a call. Raises VerityError if the ledger can't be used."""
         request = read_request(self._scope, method, url, headers=headers, json=json, params=params)
         wait = _Wait(self._ledger.store, request, headers)
         answer = self._ledger.answer_here(request)
-        while wait.goes_on(answer):
-            time.sleep(_LOOK_EVERY_S)
-            if wait.is_over():
+        while wait.should_wait(answer):
+            time.sleep(_CHECK_EVERY_S)
+            if wait.should_ask_again():
                 answer = self._ledger.answer_here(request)
         return _to_response(answer, wait)
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger, unless others in this process use it."""
         self._close()
 
 
@@ -175,7 +177,7 @@ def read_request(
     json: Any = None,
     params: Mapping[str, Any] | None = None,
 ) -> Request:
-    """The call that the generated client would have sent over HTTP, from what it gives an HTTP client."""
+    """Make a `Request` from what the generated client gives to an HTTP client."""
     operation, query = _route(method.upper(), url)
     namespace = query.pop("namespace", None)
     if params:
@@ -193,7 +195,7 @@ def read_request(
 
 
 def _route(method: str, url: str) -> tuple[Operation, dict[str, str]]:
-    """The operation, and the values in the path, of a request that the generated client made."""
+    """The operation of a request, and the values of its path parameters."""
     found = match(url)
     if found is None:
         raise LookupError(f"{url} is no path of the API")

@@ -142,7 +142,7 @@ def test_a_transaction_whose_locks_were_dropped_is_carried_out_anew(
     assert len(times) == 3, "the first two transactions were taken back"
     drops = 6
     assert Caller(store).refused("lease_effect", {"effectKey": "l"}) == (503, "unavailable")
-    told = [each for each in caplog.records if "by other means" in each.getMessage()]
+    told = [each for each in caplog.records if "without Verity" in each.getMessage()]
     assert [each.levelno for each in told] == [logging.ERROR] * 2, "once for the store, once for the call that failed"
     assert path in told[0].getMessage()
     assert "`verity backup`" in told[0].getMessage()

@@ -67,7 +67,7 @@ def test_a_file_that_is_mounted_alone_is_not_opened(tmp_path: Path) -> None:
     line = "63 43 254:0 /host/verity.db {} rw,relatime - ext4 /dev/vda rw\n"
     written = str(file).replace(" ", "\\040")
     mounts.write_text(line.format("/proc") + line.format(written))
-    with pytest.raises(VerityConfigError, match=r"a ledger\.db' is mounted alone.*Mount the directory"):
+    with pytest.raises(VerityConfigError, match=r"a ledger\.db' is mounted alone.*Mount the file's directory"):
         check_file(str(file), must_exist=False, mounts=mounts)
     mounts.write_text(line.format("/proc") + line.format(str(tmp_path)))
     check_file(str(file), must_exist=False, mounts=mounts)

@@ -376,4 +376,4 @@ def test_a_database_of_something_else_is_left_alone(place: Place) -> None:
     place.execute("CREATE TABLE effects (x integer)")
     done = place.migrate()
     assert done.returncode == 3
-    assert "something else" in done.stderr
+    assert "another program" in done.stderr

@@ -196,7 +196,7 @@ def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
     (tmp_path / "directory.db").mkdir()
     for name, said in {
         "text.db": "cannot be opened as a database",
-        "foreign.db": "something else",
+        "foreign.db": "another program",
         "newer.db": "newer Verity",
         "directory.db": "is a directory",
         "no/such/v.db": "does not exist",

@@ -131,7 +131,7 @@ def test_what_is_no_ledger_is_refused_and_nothing_is_made(ledger: Path, tmp_path
         "none.db": "There is no ledger at",
         "letter.db": "The ledger was not copied (NotADBError",
         "empty.db": "There is no ledger at",
-        "other.db": "is no ledger",
+        "other.db": "is not a ledger",
         "link.db": "a hard link",
         "ledger.db": "a newer Verity",
     }.items():

@@ -1,1 +1,1 @@
-"""The ledger's pure core: the effect, its transition table, and the calls that reach it."""
+"""The ledger's pure core: the effect, the transition table, and the calls. No I/O, no clock, no randomness."""

@@ -1,7 +1,6 @@
-"""One API call as the ledger sees it, free of any transport.
+"""An API call without its transport: `Request` and `Answer`.
 
-The HTTP server and the embedded ledger both build a `Request` and send the `Answer` back, so that
-both give the same answers.
+The HTTP server and the embedded ledger both make a `Request` and return the `Answer`. So both give the same answers.
 """
 
 from __future__ import annotations
@@ -21,19 +20,20 @@ ENVIRONMENTS: tuple[Environment, ...] = ("live", "test")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a caller may touch. A store reads and writes inside one scope and never outside it."""
+    """The effects that a caller may read and write. A store never leaves the scope of a request."""
 
     environment: Environment
     namespaces: frozenset[str] | None = None
-    """The namespaces that the key is bound to; None means all of the environment."""
+    """The namespaces that the API key is bound to; None: all of the environment."""
     actor: str | None = None
-    """Who acts, for the audit trail: the id of the API key (never the key itself)."""
+    """The caller's name for the audit trail: the id of the API key, never the key itself."""
 
 
 @dataclass(slots=True)
 class Request:
-    """One call, never changed (`frozen` would cost more than all else about it). The body is the raw JSON object,
-    already inside its size limit.
+    """A call. Never change it; the class is not `frozen` because that would cost more than the rest of it.
+
+    The body is the JSON object as bytes, within the size limit of bodies.
     """
 
     scope: Scope
@@ -41,12 +41,12 @@ class Request:
     namespace: str | None = None
     body: bytes = b""
     members: Members | None = None
-    """The body's members, where somebody has read them already."""
+    """The body's members, if they were read already."""
     query: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     request_id: str = ""
     trace_parent: str | None = None
-    """The W3C trace context of a lease request, kept with the effect."""
+    """The W3C trace context of a lease request. It is stored with the effect."""
 
     def __repr__(self) -> str:
         return f"<Request {self.operation} {self.request_id}>"
@@ -54,14 +54,14 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back, never changed: an HTTP status, the JSON body as bytes, and extra headers (lower-case names)."""
+    """An answer: an HTTP status, the JSON body as bytes, and extra headers with lower-case names. Never change it."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     outcome: tuple[str, str] = ("", "")
-    """What an effect call came to, for whoever counts: the reply's word or error code, and what is specific to it (a
-    grant's prior state, a result's source)."""
+    """For metrics: the reply's word or the error code of an effect call, and a detail (a grant's prior state or a
+    result's source)."""
 
     def __repr__(self) -> str:
         return f"<Answer {self.status}>"

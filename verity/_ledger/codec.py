@@ -1,4 +1,4 @@
-"""From a request's body to a command, and from a decision to the answer that travels."""
+"""Decodes a request's body into a command, and encodes a decision as an answer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from verity._operations import Operation
 
 
 def read_namespace(request: Request) -> str | None:
-    """The namespace that a call names. The one place where a key's binding to namespaces is enforced: no store gets at
-    a namespace in another way, and what names none is confined by the query's own conditions.
+    """The namespace that a call names; None: it names none.
+
+    Only this function enforces an API key's binding to namespaces. Stores get a namespace from here only. A call
+    without a namespace is kept inside the scope by the conditions of its query; see `_store/view.py`.
 
     Raises:
-        Refused: 403, the key is not bound to it.
+        Problem: 403, the API key is not bound to the namespace.
     """
     namespace = request.namespace if request.namespace is not None else request.query.get("namespace")
     allowed = request.scope.namespaces
@@ -33,10 +35,10 @@ def read_namespace(request: Request) -> str | None:
 
 
 def need_namespace(request: Request) -> str:
-    """The namespace that a call names, where it has to name one.
+    """The namespace of a call that must name one.
 
     Raises:
-        Refused: 400, it names none; 403 as above.
+        Problem: 400, the call names none; 403 as in `read_namespace`.
     """
     namespace = read_namespace(request)
     if not namespace:
@@ -45,7 +47,7 @@ def need_namespace(request: Request) -> str:
 
 
 class EffectCall(NamedTuple):
-    """An effect call, read: what it is about, and what it asks for."""
+    """A decoded effect call."""
 
     request: Request
     environment: Environment
@@ -55,10 +57,10 @@ class EffectCall(NamedTuple):
 
 
 def read_call(request: Request) -> EffectCall:
-    """Read an effect call, inside its scope.
+    """Decode an effect call, inside its scope.
 
     Raises:
-        Refused: 400, 403 or 413.
+        Problem: 400, 403 or 413.
     """
     namespace = need_namespace(request)
     key, command = read_command(request)
@@ -68,11 +70,11 @@ def read_call(request: Request) -> EffectCall:
 def read_command(request: Request) -> tuple[str, Command]:
     """The effect key and the command of an effect call.
 
-    Whoever serves strangers validates the body against openapi.yaml before; the embedded ledger's bodies come from
-    our own client. So a mistake that is found here is told without ceremony.
+    The server validates bodies against openapi.yaml before this. The bodies of an embedded ledger come from our own
+    client. So this function's messages about mistakes are short.
 
     Raises:
-        Refused: 400 or 413.
+        Problem: 400 or 413.
     """
     try:
         members = read_members(request.body) if request.members is None else request.members
@@ -96,7 +98,7 @@ def _get(members: Members, name: str, kind: type) -> Any:
     value = members.values.get(name)
     if value is None:
         return _ABSENT
-    if kind is int and isinstance(value, float) and value.is_integer():  # JSON has one kind of number: 1.0 is 1
+    if kind is int and isinstance(value, float) and value.is_integer():  # JSON has one type of numbers: 1.0 is 1
         return int(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise KeyError(name)
@@ -133,8 +135,8 @@ def _tokens(members: Members) -> tuple[int, str]:
 
 
 _LABELS = tuple(re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in Labels._fields)
-"""As they are called in JSON."""
-_LABELS_IN_BODY = _LABELS[:-1]  # the trace context comes in a header
+"""The names of the labels in JSON."""
+_LABELS_IN_BODY = _LABELS[:-1]  # the trace parent comes in a header
 
 
 def _lease(members: Members, request: Request) -> Command:
@@ -203,9 +205,9 @@ _MESSAGES = {
 
 
 def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
-    """The answer to an effect call, also to one that the table refused.
+    """The answer to an effect call that the table has decided or refused.
 
-    Every answer names the effect that it is about: a client takes none that is about another one.
+    Every answer names its effect, because a client rejects an answer about another effect.
     """
     effect, reply = decision.effect, decision.reply
     if reply.refused or effect is None:
@@ -234,7 +236,7 @@ def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
 def answer_grant(
     call: EffectCall, effect_id: int, fence: int, lease_token: str, lease_expires_at: int, prior_state: str
 ) -> Answer:
-    """The answer to a lease request that was granted."""
+    """The answer to a granted lease request."""
     fields = {
         "status": "granted",
         "effectId": format_effect_id(effect_id),
@@ -249,7 +251,7 @@ def answer_grant(
 
 
 def answer_recorded(call: EffectCall, word: str, effect_id: int, fence: int, source: str) -> Answer:
-    """The answer to a commit or a fail that holds."""
+    """The answer to a commit or fail that was accepted, now or before."""
     fields = {
         "status": word,
         "effectId": format_effect_id(effect_id),
@@ -262,7 +264,7 @@ def answer_recorded(call: EffectCall, word: str, effect_id: int, fence: int, sou
 
 
 def _answer_with_outcome(effect: Effect, word: str) -> Answer:
-    """The answer to a lease request on an effect that is decided."""
+    """The answer to a lease request on an effect that is COMMITTED or FAILED: its outcome."""
     fields: dict[str, Any] = {
         "status": word,
         "effectId": effect.effect_id,
@@ -289,16 +291,16 @@ def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Pr
         return Problem(
             409,
             code,
-            f"The lease on {name} is live; try again when it is released or has run out.",
+            f"The lease on {name} is live; try again when it is released or has expired.",
             details={**asked, "leaseExpiresAt": format_time(effect.lease_expires_at)},
-            # Holders are usually done long before their lease runs out, so waiters are asked to come back soon.
+            # Most holders finish long before their lease expires, so callers that wait are told to retry soon.
             retry_after_s=1,
         )
     if code == "effect_purged":
         return Problem(
             410,
             code,
-            f"The {name} is {effect.status}, and what it came to was purged; it is never granted again.",
+            f"The {name} is {effect.status}, and its payloads and audit trail were purged; it is never granted again.",
             details={**asked, "status": effect.status, "purgedAt": format_time(effect.purged_at or now)},
         )
     messages = {
@@ -310,7 +312,7 @@ def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Pr
 
 
 def effect_fields(effect: Effect, now: int) -> dict[str, Any]:
-    """An effect as the reads show it. Its lease token is never shown."""
+    """An effect as the reads show it. They never show the lease token."""
     fields: dict[str, Any] = {
         "effectId": effect.effect_id,
         "namespace": effect.namespace,
@@ -359,5 +361,5 @@ def format_time(ms: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _format_second(seconds: int) -> str:
-    """Remembered: the leases that are granted in one second mostly end in one, too."""
+    """Cached: most leases that are granted in the same second also expire in the same second."""
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19]  # %Y would not pad a year before 1000

@@ -1,4 +1,4 @@
-"""What a ledger is told to do with an effect, and what it decides: the words of the transition table."""
+"""Commands and decisions: the inputs and outputs of the transition table."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from verity._ledger.effect import Effect, Event, Labels, Payload
 from verity._limits import DEFAULT_LEASE_DURATION_MS
 
 REPORTS_AMONG = 64
+"""How many of an effect's latest events are searched for reports; see `Context.count_reports`."""
 
 
 class Lease(NamedTuple):
-    """Ask for the effect."""
+    """Ask for the lease on the effect."""
 
     lease_duration_ms: int = DEFAULT_LEASE_DURATION_MS
     idempotency_key: str | None = None
@@ -41,7 +42,7 @@ class Fail(NamedTuple):
 
 
 class Renew(NamedTuple):
-    """Extend the lease; without an extension, by its own duration."""
+    """Extend the lease, by `extension_ms` or by its own duration."""
 
     fence: int
     lease_token: str
@@ -49,7 +50,7 @@ class Renew(NamedTuple):
 
 
 class ReportObserve(NamedTuple):
-    """Tell the audit trail what an observation found."""
+    """Record in the audit trail whether `observe` found a result."""
 
     fence: int
     lease_token: str
@@ -58,17 +59,18 @@ class ReportObserve(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """FAILED or EXPIRED -> IDLE, by an admin; with `force` from under a live lease, too."""
+    """FAILED or EXPIRED -> IDLE, by an admin. With `force` also RUNNING -> IDLE, which ends a live lease."""
 
     actor: str | None = None
     reason: str | None = None
     mode: str = "verify"
-    """`verify`: the next holder observes first (priorState `expired`). `retry`: it need not (priorState `reset`)."""
+    """`verify`: the next holder observes first (priorState `expired`). `retry`: the next holder acts without observing
+    (priorState `reset`)."""
     force: bool = False
 
 
 class Resolve(NamedTuple):
-    """EXPIRED or FAILED -> COMMITTED, by an admin who found out what happened."""
+    """EXPIRED or FAILED -> COMMITTED, by an admin who knows the result."""
 
     result: Payload
     actor: str | None = None
@@ -79,7 +81,7 @@ Command = Lease | Commit | Fail | Renew | ReportObserve | Reset | Resolve
 
 
 class Context(NamedTuple):
-    """What a decision needs besides state and command: where, when, and fresh values."""
+    """What a decision needs besides the effect and the command: the effect's name, the time and new values."""
 
     namespace: str
     key: str
@@ -87,18 +89,18 @@ class Context(NamedTuple):
     new_id: Callable[[], int]
     new_token: Callable[[], str]
     count_reports: Callable[[], int] = lambda: 0
-    """How many of the effect's latest REPORTS_AMONG events are reports of its current grant."""
+    """Counts the reports of the current grant among the effect's latest REPORTS_AMONG events."""
 
 
 class Reply(NamedTuple):
-    """A word for what happened; `refused` is an error code of the API instead."""
+    """What happened, as a word. If `refused`, the word is an error code of the API."""
 
     word: str
     refused: bool = False
 
 
 class Decision(NamedTuple):
-    """The effect as it is now, what is new in its trail, and the reply. No events: nothing changed."""
+    """The effect after the command, its new events, and the reply. Without events, nothing changed."""
 
     effect: Effect | None
     events: tuple[Event, ...]

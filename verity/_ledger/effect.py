@@ -1,4 +1,4 @@
-"""The effect as the ledger keeps it, the events that tell its story, and the fold that proves they agree."""
+"""The effect, its audit events, and `fold`, which derives the effect's state from its events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Status(str, Enum):
-    """What is written in the row."""
+    """The status that an effect's row has."""
 
     IDLE = "IDLE"
     RUNNING = "RUNNING"
@@ -17,7 +17,7 @@ class Status(str, Enum):
 
 
 class State(Enum):
-    """What a command meets. EXPIRED is RUNNING whose lease has run out: read from the clock, never written."""
+    """The state that the table decides by. EXPIRED: the status is RUNNING and the lease has expired; never written."""
 
     NONE = "NONE"
     IDLE = "IDLE"
@@ -42,7 +42,7 @@ class EventType(str, Enum):
 
 
 class Payload(NamedTuple):
-    """A JSON value as the exact text that was sent, and its SHA-256."""
+    """A JSON value: the text exactly as it was sent, and the text's SHA-256."""
 
     text: str
     sha256: str
@@ -52,10 +52,10 @@ class Payload(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What a lease request says about its effect, for people and for lists. The ledger decides nothing by it.
+    """The labels of an effect, from its lease request. They are for people and for searches; no decision uses them.
 
-    A new label needs a field here, a property of the same name in openapi.yaml (in camelCase) and a column; all code
-    between them takes what is here.
+    A new label needs a field here, a property of the same name in openapi.yaml (in camelCase) and a column in both
+    stores. All code in between uses these fields.
     """
 
     effect_name: str | None = None
@@ -68,7 +68,7 @@ class Labels(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """One effect. The fields are the columns of the store's table, in their order. Times are ms since 1970."""
+    """An effect. The fields are the columns of its row, in their order; see `ROW`. Times are ms since 1970."""
 
     id: int
     namespace: str
@@ -92,7 +92,7 @@ class Effect(NamedTuple):
     created_at: int
     updated_at: int
     purged_at: int | None
-    """When its payloads and events were dropped. What is left keeps the key from being acted on again."""
+    """When the payloads and events were purged. The rest of the row keeps the key from being acted on again."""
 
     def __repr__(self) -> str:
         return f"<Effect {self.effect_id} {self.status} fence={self.fence}>"
@@ -103,7 +103,7 @@ class Effect(NamedTuple):
         return format_effect_id(self.id)
 
     def state(self, now: int) -> State:
-        """What a command meets at `now`."""
+        """The state at `now`, in ms since 1970."""
         if self.status == Status.RUNNING and now >= self.lease_expires_at:
             return State.EXPIRED
         return State[self.status]
@@ -111,7 +111,7 @@ class Effect(NamedTuple):
 
 _LABELS_AT = Effect._fields.index("labels")
 ROW: tuple[str, ...] = (*Effect._fields[:_LABELS_AT], *Labels._fields, *Effect._fields[_LABELS_AT + 1 :])
-"""The names of a row's values: the fields of an effect, with each label in a column of its own."""
+"""The columns of an effect's row: the fields of `Effect`, with a column for each label."""
 
 
 def to_row(effect: Effect) -> tuple[Any, ...]:
@@ -126,14 +126,14 @@ def from_row(row: Sequence[Any]) -> Effect:
 
 
 class Event(NamedTuple):
-    """One line of an effect's audit trail."""
+    """An event of an effect's audit trail. The time is in ms since 1970."""
 
     type: EventType
     at: int
     fence: int
     agent_id: str | None = None
     run_id: str | None = None
-    detail: dict[str, Any] = {}  # noqa: RUF012 - never changed; a NamedTuple has no default factory
+    detail: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it; a NamedTuple has no default factory
 
 
 def format_effect_id(number: int) -> str:
@@ -142,7 +142,7 @@ def format_effect_id(number: int) -> str:
 
 
 def parse_effect_id(text: str) -> int | None:
-    """The number of a public id, or None where it is not one."""
+    """The number of a public id; None: the text is not a public id."""
     if len(text) != 20 or not text.startswith("eff_"):
         return None
     try:
@@ -153,7 +153,7 @@ def parse_effect_id(text: str) -> int | None:
 
 
 class Folded(NamedTuple):
-    """What an effect's events say about its row."""
+    """The fields of an effect's row that its events determine."""
 
     status: str
     fence: int
@@ -165,7 +165,7 @@ class Folded(NamedTuple):
 
 
 def fold(events: Iterable[Event]) -> Folded:
-    """Replay the events. The outcome equals the row's fields of the same names, always."""
+    """Replay all events of an effect. The fields always equal those of the effect's row."""
     now = Folded(Status.IDLE.value, 0, 0, None, None, None, 0)
     for event in events:
         detail = event.detail
@@ -191,5 +191,5 @@ def fold(events: Iterable[Event]) -> Folded:
 
 
 def agrees_with_its_events(effect: Effect, events: Iterable[Event]) -> bool:
-    """Whether the row says what its events say."""
+    """Whether the effect equals what its events determine."""
     return fold(events) == tuple(getattr(effect, name) for name in Folded._fields)

@@ -1,4 +1,4 @@
-"""Which operations there are at a path: one walk down a tree of path segments, made from the contract's paths."""
+"""Finds the operations at a path, in a tree of path segments that is made from the contract's paths."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class _Node:
 
 
 class Match(NamedTuple):
-    """What is at a path."""
+    """The operations at a path."""
 
     operations: Mapping[str, Operation]
     """By HTTP method."""
     values: list[str]
-    """Of the path's parameters in their order, as they came: still percent-encoded."""
+    """The values of the path's parameters in their order, still percent-encoded."""
 
 
 def _build() -> _Node:
@@ -44,10 +44,11 @@ _ROOT = _build()
 
 
 def match(path: str) -> Match | None:
-    """What is at a path below the base URL; None: nothing.
+    """The operations at a path; None: there are none.
 
     Args:
-        path: begins with a slash; as it came, so that an encoded slash stays inside its segment.
+        path: the path below the base URL. It begins with a slash and is still percent-encoded, so that an encoded
+            slash stays inside its segment.
     """
     node = _ROOT
     values: list[str] = []

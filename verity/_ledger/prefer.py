@@ -1,4 +1,4 @@
-"""The `Prefer` header (RFC 7240): how long a lease request may be held."""
+"""The `Prefer` header (RFC 7240): how long a lease request may wait at the ledger."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ _WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;[^,]*)?(?=,|$)', r
 
 
 def read_wait_s(header: str | None) -> int:
-    """The seconds that it asks to wait, at most 25; 0 where it asks for nothing, or for nonsense."""
+    """How many seconds the header asks to wait, at most 25; 0: there is no header, or it is not valid."""
     found = _WAIT.search(header) if header else None
     return min(int(found[1]), MAX_WAIT_S) if found else 0

@@ -1,4 +1,4 @@
-"""Problems: the answers to calls that are refused."""
+"""Problems: the error answers of the API."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from verity._ledger.raw_json import dump_fields
 
 
 class Problem(Exception):
-    """The call is refused.
+    """A call is answered with an error.
 
     Args:
         status: the HTTP status.
-        code: the error code, one of openapi.yaml.
+        code: the error code, as in openapi.yaml.
         message: for people.
-        details: for programs; None: there are none.
+        details: for programs; None: no details.
         headers: extra headers of the answer (lower-case names).
-        retry_after_s: after how many seconds the call may be sent again; it becomes a header.
+        retry_after_s: after how many seconds to send the call again; it becomes the `retry-after` header.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Problem(Exception):
 
 
 def answer_problem(problem: Problem, request_id: str) -> Answer:
-    """The answer to a call that is refused."""
+    """The answer that a problem stands for."""
     error: dict[str, Any] = {"code": problem.code, "message": problem.message}
     if problem.details is not None:
         error["details"] = problem.details

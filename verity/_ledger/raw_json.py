@@ -1,7 +1,7 @@
-"""JSON without loss: the exact text of an object's members, and text spliced back into an answer.
+"""JSON without loss: reads the exact text of an object's members, and writes such text into an answer.
 
-A payload is stored as the text that was sent, not as what Python's floats and ints make of it: `1.10`, `1e400` and
-any escape come back as they went in. The standard library's own scanner finds where each value ends.
+A payload is stored as the text that was sent, not as parsed values. So `1.10`, `1e400` and escapes come back unchanged.
+The standard library's scanner finds the end of each value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from verity._ledger.effect import Payload
 from verity._limits import MAX_PAYLOAD_BYTES
 
 _LONG = 4096
-"""From here on it costs more to parse a value again than to look for it."""
+"""In characters. In a longer text a member is found by a scan of all members, not by a search for its name."""
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _scan_value = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # public in all but the stubs
 
@@ -29,7 +29,7 @@ class Members:
     """The members of a JSON object.
 
     Attributes:
-        values: by name. Of several members with one name, the last.
+        values: the parsed values by name. If a name occurs more than once, its last value.
     """
 
     __slots__ = ("_text", "values")
@@ -42,22 +42,22 @@ class Members:
         return f"<Members, {len(self.values)} of them>"
 
     def text_of(self, name: str) -> str:
-        """A member's value as it was sent; `KeyError` where there is no such member."""
+        """The text of a member's value. Raises KeyError if there is no such member."""
         text, quoted = self._text, f'"{name}"'
         if name not in self.values:
             raise KeyError(name)
         if len(text) > _LONG or "\\" in text or text.count(quoted) != 1:
             return dict(_scan_members(text))[name]
-        # Without an escape a name is written in one way only. What is there just once is the member's name.
+        # Without escapes a name can be written in one way only. It occurs once, so this is the member's name.
         start = _after(text, text.index(quoted) + len(quoted))
         return text[start : _scan_value(text, start)[1]]
 
 
 def read_members(body: bytes) -> Members:
-    """The members of the JSON object that `body` is.
+    """The members of a JSON object in UTF-8.
 
     Raises:
-        NotJson: it is not UTF-8, not JSON, not an object, or nested too deeply.
+        NotJson: the body is not UTF-8, not JSON, not an object, or nested too deeply.
     """
     try:
         return scan_object(body.decode())
@@ -66,22 +66,22 @@ def read_members(body: bytes) -> Members:
 
 
 def scan_object(text: str, scan_value: Callable[[str, int], tuple[Any, int]] = _scan_value) -> Members:
-    """The members of the JSON object that `text` is.
+    """The members of a JSON object.
 
     Raises:
-        NotJson, ValueError, StopIteration, IndexError: it is no JSON object; which of them depends on where it ends.
+        NotJson, ValueError, StopIteration, IndexError: the text is not a JSON object. Where it breaks decides which.
     """
     start = _skip(text, 0)
     if text[start] != "{":
         raise NotJson("an object was expected")
     values, end = scan_value(text, start)
     if end != len(text) and _end(_WHITESPACE.match(text, end)) != len(text):
-        raise NotJson("there is more after the object")
+        raise NotJson("there is more text after the object")
     return Members(text, values)
 
 
 def _scan_members(text: str) -> Iterator[tuple[str, str]]:
-    """Names and texts of the members of what is known to be an object and not empty."""
+    """The names and texts of an object's members. The object must be valid and not empty."""
     at = _after(text, 0)
     while True:
         name, at = _scan_value(text, at)
@@ -95,12 +95,12 @@ def _scan_members(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _after(text: str, at: int) -> int:
-    """The place of what comes after the brace, colon or comma that is next."""
+    """Skip white space, one character (a brace, colon or comma) and white space; returns the new position."""
     return _skip(text, _skip(text, at) + 1)
 
 
 def _skip(text: str, at: int) -> int:
-    """The place of what comes next that is no white space; mostly it is here."""
+    """Skip white space, if there is any; returns the new position."""
     return at if text[at] not in " \t\n\r" else _end(_WHITESPACE.match(text, at))
 
 
@@ -109,7 +109,7 @@ def _end(match: re.Match[str] | None) -> int:
 
 
 def to_payload(text: str, value: Any) -> Payload | None:
-    """The payload of a member; None where it is over 64 KB as compact UTF-8 JSON."""
+    """The payload of a member; None: it is over 65,536 bytes as compact UTF-8 JSON."""
     encoded = text.encode()
     if len(encoded) > MAX_PAYLOAD_BYTES and len(dump(value).encode()) > MAX_PAYLOAD_BYTES:
         return None
@@ -117,23 +117,23 @@ def to_payload(text: str, value: Any) -> Payload | None:
 
 
 class Raw(str):
-    """JSON text that goes into an answer as it is."""
+    """JSON text that is written into an answer unchanged."""
 
     __slots__ = ()
 
 
 dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Compact JSON. One encoder: `json.dumps` with arguments makes a new one for each call."""
+"""Writes compact JSON. `json.dumps` with arguments would make a new encoder for each call."""
 _quote: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def dump_fields(fields: dict[str, Any]) -> bytes:
-    """A JSON object whose `Raw` values (also those of nested objects and lists) go in as they are."""
+    """Write a JSON object. `Raw` values, also in nested objects and lists, are written unchanged."""
     return dump_object(fields).encode("utf-8", "surrogatepass")
 
 
 def dump_object(fields: dict[str, Any]) -> str:
-    """The same, as text."""
+    """As `dump_fields`, but returns text."""
     return (
         "{"
         + ",".join([f"{_quote(name)}:{_WRITERS.get(type(value), dump)(value)}" for name, value in fields.items()])
@@ -152,4 +152,4 @@ _WRITERS: dict[type, Callable[[Any], str]] = {
     dict: dump_object,
     list: _dump_list,
 }
-"""By type, what writes a value; for a handful of short fields, a fraction of what a whole encoder costs."""
+"""The writer of each type. For a few short fields this costs a fraction of an encoder's call."""

@@ -1,4 +1,4 @@
-"""The transition table: state x command -> state, reply, events.
+"""The transition table: state x command -> effect, events, reply.
 
 The SQLite store decides every call by this table. So does the PostgreSQL store on its slow path. On its fast path two
 SQL statements make the two most frequent decisions without the table: the first grant of an effect, and the commit of a
@@ -7,28 +7,28 @@ the table.
 
 Why nothing acts twice:
 
-1. A grant raises the fence by one and makes a new lease token. At most one pair (fence, token) is current, and it is
-   handed to one logical request only: a second holder gets it only by sending the same Idempotency-Key, that is, by
-   being the same request sent again because its answer was lost.
-2. Commit, fail and renew are a compare-and-set on that pair, not on the clock. A holder whose lease ran out may still
-   commit while nobody else was granted: its work is done and true. Once somebody else was, its pair is old, and it is
-   told `stale_fence`. That check comes before any other, so that a zombie learns nothing but that it is one.
-3. COMMITTED never changes. FAILED changes by reset and resolve alone. Both make the old pair worthless, since they
-   forget the token; where the outcome was unknown (RUNNING, EXPIRED), and on every resolve, they raise the fence, too.
-4. A clock that is wrong can only grant too early or too late; it can't make two pairs current.
-5. The same commit or fail, sent again with the same pair, is answered without a change. What it carries then is not
-   compared: the first one won.
+1. A grant raises the fence by one and makes a new lease token. At most one pair (fence, token) is current. Only one
+   lease request gets a pair. If its answer is lost, the same request with the same Idempotency-Key is resent, and gets
+   the same pair again.
+2. Commit, fail and renew are a compare-and-set on the pair, not on the clock. A holder whose lease has expired may
+   still commit as long as no other grant was made: its outcome is true. After another grant its pair is old, and the
+   answer is `stale_fence`. This check comes before all others, so an old holder learns nothing else.
+3. COMMITTED never changes. FAILED changes by reset and resolve only. Both delete the token, so the old pair is never
+   current again. A reset of a RUNNING or EXPIRED effect, and every resolve, also raises the fence.
+4. A wrong clock can make a grant too early or too late. It can't make two pairs current.
+5. A commit or fail that is resent with the same pair changes nothing and is answered with success. Its payload is not
+   compared: the first one counts.
 
-A repeated lease request (same Idempotency-Key) whose lease has run out meanwhile gets its grant again with a new
-expiry, as if it had renewed: nobody else was granted, and its sender can't have acted, since it never had the answer.
+If a lease request is resent (same Idempotency-Key) after its lease has expired, it gets the same grant with a new
+expiry, like a renewal. No other grant was made, and the sender can't have acted, because it never got the answer.
 
-A holder can't fill the trail. A client renews a lease when a quarter of it is gone or more. A renewal that comes
-earlier extends the lease by a quarter more than was asked for, and those that follow change nothing while it lasts as
-long as they ask for: whoever is told `renewed` has what it asked for, at least. Of a grant's reports of what was
-observed, of which a client sends one, no more than `MAX_REPORTS` are recorded.
+A holder can't fill the audit trail. A client renews a lease when at least a quarter of it has passed. An earlier
+renewal extends the lease by a quarter more than it asked for. The renewals after it change nothing as long as the lease
+lasts for as long as they ask. So `renewed` always means that the lease lasts at least as long as was asked for. A
+client sends one report of an observation for each grant; at most `MAX_REPORTS` are recorded.
 
-A purged effect has lost its payloads and its trail, and nothing else: whoever asks for it is told `effect_purged`, and
-never granted. The same commit or fail, sent again, is still answered.
+A purged effect has lost its payloads and its audit trail, and nothing else. It is never granted again; a lease request
+is answered with `effect_purged`. A commit or fail that is resent is still answered.
 """
 
 from __future__ import annotations
@@ -54,13 +54,19 @@ from verity._ledger.effect import Effect, Event, EventType, State, Status
 Rule = Callable[[Any, Any, Context], Decision]
 
 MAX_REPORTS = 8
-"""Reports of one grant that are recorded. A client's may be sent again, where answers are lost."""
+"""The most reports of one grant that are recorded. More than one, since a client resends a report without an answer."""
 _DENSE = 4
-"""A renewal that gains less than this part of what it asks for comes more often than a client's."""
+"""A renewal is early if it extends the lease by less than its extension divided by this."""
 
 
 def apply(effect: Effect | None, command: Command, context: Context) -> Decision:
-    """Decide. Pure: the same arguments give the same decision."""
+    """Decide a command. Pure: the same arguments give the same decision.
+
+    Args:
+        effect: the effect before the command; None: there is none.
+        command: what to do.
+        context: the time and new values.
+    """
     state = State.NONE if effect is None else effect.state(context.now)
     if (
         effect is not None
@@ -92,7 +98,7 @@ def _unchanged(word: str) -> Rule:
 def _event(
     kind: EventType, effect: Effect, context: Context, detail: dict[str, Any] | None = None, run_id: str | None = None
 ) -> Event:
-    """An event of the current grant. `run_id` is that of the call, if it names one."""
+    """An event of the current grant. `run_id`: the call's own run, if it names one."""
     labels = effect.labels
     return Event(kind, context.now, effect.fence, labels.agent_id, run_id or labels.run_id, detail or {})
 
@@ -225,7 +231,7 @@ def _renew(effect: Effect, command: Renew, context: Context) -> Decision:
 def _extend(effect: Effect, extension_ms: int, context: Context, word: str) -> Decision:
     wanted = context.now + extension_ms
     gain_ms = wanted - effect.lease_expires_at
-    if gain_ms <= 0:  # it lasts that long already: a renewal never shortens a lease
+    if gain_ms <= 0:  # the lease lasts that long already; a renewal never shortens it
         return Decision(effect, (), Reply(word))
     ahead_ms = extension_ms // _DENSE
     expires_at = wanted + ahead_ms if gain_ms < ahead_ms else wanted
@@ -235,7 +241,7 @@ def _extend(effect: Effect, extension_ms: int, context: Context, word: str) -> D
 
 
 def _report(effect: Effect, command: ReportObserve, context: Context) -> Decision:
-    # So few events can't hold so many reports: nobody has to count them.
+    # With fewer events there can't be that many reports, so they need not be counted.
     if effect.event_count > MAX_REPORTS and context.count_reports() >= MAX_REPORTS:
         return Decision(effect, (), Reply("reported"))
     kind = EventType.OBSERVE_HIT if command.hit else EventType.OBSERVE_MISS
@@ -252,7 +258,7 @@ _PRIOR_STATES = {"verify": "expired", "retry": "reset"}
 
 
 def _reset(effect: Effect, command: Reset, context: Context) -> Decision:
-    # Where a holder may still be at it, its pair must not only be forgotten but be seen to be old.
+    # A holder may still be at work: raise the fence, so that its pair is recognized as old.
     fence = effect.fence + (effect.status == Status.RUNNING)
     detail = {
         "actor": command.actor,
@@ -314,7 +320,7 @@ def _same_result_or_finished(effect: Effect, command: Resolve, _context: Context
 
 
 _not_found = _refusal("effect_not_found")
-_stale = _refusal("stale_fence")  # IDLE has no current pair; apply() has refused any pair already
+_stale = _refusal("stale_fence")  # IDLE has no current pair, so apply() has refused every pair before
 _finished = _refusal("effect_finished")
 _conflict = _refusal("lease_conflict")
 _not_failed = _refusal("not_failed")

@@ -1,1 +1,1 @@
-"""Stores: where a ledger keeps its effects. Used by the embedded ledger and by the server."""
+"""Stores: where a ledger keeps its effects and API keys. The embedded ledger and the server use them."""

@@ -1,4 +1,4 @@
-"""API keys as a store keeps them: a hash, what it opens, and until when. The key itself is nowhere."""
+"""API keys as a store keeps them: a hash of the key and its rights. The key itself is not stored."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ COLUMNS = "id, sha256, environment, role, namespaces, name, created_at, expires_
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key. Times are ms since 1970."""
+    """One API key. Times are ms since 1970."""
 
     id: str
     sha256: bytes
     environment: Environment
     role: Role
     namespaces: frozenset[str] | None
-    """What it is bound to; None is all of the environment."""
+    """The namespaces that the key is bound to; None: all of the environment."""
     name: str | None
     created_at: int
     expires_at: int | None
@@ -32,8 +32,8 @@ class ApiKey:
 
 
 def to_row(key: ApiKey) -> tuple[Any, ...]:
-    """A key as the columns of its row."""
-    # A namespace has no control characters, so a line end between them is safe.
+    """The row of a key, in the order of `COLUMNS`."""
+    # A namespace has no control characters, so line ends can separate them.
     namespaces = None if key.namespaces is None else "\n".join(sorted(key.namespaces))
     return (
         key.id,
@@ -49,6 +49,6 @@ def to_row(key: ApiKey) -> tuple[Any, ...]:
 
 
 def from_row(row: tuple[Any, ...]) -> ApiKey:
-    """The key that a row holds."""
+    """The key of a row, which has the order of `COLUMNS`."""
     namespaces = None if row[4] is None else frozenset(row[4].split("\n"))
     return ApiKey(row[0], row[1], row[2], row[3], namespaces, *row[5:])

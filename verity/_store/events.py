@@ -1,4 +1,4 @@
-"""Audit events as rows. No other module knows their columns, or that an event's detail is stored as JSON text."""
+"""Rows of audit events. Only this module knows their columns, and that the detail is stored as JSON text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from verity._ledger.effect import Event, EventType
 from verity._ledger.raw_json import dump_object
 
 EVENT_COLUMNS = ("sequence", "type", "at", "fence", "agent_id", "run_id", "detail")
-"""The columns of an event, without those that name its effect."""
+"""The columns of an event, without those of its effect's name."""
 
 dump_detail = dump_object
-"""An event's detail as it is stored."""
+"""Writes an event's detail as it is stored."""
 
 
 def to_event_row(sequence: int, event: Event) -> tuple[object, ...]:
@@ -23,7 +23,7 @@ def to_event_row(sequence: int, event: Event) -> tuple[object, ...]:
 
 
 def read_events(rows: Iterable[Sequence[Any]]) -> list[tuple[int, Event]]:
-    """Events with their sequences, from rows in the order of EVENT_COLUMNS."""
+    """Events with their sequence numbers, from rows in the order of EVENT_COLUMNS."""
     return [
         (sequence, Event(EventType(kind), at, fence, agent_id, run_id, json.loads(detail)))
         for sequence, kind, at, fence, agent_id, run_id, detail in rows

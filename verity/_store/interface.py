@@ -1,4 +1,4 @@
-"""What the server needs of a store. There are two: `AsyncSqliteStore` and `AsyncPostgresStore`."""
+"""The interface of a store for the server. `AsyncSqliteStore` and `AsyncPostgresStore` implement it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from verity._store.api_keys import ApiKey
 from verity._store.lease_states import EffectName, LeaseState
 
 MAX_BATCH = 256
-"""The most calls in one transaction, unless a server is told otherwise."""
+"""The most calls in one transaction, by default."""
 
 
 class StorageError(Exception):
-    """Storage did not answer."""
+    """The store's storage did not answer."""
 
 
 class Pool(NamedTuple):
@@ -25,42 +25,46 @@ class Pool(NamedTuple):
 
 
 class AsyncStore(Protocol):
-    """Where a served ledger keeps its effects and keys, seen from an event loop. Without the last four, which are for
-    waiting and `/metrics`, an implementation that inherits from this works, too.
+    """Where a served ledger keeps its effects and API keys, for event loops.
+
+    An implementation that inherits from this need not have the last four methods. They are for lease requests that wait
+    and for `/metrics`.
     """
 
     async def answer(self, request: Request) -> Answer:
-        """Carry a call out, durably. Storage that fails is a 503, never an exception."""
+        """Carry out a call, durably. If the storage fails, the answer is a 503; no exception is raised."""
         ...
 
     async def find_key(self, sha256: bytes) -> ApiKey | None:
-        """The API key with this hash, also if it is revoked or has expired.
+        """The API key with this hash, even if it is revoked or has expired; None: there is none.
 
         Raises:
-            StorageError: storage did not answer.
+            StorageError: the storage did not answer.
         """
         ...
 
     async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:  # noqa: ARG002 - as with `watch_batches`
-        """Look at effects that somebody waits for, all of them at once, without disturbing anybody.
+        """The lease states of effects that requests wait for, in the order of the names, by one read.
 
         Raises:
-            StorageError: storage did not answer, or can't look.
+            StorageError: the storage did not answer, or has no lease states.
         """
-        raise StorageError(f"{type(self).__name__} can't look at effects")
+        raise StorageError(f"{type(self).__name__} has no lease states")
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
-        """By environment, how long ago the oldest lease ran out that nobody took over; none is absent. Cheap.
+        """By environment, how many seconds ago the oldest lease expired that was not taken over; none is absent.
+
+        It must be cheap: `/metrics` asks for it.
 
         Raises:
-            StorageError: storage did not answer.
+            StorageError: the storage did not answer.
         """
         return {}
 
     def pool(self) -> Pool | None:
-        """The connections at this moment; None where there is no pool."""
+        """The connections at this moment; None: there is no pool."""
         return None
 
-    def watch_batches(self, watch: Callable[[int], None]) -> None:  # noqa: ARG002 - whoever has no batches needs no name
-        """Have `watch` called, in any thread, with the number of operations of each transaction."""
+    def watch_batches(self, watch: Callable[[int], None]) -> None:  # noqa: ARG002 - an implementation without batches does not use it
+        """Have `watch` called with the number of calls in each transaction, in any thread."""
         return

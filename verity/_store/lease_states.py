@@ -1,4 +1,4 @@
-"""Looking at effects that somebody waits for, without asking for a lease."""
+"""Lease states: what a node reads about the effects that lease requests wait for."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class EffectName(NamedTuple):
 
 
 class LeaseState(NamedTuple):
-    """Whether a lease request would still meet another holder."""
+    """Whether another holder's lease is live, so that a lease request would be refused."""
 
     remaining_ms: int
-    """For how long, by the ledger's own clock; 0: it would not."""
+    """How long the lease still lasts, in ms by the ledger's clock; 0: there is no live lease."""
     is_decided: bool
-    """Whether everybody who asks would get the outcome, and not one of them the lease."""
+    """Whether all lease requests would be answered with the outcome. Otherwise one would be granted the lease."""
 
 
 NO_LEASE = LeaseState(0, is_decided=False)
-"""Of an effect that is not there."""
+"""The state of an effect that does not exist."""
 
 
 def read_lease_state(status: str, lease_expires_at: int, now: int) -> LeaseState:
-    """What an effect's row says."""
+    """The lease state of an effect's row. Times are ms since 1970."""
     if status == Status.RUNNING:
         return LeaseState(max(0, lease_expires_at - now), is_decided=False)
     return LeaseState(0, is_decided=status != Status.IDLE)

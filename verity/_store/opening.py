@@ -1,4 +1,4 @@
-"""From a `--database` URL to an open storage."""
+"""Opening the store that a `--database` URL names."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _logger = logging.getLogger("verity.server")
 
 
 def is_postgres(url: str) -> bool:
-    """Whether it names a PostgreSQL database."""
+    """Whether the URL names a PostgreSQL database."""
     return url.startswith(POSTGRES_SCHEMES)
 
 
 def read_file(url: str) -> Location:
-    """Where the SQLite file is that it names.
+    """The location of the SQLite file that the URL names.
 
     Raises:
-        VerityConfigError: it names none. What is no SQLite URL is not shown: it may have a password.
+        VerityConfigError: the URL names no file. The message does not show another kind of URL: it may have a password.
     """
     if not url.startswith("sqlite:"):
         raise VerityConfigError(
@@ -46,18 +46,19 @@ def read_file(url: str) -> Location:
 async def open_store(
     url: str, *, max_batch: int, database_timeout_s: float, search_timeout_s: float, must_exist: bool = False
 ) -> AsyncIterator[AsyncStore]:
-    """Open a ledger's database for a server, and close it afterwards. An empty one gets its schema; an older one is
-    refused, and waits for `verity migrate`.
+    """Open a ledger's database for a server, and close it afterwards.
+
+    An empty database gets the schema. A database with an older schema is refused; `verity migrate` migrates it.
 
     Args:
         url: `sqlite:///file.db` or `postgresql://…`.
-        max_batch: the most calls that are carried out together; 1 switches group commit off.
-        database_timeout_s: how long PostgreSQL may take for a statement, in seconds.
-        search_timeout_s: how long a caller's read may take, in seconds.
-        must_exist: whether a database without a ledger is refused.
+        max_batch: the most calls in one transaction; 1 switches group commit off.
+        database_timeout_s: the time limit of a statement in PostgreSQL, in seconds.
+        search_timeout_s: the time limit of a caller's read, in seconds.
+        must_exist: whether to refuse a database without a ledger.
 
     Raises:
-        VerityConfigError: it can't be used.
+        VerityConfigError: the database can't be used.
     """
     if is_postgres(url):
         async with _open_postgres(url, max_batch, database_timeout_s, search_timeout_s, must_exist) as store:

@@ -1,7 +1,8 @@
 """The reads: lists, single effects, audit trails and counts, always inside the caller's scope.
 
-Each is written once for all stores: a generator that yields queries and is sent their rows, so that a store whose
-driver blocks and one whose driver awaits run the same code. It makes its queries of a `View`, never by hand.
+Each read is written once for both stores. It is a generator that yields queries and is sent their rows. So a store
+whose driver blocks and a store whose driver awaits run the same code. A read makes its queries with a `View` only,
+which keeps them inside the scope.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ Reading = Generator[Query, Rows, Answer]
 Read = Callable[[View, Mapping[str, str], int], Reading]
 
 READ_WITHIN_S = 5.0
-"""How long a read may take, unless its store is told otherwise. Shorter than a client waits for an answer."""
+"""The default time limit of a read. It is shorter than a client's timeout."""
 COMMAND_READS_WITHIN_S = 60.0
-"""For a command, which somebody waits for, and which keeps nobody else waiting."""
+"""The time limit of a command's read: nobody but the command's user waits for it."""
 DEFAULT_LIMIT = 50
 MAX_PAGE_CHARS = 512 * 1024
-"""Of payloads on a page of effects: a node has all of it in memory until its client has read it."""
+"""The most characters of payloads on a page of effects. A page is in the node's memory until its client has read it."""
 _RETRY_AFTER_S = 1
 _LAST_SEQUENCE = 2**31 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -47,7 +48,7 @@ _EQUAL_FILTERS = {
 
 
 def list_effects(view: View, query: Mapping[str, str], now: int) -> Reading:
-    """Newest first; the cursor is the last id that was seen."""
+    """Effects, newest first. The cursor is the last id of the page."""
     where = Where()
     for name, column in _EQUAL_FILTERS.items():
         if name in query:
@@ -114,17 +115,17 @@ def list_namespaces(view: View, query: Mapping[str, str], _now: int) -> Reading:
 
 
 def list_workflows(view: View, query: Mapping[str, str], _now: int) -> Reading:
-    """Each workflow with its numbers."""
+    """Each workflow with its number of effects, its first creation and its last change."""
     return (yield from _groups(view, query, ["workflow_name"], []))
 
 
 def list_cases(view: View, query: Mapping[str, str], _now: int) -> Reading:
-    """Each case of a workflow with its numbers."""
+    """Each case of a workflow, with the same numbers."""
     return (yield from _groups(view, query, ["workflow_name", "case_id"], ["workflowName"]))
 
 
 def list_runs(view: View, query: Mapping[str, str], _now: int) -> Reading:
-    """Each run of a case with its numbers."""
+    """Each run of a case, with the same numbers."""
     return (yield from _groups(view, query, ["workflow_name", "case_id", "run_id"], ["workflowName", "caseId"]))
 
 
@@ -160,7 +161,7 @@ def _groups(view: View, query: Mapping[str, str], columns: list[str], filters: l
 
 
 def get_stats(view: View, query: Mapping[str, str], now: int) -> Reading:
-    """Counts by state, what happened since a moment (the last hour by default), and the oldest expired lease."""
+    """Counts by state, counts of events since a time (by default one hour ago), and the oldest expired lease."""
     since = _read_time("since", query["since"]) if "since" in query else now - 3_600_000
     state = "CASE WHEN status = 'RUNNING' AND lease_expires_at <= ? THEN 'EXPIRED' ELSE status END AS state"
     counted = yield view.effects(f"{state}, count(*)", Where(), "GROUP BY state", first=[now])
@@ -209,7 +210,7 @@ def _limit(query: Mapping[str, str]) -> int:
 
 
 def _read_number(name: str, text: str, most: int = 2**63 - 1) -> int:
-    """The number, or the most that the column it is compared with can hold."""
+    """The number, at most `most`, which is what the compared column can hold."""
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         raise _wrong_parameter(name, "a whole number" if name == "limit" else "the nextCursor of an earlier page")
     return min(int(text), most)
@@ -231,7 +232,7 @@ def _wrong_parameter(name: str, takes: str) -> Problem:
 
 
 def too_long() -> Problem:
-    """503: a read was not done in its time."""
+    """503: a read reached its time limit."""
     return Problem(
         503,
         "unavailable",
@@ -242,10 +243,10 @@ def too_long() -> Problem:
 
 
 def begin(request: Request, now: int, dialect: Dialect) -> Reading:
-    """The read that a request asks for, inside its scope.
+    """Begin the read that a request asks for, inside its scope.
 
     Raises:
-        Refused: 400 or 403; as the reading itself may.
+        Problem: 400 or 403. The returned generator may raise it, too.
     """
     for name, text in request.query.items():
         if "\0" in text:
@@ -265,8 +266,8 @@ READS: dict[Operation, Read] = {
     Operation.GET_STATS: get_stats,
 }
 LOOKUPS = frozenset({Operation.GET_EFFECT, Operation.GET_EFFECT_BY_ID, Operation.LIST_EFFECT_EVENTS})
-"""Reads of one effect: the work of a moment, however many effects there are."""
+"""Reads of one effect. They are fast however many effects there are."""
 SEARCHES = frozenset(READS) - LOOKUPS
-"""Lists and counts, which may have to look at every effect that their caller can see."""
+"""Lists and counts. They may have to read every effect in the caller's scope."""
 SEARCHES_AT_ONCE = 2
-"""How many a node carries out at the same time: each may keep a core busy."""
+"""How many searches a node runs at the same time. Each may keep a core busy."""

@@ -1,6 +1,7 @@
-"""What one caller may read, as queries: the reads have no other way to the tables, so that none can leave its scope.
+"""Queries for what one caller may read. Reads have no other way to the tables, so none can leave its scope.
 
-Whatever a read asks for is put behind the conditions of the scope, in parentheses, so that no `OR` gets around them.
+A query always has the conditions of the scope. A read adds its own conditions in parentheses, so an `OR` in them can't
+get around the scope.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ class Query(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """How a database says what others say differently."""
+    """SQL that differs between the databases."""
 
     contains: str
     """A condition: the column {0} contains the text ?."""
     namespace: str
-    """What lists by namespace are indexed by."""
+    """The SQL expression on which the indexes over namespaces are built."""
     namespace_value: str
-    """A format for the values of that."""
+    """A format for that expression's values."""
     event_owner: dict[str, str]
-    """The columns of `events` that name an event's effect, and those of `effects` that they hold."""
+    """The columns of `events` that name the effect, each with the column of `effects` that it refers to."""
     not_null: str = "{0} IS NOT NULL"
-    """A condition that no index is chosen for: the column {0} is not null."""
+    """A condition for which no index is used: the column {0} is not null."""
 
 
 class Where:
-    """Conditions, all of which hold."""
+    """Conditions, joined by AND."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._conditions: list[str] = []
 
     def add(self, condition: str, *values: Any) -> None:
-        """One more; each value stands for a `?` in it."""
+        """Add a condition; each value stands for a `?` in it."""
         self._conditions.append(f"({condition})")
         self.values += values
 
@@ -54,10 +55,10 @@ class Where:
 
 
 class View:
-    """The effects and events that a request's sender may read.
+    """The effects and events in a request's scope.
 
     Raises:
-        Refused: 403, the request names a namespace that its sender's key is not bound to.
+        Problem: 403, the request names a namespace that its API key is not bound to.
     """
 
     def __init__(self, request: Request, dialect: Dialect) -> None:
@@ -78,11 +79,11 @@ class View:
         """A SELECT from `effects`.
 
         Args:
-            columns: what is selected.
-            where: which of the caller's effects.
-            rest: what follows: GROUP BY, ORDER BY, LIMIT.
-            values: those of the rest's `?`s.
-            first: those of the columns' `?`s.
+            columns: the selected columns.
+            where: the read's own conditions.
+            rest: the end of the statement: GROUP BY, ORDER BY, LIMIT.
+            values: the values of the `?`s in `rest`.
+            first: the values of the `?`s in `columns`.
         """
         inside, also = self._inside, f" AND {where}" if str(where) else ""
         return Query(
@@ -91,7 +92,7 @@ class View:
         )
 
     def not_null(self, column: str) -> str:
-        """A condition. It leads nobody who reads some namespaces through what the others have, by an index of all."""
+        """A condition: the column is not null. If the scope is bound to namespaces, no index over all is used."""
         condition = self.dialect.not_null if self._is_bound else "{0} IS NOT NULL"
         return condition.format(column)
 
@@ -108,7 +109,7 @@ class View:
         return select_events(self.dialect, self._environment, effect, after, limit)
 
     def event_counts(self, since: int) -> Query:
-        """By type, how many events there were since a moment."""
+        """By type, how many events there were since a time."""
         owner = self.dialect.event_owner
         return Query(
             f"SELECT type, count(*) FROM events WHERE at >= ? AND ({', '.join(owner)})"
@@ -118,7 +119,7 @@ class View:
 
 
 def select_events(dialect: Dialect, environment: str, effect: Effect, after: int, limit: int) -> Query:
-    """The events of an effect with a sequence above `after`, oldest first; for whoever has the effect itself."""
+    """The events of an effect with a sequence above `after`, oldest first. The effect must be in the caller's scope."""
     values = {"environment": environment, "namespace": effect.namespace, "id": effect.id}
     return Query(
         f"SELECT {', '.join(EVENT_COLUMNS)} FROM events"

@@ -72,7 +72,7 @@ async def migrate(database: Database, *, to: int = SCHEMA_VERSION) -> tuple[int,
                     await connection.execute("UPDATE verity_schema SET version = $1", to)
         except asyncpg.DuplicateTableError as error:
             raise VerityConfigError(
-                f"The database has tables of something else ({error}); name an empty one.", parameter="database"
+                f"The database has tables of another program ({error}); name an empty one.", parameter="database"
             ) from None
         except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError) as error:
             raise VerityConfigError(

@@ -1,1 +1,1 @@
-"""The SQLite store: one file, several processes. Read `store.py` first."""
+"""The SQLite store: one file that several processes may use. Read `store.py` first."""

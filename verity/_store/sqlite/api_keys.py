@@ -1,4 +1,4 @@
-"""API keys in SQLite; see `_store/api_keys.py` for what they are."""
+"""The table of API keys in SQLite; see `_store/api_keys.py` for what a key is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def insert(connection: apsw.Connection, key: ApiKey) -> None:
 
 
 def find(connection: apsw.Connection, sha256: bytes) -> ApiKey | None:
-    """The key with this hash, also if it is revoked or has expired."""
+    """The key with this hash, even if it is revoked or has expired; None: there is none."""
     row = connection.execute(f"SELECT {COLUMNS} FROM api_keys WHERE sha256 = ?", (sha256,)).fetchone()
     return None if row is None else from_row(row)
 
@@ -25,6 +25,6 @@ def list_all(connection: apsw.Connection) -> list[ApiKey]:
 
 
 def revoke(connection: apsw.Connection, key_id: str, now: int) -> bool:
-    """Revoke a key; one that was revoked before stays as it was. False: there is none with this id."""
+    """Revoke a key. A key that was revoked before keeps its time of revocation. False: there is none with this id."""
     connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now, key_id))
     return bool(connection.execute("SELECT count(*) FROM api_keys WHERE id = ?", (key_id,)).get)

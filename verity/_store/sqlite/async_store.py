@@ -1,4 +1,4 @@
-"""The SQLite store as an event loop sees it."""
+"""The SQLite store for event loops."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from verity._store.sqlite.registry import OpenLedger
 
 
 class AsyncSqliteStore(AsyncStore):
-    """A SQLite file: blocking by nature, so that its work is done in threads."""
+    """A ledger in a SQLite file. SQLite blocks, so all work is done in threads."""
 
     def __init__(self, ledger: OpenLedger) -> None:
         self._ledger = ledger
 
     async def answer(self, request: Request) -> Answer:
-        """Carry a call out: a read on a connection of its own, an effect call in a group commit."""
+        """Carry out a call: a read on a connection of its own, an effect call in a group commit."""
         return await self._ledger.answer(request)
 
     async def find_key(self, sha256: bytes) -> ApiKey | None:
-        """The API key with this hash."""
+        """The API key with this hash, even if it is revoked or has expired; None: there is none."""
         try:
             return await self._ledger.reads.run_for_node(lambda: self._ledger.store.find_key(sha256))
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 
     async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
-        """Look at effects that somebody waits for."""
+        """The lease states of effects that requests wait for, in the order of the names."""
         try:
             return await self._ledger.reads.run_for_node(lambda: self._ledger.store.lease_states(names))
         except apsw.Error as error:
             raise StorageError(type(error).__name__) from error
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
-        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        """By environment, how many seconds ago the oldest lease expired that was not taken over."""
         try:
             ages_ms = await self._ledger.reads.run_for_node(self._ledger.store.expired_for_ms)
         except apsw.Error as error:
@@ -46,5 +46,5 @@ class AsyncSqliteStore(AsyncStore):
         return {environment: age_ms / 1000 for environment, age_ms in ages_ms.items()}
 
     def watch_batches(self, watch: Callable[[int], None]) -> None:
-        """Have `watch` called with the number of operations of each transaction."""
+        """Have `watch` called with the number of calls in each transaction."""
         self._ledger.loops.watch = watch

@@ -1,4 +1,7 @@
-"""A copy of a ledger's file, as it was at one moment, while others write to it: SQLite's online backup."""
+"""A backup of a ledger's file while other processes write to it, by SQLite's online backup.
+
+The copy has the state of one moment.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from verity._store.sqlite.migrations import SCHEMA_VERSION
 from verity.errors import VerityConfigError
 
 _PAGES = 2_000
-"""Copied at once; in between, Ctrl-C is heard."""
+"""Pages copied in one step. Between two steps Python can handle Ctrl-C."""
 
 
 class Backup(NamedTuple):
-    """What was copied."""
+    """The copy."""
 
     path: str
     size_bytes: int
@@ -28,14 +31,14 @@ class Backup(NamedTuple):
 
 
 def back_up(path: str, target: str) -> Backup:
-    """Copy the ledger's file to a new one, which appears as a whole or not at all, and is on disk then.
+    """Copy the ledger's file to a new file. The new file appears only when it is complete and on disk.
 
-    An older schema is copied as it is. Of the file only this process's own connection is used, so it must not be called
-    in a process that has the ledger open.
+    A ledger with an older schema is copied without migrating it. Do not call this in a process that has the ledger
+    open: this connection has none of the store's own locks.
 
     Raises:
-        VerityConfigError: there is no ledger, or something is there already where the copy is to be.
-        apsw.Error, OSError: it can't be read or written; nothing is left of the copy.
+        VerityConfigError: there is no ledger, or the target exists.
+        apsw.Error, OSError: the ledger can't be read, or the copy can't be written. The unfinished copy is deleted.
     """
     file = Path(target).expanduser().absolute()
     if os.path.lexists(file):
@@ -47,7 +50,7 @@ def back_up(path: str, target: str) -> Backup:
     check_file(path, must_exist=True)
     part = file.with_name(f"{file.name}.{secrets.token_hex(8)}.part")
     try:
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # it has payloads
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # the copy has payloads
         effects = _copy(path, str(part))
         size = part.stat().st_size
         _sync(part)
@@ -69,7 +72,7 @@ def _copy(path: str, part: str) -> int:
         copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
         found = copy.execute("PRAGMA integrity_check").get
         if found != "ok":
-            raise apsw.CorruptError(f"the copy of {path!r} is damaged, and so is probably the file: {found}")
+            raise apsw.CorruptError(f"the copy of {path!r} is damaged, and the file itself probably is, too: {found}")
         effects: int = copy.execute("SELECT count(*) FROM effects").get
         return effects
     finally:
@@ -99,7 +102,7 @@ def _check(source: apsw.Connection, path: str) -> None:
     version = source.execute("PRAGMA user_version").get
     has_effects = source.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'effects'").get
     if not version or not has_effects:
-        raise VerityConfigError(f"The file {path!r} is no ledger.", parameter="database")
+        raise VerityConfigError(f"The file {path!r} is not a ledger.", parameter="database")
     if version > SCHEMA_VERSION:
         raise VerityConfigError(
             f"The ledger's file {path!r} has schema {version}, made by a newer Verity; this one knows up to "
@@ -109,7 +112,7 @@ def _check(source: apsw.Connection, path: str) -> None:
 
 
 def _name(part: Path, file: Path) -> None:
-    """Give it its name, unless somebody else took that meanwhile."""
+    """Give the finished copy its name. A file that got this name meanwhile is not overwritten."""
     try:
         os.link(part, file)
     except FileExistsError:

@@ -1,7 +1,7 @@
-"""One SQLite connection: where the file is, and how it is opened.
+"""One SQLite connection that writes: which files it uses, and how it is opened.
 
-SQLite itself comes with `apsw`: a system's own may be old, and some releases lose data with WAL and several
-connections (fixed in 3.51.3).
+SQLite itself comes with `apsw`. The system's own SQLite may be old, and releases before 3.51.3 can lose data with WAL
+and several connections.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _logger = logging.getLogger("verity.ledger")
 
 
 class FileMoved(apsw.Error):
-    """A file of the ledger's was removed or replaced under a process that works on it, or a link leads elsewhere."""
+    """A file of the ledger was removed or replaced while it was open, or a symbolic link leads elsewhere."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -33,15 +33,15 @@ class FileMoved(apsw.Error):
 
 
 def files_of(path: str | None) -> list[Path]:
-    """The files of a ledger: the database itself, its log and the log's index."""
+    """The files of a ledger: the database, its log and the log's index."""
     return [] if path is None else [Path(path + suffix) for suffix in ("", "-wal", "-shm")]
 
 
 def identify(files: Iterable[Path]) -> list[tuple[int, int] | None]:
-    """Which files have these names now.
+    """The device and inode that each path leads to now; None: there is no file.
 
-    A connection goes on with files that have lost their names: what it commits is gone with its last process, and
-    others, who open the path, would be granted the same effects.
+    A connection keeps using its files after they were deleted or replaced. Its commits would be lost when the last
+    process closes them, and a process that opens the path would be granted the same effects again.
     """
     return [_identify(file) for file in files]
 
@@ -55,14 +55,15 @@ def _identify(file: Path) -> tuple[int, int] | None:
 
 
 def connect(path: str | None, *, upgrade: bool = True) -> apsw.Connection:
-    """Open the file (None: a new database in memory), and bring its schema up to date.
+    """Open the file, and migrate its schema.
 
     Args:
-        path: the file.
-        upgrade: False does so for a new file only, and refuses an older schema.
+        path: the file; None: a new database in memory.
+        upgrade: whether to migrate an older schema; False refuses it. A new file gets its schema in both cases.
 
     Raises:
-        VerityConfigError: it is not a database, can't be written, was made by a newer Verity, or has to be upgraded.
+        VerityConfigError: the file is not a database, can't be written, was made by a newer Verity, or has an older
+            schema.
     """
     connection, _ = open_and_migrate(path, upgrade=upgrade)
     return connection
@@ -71,7 +72,7 @@ def connect(path: str | None, *, upgrade: bool = True) -> apsw.Connection:
 def open_and_migrate(
     path: str | None, *, upgrade: bool = True, wait_ms: int = BUSY_TIMEOUT_MS
 ) -> tuple[apsw.Connection, int]:
-    """As `connect`, with the version that the schema had before; `wait_ms` is how long to wait for other processes."""
+    """As `connect`; also returns the schema's version before. `wait_ms`: how long to wait for other processes."""
     forks.check_not_stranded()
     try:
         connection = apsw.Connection(path or ":memory:")
@@ -87,7 +88,7 @@ def open_and_migrate(
         connection.execute("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA cache_size = -65536")
         before = migrate(connection, path, upgrade=upgrade)
         if path is not None:
-            _write_down_what_was_recovered(connection)
+            _rewrite_recovered_log(connection)
     except apsw.BusyError as error:
         raise VerityConfigError(
             f"The ledger's file {path!r} was locked for {wait_ms / 1000:g} seconds by another process, which may "
@@ -108,12 +109,13 @@ def open_and_migrate(
     return connection, before
 
 
-def _write_down_what_was_recovered(connection: apsw.Connection) -> None:
-    """Copy what the log has into the database, and sync it, before anything of it is told.
+def _rewrite_recovered_log(connection: apsw.Connection) -> None:
+    """Write the log's content into the database and sync it, before any of it is read by a caller.
 
-    The first one who opens a file reads its log through the system's cache. Where a sync had failed before, the cache
-    may show a commit that is not on disk: Linux takes such pages for written, and later syncs succeed without them.
-    What is written anew does get there. Where others work on the file nothing was recovered, and nobody is waited for.
+    The first process that opens a file recovers the log, which it reads through the system's cache. After a failed
+    sync the cache may show a commit that is not on disk: Linux marks such pages as clean, and later syncs succeed
+    without writing them. Pages that are written again do reach the disk. If other processes have the file open, nothing
+    was recovered, and this does not wait for them.
     """
     try:
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

@@ -85,8 +85,8 @@ class LocksDropped(apsw.Error):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"something in this process opened and closed the ledger's file {path!r} by other means than Verity, which "
-            "drops SQLite's locks on it; look at it in another process, and back it up with `verity backup`"
+            f"code in this process opened and closed the ledger's file {path!r} without Verity, which drops SQLite's "
+            "locks on the file; read the file in another process, and back it up with `verity backup`"
         )
 
 
@@ -251,9 +251,9 @@ class FileLocks(Locks):
         return True
 
     def _try(self) -> bool:
-        told = 1 + (machines_time_ns() // 1_000_000_000 << _PID_BITS | os.getpid())
+        length = 1 + (machines_time_ns() // 1_000_000_000 << _PID_BITS | os.getpid())
         try:
-            _set(self._database, fcntl.F_WRLCK, _OURS_AT, told)
+            _set(self._database, fcntl.F_WRLCK, _OURS_AT, length)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -284,7 +284,7 @@ class FileLocks(Locks):
             return f"{place} process {_describe(found[1])}"
         found = _find(self._database, _OURS_AT, 0)
         if found is None:
-            return f"{place} a process that can't be told"
+            return f"{place} an unknown process"
         since_s, pid = divmod(found[0] - 1, 1 << _PID_BITS)
         since = datetime.fromtimestamp(since_s, timezone.utc)
         return f"{place} process {_describe(pid)}, since {since:%Y-%m-%dT%H:%M:%SZ}"

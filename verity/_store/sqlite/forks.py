@@ -1,12 +1,14 @@
-"""Stores and forks: connections are closed before a fork and opened anew after it, in parent and child.
+"""Forks: connections are closed before a fork, and opened again after it, in parent and child.
 
-SQLite keeps its file locks per process, in tables that a fork copies while the kernel's locks stay behind: a child
-that used them would believe that it holds locks which it has not. https://www.sqlite.org/howtocorrupt.html section 2.6
+SQLite records its file locks in tables of the process. A fork copies the tables, but the kernel's locks stay with the
+parent. A child that used the connections would believe that it holds locks which it does not have.
+https://www.sqlite.org/howtocorrupt.html section 2.6
 
-Where a fork runs no hooks (see `_process.py`), the child finds the connections open. It must not go on beside them:
-every connection of a process to one file shares those tables, so a new one would not lock anything either. The child
-closes each connection that was idle, without a checkpoint, which touches neither the file nor the parent's locks; then
-the tables are empty. What another thread used at that moment can't be closed, and no file is opened in that child.
+If a fork runs no hooks (see `_process.py`), the child inherits open connections. It can't open new ones beside them,
+because all connections of a process to one file share the tables, so a new connection would lock nothing either.
+Therefore the child first closes each inherited connection that was idle, without a checkpoint. This touches neither the
+file nor the parent's locks, and empties the tables. A connection that another thread was using can't be closed. Such a
+child is "stranded": it opens no file at all.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ T = TypeVar("T")
 
 
 class Forkable(Protocol):
-    """What can be brought over a fork."""
+    """An object that has to act before and after a fork."""
 
     def before_fork(self) -> None: ...
     def after_fork_in_parent(self) -> None: ...
@@ -38,21 +40,21 @@ class Forkable(Protocol):
 
 _watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _crossing: list[Forkable] = []
-_no_fork = threading.RLock()
+_fork_lock = threading.RLock()
 
 
-def hold_off(work: Callable[[], T]) -> T:
-    """No fork happens during `work`: a fork must find it either not begun or done, such as opening a file."""
-    return holding(_no_fork, work)
+def without_forks(work: Callable[[], T]) -> T:
+    """Call `work`, and let no fork happen meanwhile. Use it for work that must not be half done in a child."""
+    return holding(_fork_lock, work)
 
 
 def watch(thing: Forkable) -> None:
     """Have the three methods called around every fork of this process."""
-    hold_off(lambda: _watched.add(thing))
+    without_forks(lambda: _watched.add(thing))
 
 
 def _before() -> None:
-    _no_fork.acquire()
+    _fork_lock.acquire()
     _crossing[:] = list(_watched)
     for thing in _crossing:
         thing.before_fork()
@@ -62,7 +64,7 @@ def _after_in_parent() -> None:
     for thing in reversed(_crossing):
         thing.after_fork_in_parent()
     _crossing.clear()
-    _no_fork.release()
+    _fork_lock.release()
 
 
 _inherited: list[apsw.Connection] = []
@@ -70,18 +72,23 @@ _is_stranded = False
 
 
 def discard_inherited(*connections: apsw.Connection, in_use: bool) -> None:
-    """In a child that ran no hooks: have connections of the parent's closed, or left alone if one was in use."""
+    """In a child that ran no hooks: have inherited connections closed, or left open if `in_use`.
+
+    Args:
+        connections: the inherited ones.
+        in_use: whether another thread used one of them at the fork; then this process is stranded.
+    """
     global _is_stranded  # noqa: PLW0603 - for as long as this process lives
     _is_stranded = _is_stranded or in_use
     _inherited.extend(connections)
 
 
 def _close_inherited() -> None:
-    """Close them as if they had never been; none, where a thread that is not here may hold a lock of SQLite's own."""
+    """Close the inherited connections. In a stranded process none is closed: SQLite's own mutexes may be locked."""
     while _inherited:
         connection = _inherited.pop()
         if _is_stranded:
-            # Never closed, not at the end of the process either: that would undo what the parent is writing.
+            # Never closed, not even when the process ends: closing would roll back what the parent is writing.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         else:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -89,7 +96,7 @@ def _close_inherited() -> None:
 
 
 def check_not_stranded() -> None:
-    """Raises VerityConfigError where this process can't use SQLite."""
+    """Raise VerityConfigError if this process is stranded, so that it can't use SQLite."""
     if _is_stranded:
         raise VerityConfigError(
             "This process was forked without Python's at-fork hooks while another thread used a ledger's file: SQLite "
@@ -101,9 +108,9 @@ def check_not_stranded() -> None:
 
 class _Watched:
     def reset_after_fork(self) -> None:
-        global _no_fork, _is_stranded  # noqa: PLW0603 - a lock of the parent's threads is of no use here
-        _is_stranded = _is_stranded or not _no_fork.acquire(blocking=False)  # somebody was opening a file
-        _no_fork = threading.RLock()
+        global _fork_lock, _is_stranded  # noqa: PLW0603 - a thread of the parent may hold the lock
+        _is_stranded = _is_stranded or not _fork_lock.acquire(blocking=False)  # another thread was opening a file
+        _fork_lock = threading.RLock()
         for thing in reversed(list(_watched)):
             thing.after_fork_in_child()
         _crossing.clear()
@@ -112,7 +119,7 @@ class _Watched:
 
 _all_watched = _Watched()
 forget_in_child(_all_watched)
-# A child that ends without a use of its own would close what it inherited, with a checkpoint.
+# Otherwise a child that never uses Verity would close the inherited connections at its end, with a checkpoint.
 atexit.register(notice_fork)
 
 if hasattr(os, "register_at_fork"):

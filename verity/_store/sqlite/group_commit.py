@@ -1,8 +1,12 @@
-"""Group commit: operations that wait at the same moment go to disk together, in one transaction.
+"""Group commit: calls that wait at the same time are carried out together, in one transaction.
 
-A lone operation goes at once: nothing ever waits for company. The idea is old (DeWitt et al. 1984); what is specific
-here is only who does the work: among threads the first one that comes (no thread of our own, nothing to fork or stop),
-for event loops one writer thread, so that a cancelled task can neither block nor lose the others' operations.
+A call never waits for others to join it: if nothing is under way, it is carried out at once, alone. The idea is from
+DeWitt et al. (1984). There are two variants:
+
+- Threads (`ThreadGroupCommit`): the first thread that comes becomes the leader and carries out the batch. So there is
+  no thread of our own to fork or stop.
+- Event loops (`LoopGroupCommit`): one writer thread carries out the batches. So a cancelled task neither blocks nor
+  loses the calls of others.
 """
 
 from __future__ import annotations
@@ -23,19 +27,19 @@ from verity._store.sqlite import forks
 from verity._store.sqlite.loops import Deliver, wait_for
 from verity.errors import VerityConnectionError, VerityError
 
-_LOOK_EVERY_S = 0.05
+_CHECK_EVERY_S = 0.05
 
 
 class Store(Protocol):
     """What group commit needs of a store."""
 
     def answer_batch(self, requests: Sequence[Request]) -> list[Answer]:
-        """Carry requests out as one transaction."""
+        """Carry out requests in one transaction."""
         ...
 
 
 class _Waiter:
-    """One thread's operation. Its bell rings when there is an answer, or when it is its turn to lead."""
+    """A thread's call. Its bell, a lock, is released to wake the thread: it has an outcome, or should try to lead."""
 
     __slots__ = ("bell", "is_gone", "is_taken", "outcome", "request")
 
@@ -43,25 +47,28 @@ class _Waiter:
         self.request = request
         self.outcome: Answer | VerityError | None = None
         self.is_taken = False
-        """A leader began to carry it out."""
+        """Whether a leader has begun to carry the call out."""
         self.is_gone = False
-        """Its thread has left, with an answer or without one."""
+        """Whether the thread has returned or raised."""
         self.bell = threading.Lock()
         self.bell.acquire()
 
     def ring(self) -> None:
-        """Wake its thread. Idempotent."""
-        with suppress(RuntimeError):  # it rings already
+        """Wake the thread. Idempotent."""
+        with suppress(RuntimeError):  # it was released already
             self.bell.release()
 
 
 class ThreadGroupCommit:
-    """For threads: the first one carries out what has gathered, then hands the lead to the next one that waits.
+    """Group commit for threads: one thread leads, which means that it carries out a batch with the calls of others.
 
-    A signal's handler, or another thread, may raise an exception in any of these threads and at any point of this
-    code. Nobody else may be left waiting for that. So who leads is told by a `Mutex`, which is always released; an
-    operation stays in line until it has an outcome, so that the next leader finds what an interrupted one left; and a
-    bell only saves time: who waits also looks for itself, every `_LOOK_EVERY_S` seconds.
+    A signal handler or another thread may raise an exception in any of these threads, at any point of this code. The
+    other threads must get their answers nevertheless:
+
+    - The leader holds a `Mutex`, which is always released.
+    - A call stays in the queue until it has an outcome. So the next leader finds the calls that an interrupted leader
+      left.
+    - The bells only save time. A thread that waits also checks every `_CHECK_EVERY_S` seconds.
     """
 
     def __init__(self, store: Store) -> None:
@@ -76,23 +83,23 @@ class ThreadGroupCommit:
         """Nothing was held."""
 
     def after_fork_in_child(self) -> None:
-        """Those who waited were threads of the parent."""
-        self._lead = Mutex()
+        """Begin with an empty queue: the threads that waited are the parent's."""
+        self._leader = Mutex()
         self._waiting: deque[_Waiter] = deque()
 
     def answer(self, request: Request) -> Answer:
-        """Carry out one operation, durably, with whatever else waits.
+        """Carry out one call, durably, together with the others that wait.
 
         Raises:
-            VerityConnectionError: the thread that carried it out was interrupted: it is unknown whether it did.
+            VerityConnectionError: the leader was interrupted; whether the call was carried out is unknown.
             VerityError: the store can't be used.
         """
         me = _Waiter(request)
         try:
             self._waiting.append(me)
             while me.outcome is None:
-                if not self._lead_if_nobody_does(me):
-                    me.bell.acquire(timeout=_LOOK_EVERY_S)
+                if not self._try_to_lead(me):
+                    me.bell.acquire(timeout=_CHECK_EVERY_S)
         finally:
             try:  # see verity/_mutex.py
                 me.is_gone = True  # a store, not a call: an interrupt may come at the entry of a call
@@ -102,12 +109,12 @@ class ThreadGroupCommit:
             raise me.outcome
         return me.outcome
 
-    def _lead_if_nobody_does(self, me: _Waiter) -> bool:
-        """Carry out what waits, `me` among it, then let the next one lead. False: another thread leads."""
+    def _try_to_lead(self, me: _Waiter) -> bool:
+        """Lead unless another thread does: carry out a batch with `me`, then wake the next leader. False: it does."""
         batch: list[_Waiter] = []
         has_led = False
         try:
-            has_led = self._lead.run_if_free(partial(self._carry_out_what_waits, me, batch))
+            has_led = self._leader.run_if_free(partial(self._lead, me, batch))
         finally:
             if (has_led or batch) and self._waiting:
                 self._ring_next()
@@ -116,12 +123,12 @@ class ThreadGroupCommit:
                     each.ring()
         return has_led
 
-    def _carry_out_what_waits(self, me: _Waiter, batch: list[_Waiter]) -> None:
-        self._settle_what_was_left()
-        if me.outcome is None:  # else another thread carried it out meanwhile
-            batch += [each for each in self._first_in_line() if not each.is_gone]
+    def _lead(self, me: _Waiter, batch: list[_Waiter]) -> None:
+        self._fail_abandoned()
+        if me.outcome is None:  # otherwise another leader carried it out meanwhile
+            batch += [each for each in self._first_waiting() if not each.is_gone]
             self._carry_out(batch)
-            self._leave_line()
+            self._remove_finished()
 
     def _carry_out(self, batch: list[_Waiter]) -> None:
         for each in batch:
@@ -135,42 +142,44 @@ class ThreadGroupCommit:
             for each, answer in zip(batch, answers, strict=True):
                 each.outcome = answer
 
-    def _settle_what_was_left(self) -> None:
-        """Whose operation an interrupted leader had begun to carry out asks again."""
-        self._leave_line()
+    def _fail_abandoned(self) -> None:
+        """Fail the calls that an interrupted leader had begun to carry out: their outcome is unknown."""
+        self._remove_finished()
         if not self._waiting or not self._waiting[0].is_taken:
             return
-        for each in self._first_in_line():
+        for each in self._first_waiting():
             if each.is_taken and each.outcome is None:
                 each.outcome = VerityConnectionError(
                     "The thread that wrote to the ledger was interrupted: whether it carried the call out is unknown."
                 )
                 each.ring()
-        self._leave_line()
+        self._remove_finished()
 
-    def _leave_line(self) -> None:
-        """Who has an outcome, or is gone, is out."""
+    def _remove_finished(self) -> None:
+        """Remove the first calls of the queue that have an outcome, or whose thread is gone."""
         while self._waiting and (self._waiting[0].outcome is not None or self._waiting[0].is_gone):
             self._waiting.popleft()
 
     def _ring_next(self) -> None:
-        for each in self._first_in_line():
+        for each in self._first_waiting():
             if each.outcome is None and not each.is_gone:
                 each.ring()
                 return
 
-    def _first_in_line(self) -> list[_Waiter]:
-        return list(self._waiting)[:MAX_BATCH]  # `list` is one step: others join before it or after it
+    def _first_waiting(self) -> list[_Waiter]:
+        return list(self._waiting)[:MAX_BATCH]  # copying is atomic: no thread can append meanwhile
 
 
 class LoopGroupCommit:
-    """For event loops: one daemon thread writes; it starts with the first operation.
+    """Group commit for event loops: one daemon thread, the writer, carries out the batches.
 
-    It ends with `close()`, and also when the last reference to this object is gone. What it shares with the event
-    loops is a queue of which every call is one step, so that nothing that is raised in between leaves it half changed.
+    The writer starts with the first call. It ends with `close()`, or when the last reference to this object is gone. It
+    shares one queue with the event loops. Each of the queue's methods is atomic, so an interrupt can't leave the queue
+    half changed.
 
     Attributes:
-        watch: called in that thread with the number of operations of each batch, before it is carried out.
+        watch: called in the writer with the number of calls of each batch, before the batch is carried out.
+        max_batch: the most calls in one batch.
     """
 
     def __init__(self, store: Store) -> None:
@@ -188,22 +197,24 @@ class LoopGroupCommit:
         """Nothing was held."""
 
     def after_fork_in_child(self) -> None:
-        """The writer was a thread of the parent, and so were the loops that waited."""
+        """Begin with an empty queue and without a writer: those that there were are the parent's."""
         self._lock = threading.Lock()
         self._inbox: _Inbox = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._owner.clear()  # it would wake a thread of the parent, which crashes Python 3.13
-        self._owner = [weakref.ref(self, self._inbox.put)]  # the last thing that the thread hears
+        self._owner.clear()  # otherwise it would wake a thread of the parent, which crashes Python 3.13
+        self._owner = [
+            weakref.ref(self, self._inbox.put)
+        ]  # when this object is gone, the dead reference tells the writer
 
     def answer(self, request: Request) -> Coroutine[Any, Any, Answer]:
-        """Carry out one operation, durably, with whatever else waits.
+        """Carry out one call, durably, together with the others that wait.
 
-        Cancelled, it may have been carried out or not; the others are not touched.
+        If this is cancelled, the call may be carried out or not. Other calls are not affected.
         """
         return wait_for(partial(self._submit, request))
 
     def close(self) -> None:
-        """Carry out what waits, and end the thread."""
+        """Carry out the calls that wait, and end the writer."""
         thread = self._thread
         if thread is not None and thread.is_alive():
             self._inbox.put(None)
@@ -216,39 +227,39 @@ class LoopGroupCommit:
                 self._thread = threading.Thread(
                     target=_write, args=(self._owner, self._inbox), name="verity-ledger-writer", daemon=True
                 )
-                self._thread.start()  # raises where no thread is to be had: then the next operation tries again
+                self._thread.start()  # if this raises, the next call tries again
             self._inbox.put((request, deliver))
 
     def has_ended(self) -> bool:
-        """Whether nothing waits; the thread is then told apart from one that goes on."""
+        """Whether no call waits. Then the writer ends, and the next call starts a new one."""
         with self._lock:
             if self._inbox.empty():
                 self._thread = None
             return self._thread is None
 
     def carry_out(self, batch: list[tuple[Request, Deliver]]) -> None:
-        """Have the store answer, in the writer's thread, and pass the answers on."""
+        """Carry out a batch, in the writer, and deliver the answers."""
         outcomes: Sequence[Answer | BaseException]
         try:
             if self.watch is not None:
                 self.watch(len(batch))
             outcomes = self._store.answer_batch([request for request, _ in batch])
-        except BaseException as error:  # noqa: BLE001 - the thread must live, and the error belongs to those who wait
+        except BaseException as error:  # noqa: BLE001 - the thread must live, and the error is raised at the callers
             outcomes = [error] * len(batch)
         for (_, deliver), outcome in zip(batch, outcomes, strict=True):
             deliver(outcome)
 
 
 _Inbox = SimpleQueue[Any]
-"""What comes in: an operation with its `Deliver`; None: end once nothing waits; a dead reference: nobody is left."""
+"""Its items: a call with its `Deliver`; None: end once no call waits; a dead reference: the owner is gone, end."""
 
 
 _Owner = list[weakref.ref[LoopGroupCommit]]
-"""One reference, which the child of a fork can take away from the parent's thread."""
+"""A weak reference to the owner, in a list so that the child of a fork can remove it."""
 
 
 def _write(owner: _Owner, inbox: _Inbox) -> None:
-    """What the writer's thread runs. Between two batches it keeps nothing alive but the inbox."""
+    """What the writer runs. Between two batches it keeps only the inbox alive, so that the owner can be collected."""
     is_closing = False
     while True:
         batch = [inbox.get()]

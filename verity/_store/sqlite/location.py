@@ -1,7 +1,7 @@
-"""Where a SQLite ledger is: what its URL says, and whether the file there has one name only.
+"""Where a SQLite ledger is: reading its URL, and checking that its file has one name only.
 
-SQLite's log is beside the name by which a file was opened. Two names of one file have two logs: both sides would be
-granted the same effects, and overwrite what the other wrote.
+SQLite keeps the log beside the name by which the file was opened. A file with two names has two logs. Processes that
+use different names would be granted the same effects, and would overwrite each other's writes.
 https://www.sqlite.org/howtocorrupt.html sections 2.4 and 2.5
 """
 
@@ -20,20 +20,20 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 
 class Location(NamedTuple):
-    """A ledger's place. Both paths are absolute, and None for a ledger in memory."""
+    """A ledger's location. Both paths are absolute, and None for a ledger in memory."""
 
     path: str | None
-    """The file itself: no part of it is a symbolic link."""
+    """The path without symbolic links."""
     named: str | None = None
-    """The same as it was written. It may lead to another file later."""
+    """The path as the URL has it. A symbolic link in it may lead to another file later."""
     must_exist: bool = False
-    """Whether a file that is not there is an error, and not a new ledger."""
+    """Whether a file that does not exist is an error; otherwise it is created."""
 
 
 def read_location(url: str) -> Location:
-    """The place that `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite://` (in memory) names.
+    """Read a URL: `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite://` (in memory).
 
-    `?mode=rw` at the end says that the file must exist; `?mode=rwc`, which makes it, is the default.
+    `?mode=rw` at the end: the file must exist. `?mode=rwc`, the default: it is created if it does not exist.
 
     Raises:
         VerityConfigError: the URL has another form, or its directory does not exist.
@@ -63,15 +63,15 @@ def read_location(url: str) -> Location:
 
 
 def check_file(path: str, *, must_exist: bool, mounts: Path = MOUNTS) -> None:
-    """Look at the file before it is opened, without touching it.
+    """Check the file before it is opened, without opening it.
 
     Args:
         path: the file.
-        must_exist: whether it has to be there.
-        mounts: what the system has mounted, as Linux tells it.
+        must_exist: whether the file has to exist.
+        mounts: Linux's list of what is mounted.
 
     Raises:
-        VerityConfigError: it has another name, by which others may open it; or it must exist, and does not.
+        VerityConfigError: the file has a second name, or it must exist and does not.
     """
     if must_exist and not _size_of(path):
         raise _wrong(f"There is no ledger at {path!r}. Check the path, and whether its volume is mounted.")
@@ -79,13 +79,13 @@ def check_file(path: str, *, must_exist: bool, mounts: Path = MOUNTS) -> None:
     for file in files_of(path):
         if file.is_file() and file.stat().st_nlink > 1:
             raise _wrong(
-                f"The ledger's file {str(file)!r} has another name, a hard link. Who opens it by the other name has a "
-                "log of its own: both would act, and overwrite each other. Remove the link."
+                f"The ledger's file {str(file)!r} has another name, a hard link. A process that opens it by the other "
+                "name uses another log: both processes would act, and overwrite each other's writes. Remove the link."
             )
         if str(file) in mounted:
             raise _wrong(
-                f"The ledger's file {str(file)!r} is mounted alone, so that its log is not beside the one of its other "
-                "name: both sides would act, and overwrite each other. Mount the directory that has the file."
+                f"The ledger's file {str(file)!r} is mounted alone, so a process that opens it by its other name uses "
+                "another log: both processes would act, and overwrite each other's writes. Mount the file's directory."
             )
 
 
@@ -94,13 +94,13 @@ def _read_mode(parameters: str) -> bool:
     if name != "mode" or mode not in _MODES:
         raise _wrong(
             f"{'?' + parameters!r} is not known: a ledger's URL, such as sqlite:///relative.db, may end in ?mode=rw "
-            "(the file must exist) or ?mode=rwc (it is made where there is none)."
+            "(the file must exist) or ?mode=rwc (it is created if it does not exist)."
         )
     return _MODES[mode]
 
 
 def _size_of(path: str) -> int:
-    """In bytes; an empty file holds no ledger, like one that is not there."""
+    """In bytes; 0 if there is no file. An empty file has no ledger either."""
     try:
         return Path(path).stat().st_size
     except OSError:
@@ -108,7 +108,7 @@ def _size_of(path: str) -> int:
 
 
 def _mount_points(mounts: Path) -> frozenset[str]:
-    """All of them, where the system tells."""
+    """All mount points; empty if the system has no list."""
     try:
         lines = mounts.read_bytes().splitlines()
     except OSError:

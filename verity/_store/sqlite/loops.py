@@ -1,6 +1,6 @@
-"""Work that blocks, for event loops: it is done in threads of our own, and awaited on asyncio or trio.
+"""Blocking work for event loops: it runs in threads of our own, and is awaited on asyncio or trio.
 
-Not in the loop's executor and not in anyio's threads: those belong to user code, which may use all of them up.
+It does not use the event loop's executor or anyio's threads. User code may keep all of those busy.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from verity._store.sqlite.readers import ReadTooLong
 
 T = TypeVar("T")
 Deliver = Callable[[Any], None]
-"""Takes what came of the work: a value, or the exception to raise. It may be called in any thread."""
+"""Takes the outcome of the work: a value, or the exception to raise. It may be called in any thread."""
 
 _logger = logging.getLogger("verity.ledger")
 
 
 async def wait_for(submit: Callable[[Deliver], None]) -> Any:
-    """Submit work with a way to deliver what comes of it, and wait for that, on whatever loop this is.
+    """Call `submit` with a function that delivers the outcome, and wait for the outcome, on asyncio or trio.
 
-    Cancelled, the work may be done or not.
+    If this is cancelled, the work may be done or not.
     """
     try:
         loop = asyncio.get_running_loop()
@@ -80,7 +80,7 @@ def _call_in(loop: asyncio.AbstractEventLoop, settle: Deliver, outcome: Any) -> 
 
 
 class Job(Generic[T]):
-    """One piece of work, and whether somebody still waits for it."""
+    """A piece of work, and whether its caller still waits."""
 
     __slots__ = ("deliver", "is_wanted", "work")
 
@@ -91,11 +91,11 @@ class Job(Generic[T]):
 
 
 class LoopThreads:
-    """A few daemon threads that work for event loops. Each starts when all others are busy, and lives until `close()`.
+    """A few daemon threads for event loops. A thread starts when all others are busy, and lives until `close()`.
 
     Args:
         name: what the threads are called.
-        most: how many there may be.
+        most: the most threads.
     """
 
     def __init__(self, name: str, most: int = 1) -> None:
@@ -105,13 +105,13 @@ class LoopThreads:
         forks.watch(self)
 
     def before_fork(self) -> None:
-        """What works with files waits by itself."""
+        """Work on a ledger's file waits by itself."""
 
     def after_fork_in_parent(self) -> None:
         """Nothing was held."""
 
     def after_fork_in_child(self) -> None:
-        """The threads were the parent's, and so were the loops that waited."""
+        """Begin without threads and without work: those that there were are the parent's."""
         self._changed = threading.Condition()
         self._waiting: deque[Job[Any]] = deque()
         self._working: set[Job[Any]] = set()
@@ -119,13 +119,13 @@ class LoopThreads:
         self._closing = False
 
     async def run(self, work: Callable[[Callable[[], bool]], T]) -> T:
-        """Have the work done and return what it returns, or raise what it raises.
+        """Run `work` in a thread; return what it returns, or raise what it raises.
 
         Args:
-            work: it gets a function that tells whether somebody still waits for it.
+            work: its argument is a function that tells whether the caller still waits.
 
         Raises:
-            ReadTooLong: the threads ended first.
+            ReadTooLong: `close()` was called first.
             RuntimeError: the system has no thread for it.
         """
         jobs: list[Job[T]] = []
@@ -142,7 +142,7 @@ class LoopThreads:
                 job.is_wanted = False
 
     def close(self) -> None:
-        """Give up what waits and what is being done, and end the threads. Idempotent; more work starts them anew."""
+        """Give up all work, and end the threads. Idempotent. Later work starts new threads."""
         with self._changed:
             self._closing = True
             given_up = [*self._waiting, *self._working]
@@ -174,7 +174,7 @@ class LoopThreads:
         except RuntimeError:
             if must:
                 raise
-            return  # those that there are do it, one after the other
+            return  # the other threads do the work
         self._threads.append(thread)
 
     def _work(self) -> None:
@@ -192,33 +192,36 @@ class LoopThreads:
                 self._working.add(job)
             try:
                 outcome: Any = job.work(lambda job=job: job.is_wanted)  # type: ignore[misc] # a lambda's default
-            except BaseException as error:  # noqa: BLE001 - the thread must live, and the error belongs to who waits
+            except BaseException as error:  # noqa: BLE001 - the thread must live, and the error is raised at the caller
                 outcome = error
             with self._changed:
                 self._working.discard(job)
             job.deliver(outcome)
-            del job, outcome  # nothing of a caller's is kept until the next one comes
+            del job, outcome  # keep no reference to a caller's objects while waiting for the next job
 
 
 class ReadingStore(Protocol):
-    """What the reads of event loops need of a store."""
+    """What `LoopReads` needs of a store."""
 
     def read(self, request: Request, *, is_wanted: Callable[[], bool]) -> Answer:
-        """Carry a read out."""
+        """Carry out a read."""
         ...
 
 
 class LoopReads:
-    """The reads of event loops. What looks at many effects delays neither who asks for one, nor the node."""
+    """Reads for event loops, in three groups of threads: searches, lookups, and the node's own reads.
+
+    So a search, which may read many effects, delays neither a lookup of one effect nor the node.
+    """
 
     def __init__(self, store: ReadingStore) -> None:
         self._store = store
         self._searches = LoopThreads("verity-ledger-search", SEARCHES_AT_ONCE)
         self._lookups = LoopThreads("verity-ledger-read")
-        self._own = LoopThreads("verity-ledger-look")
+        self._node = LoopThreads("verity-ledger-node")
 
     async def answer(self, request: Request) -> Answer:
-        """Carry a read out. Cancelled, it stops."""
+        """Carry out a read. If this is cancelled, the read stops."""
         threads = self._searches if request.operation in SEARCHES else self._lookups
         try:
             return await threads.run(lambda is_wanted: self._store.read(request, is_wanted=is_wanted))
@@ -227,9 +230,9 @@ class LoopReads:
 
     async def run_for_node(self, work: Callable[[], T]) -> T:
         """Run a short read for the node or the client itself; return what `work` returns, or raise what it raises."""
-        return await self._own.run(lambda _is_wanted: work())
+        return await self._node.run(lambda _is_wanted: work())
 
     def close(self) -> None:
-        """Give up what is under way, and end the threads."""
-        for threads in (self._searches, self._lookups, self._own):
+        """Give up all reads, and end the threads."""
+        for threads in (self._searches, self._lookups, self._node):
             threads.close()

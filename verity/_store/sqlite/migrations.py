@@ -1,8 +1,9 @@
-"""The schema of a SQLite file: numbered migrations, forward only, and safe when several processes begin at once.
+"""The schema of a SQLite file: numbered migrations, forward only, safe when several processes start at the same time.
 
-Whoever holds SQLite's write lock carries them out, all or none of them, and the others find it done. An embedded ledger
-does so whenever it opens a file, since there is nobody else to do it. Servers and commands do it to new files only:
-what a running ledger's older programs work on is changed by `verity migrate` alone, when somebody asks for it.
+The process that gets SQLite's write lock carries out all migrations or none. The other processes wait, and find the
+schema up to date. An embedded ledger migrates whenever it opens a file, because no other program does it. Servers and
+commands give a schema to new files only: an older program may be at work on an older file, so only `verity migrate`
+changes it.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ SCHEMA_VERSION = len(_MIGRATIONS)
 
 
 def migrate(connection: apsw.Connection, path: str | None, *, upgrade: bool = True, to: int = SCHEMA_VERSION) -> int:
-    """Bring the schema up to date; returns its version before.
+    """Migrate the schema; returns its version before.
 
     Args:
-        connection: to the file.
-        path: for messages.
-        upgrade: False refuses a file that has a schema already, an older one.
-        to: an earlier version, for tests.
+        connection: a connection to the file.
+        path: the file's path, for messages.
+        upgrade: whether to migrate an older schema; False refuses it. A new file gets its schema in both cases.
+        to: the version to reach; tests name an earlier one.
 
     Raises:
-        VerityConfigError: the file was made by a newer Verity, or by something else, or has to be upgraded.
+        VerityConfigError: the file was made by a newer Verity or by another program, or its schema is older.
     """
     before = _read_version(connection)
     if before == to:
@@ -48,7 +49,7 @@ def migrate(connection: apsw.Connection, path: str | None, *, upgrade: bool = Tr
         connection.execute(f"PRAGMA user_version = {max(before, to)}")
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # a full disk, for one, has ended it already
+        if connection.in_transaction:  # some errors, such as a full disk, have rolled it back already
             connection.execute("ROLLBACK")
         raise
     return before
@@ -68,11 +69,11 @@ def _check(connection: apsw.Connection, path: str | None, version: int, *, upgra
         )
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get:
         raise VerityConfigError(
-            f"The file {path!r} is a database of something else; name a new file.", parameter="base_url"
+            f"The file {path!r} is a database of another program; name a new file.", parameter="base_url"
         )
     if 0 < version < SCHEMA_VERSION and not upgrade:
         raise VerityConfigError(
-            f"The ledger's file {path!r} has schema {version}, and this Verity needs {SCHEMA_VERSION}: stop what works "
-            "on it, keep a copy, and run `verity migrate`.",
+            f"The ledger's file {path!r} has schema {version}, and this Verity needs {SCHEMA_VERSION}: stop the "
+            "programs that use it, make a backup, and run `verity migrate`.",
             parameter="database",
         )

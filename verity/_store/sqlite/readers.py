@@ -1,8 +1,7 @@
-"""Connections that only read: no writer waits for a read, and a read waits for no writer.
+"""Connections that only read: no writer waits for a read, and no read waits for a writer.
 
-With its write-ahead log SQLite shows each connection what was committed when its transaction began, whatever is being
-written meanwhile. What a read may take is bounded all the same, in time, since the log can't be begun anew while
-somebody reads what is in it.
+With the write-ahead log, a read transaction sees what was committed when it began, whatever is written meanwhile. A
+read has a time limit nevertheless, because the log can't be truncated while a transaction reads from it.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ T = TypeVar("T")
 LONG_LOG_BYTES = 64 * 1024 * 1024
 MOST_READERS = 8
 _SHORTER_IN_MEMORY = 5
-"""So that a writer waits for a read no longer than a fifth of the shortest lease."""
-_LOOK_AGAIN_S = 0.05
+"""The time limit's divisor in memory: there a writer waits for a read, for a fifth of the shortest lease at most."""
+_CHECK_EVERY_S = 0.05
 _BUSY_TIMEOUT_MS = 1_000
 _STEPS = 20_000
-"""Of SQLite's machine, after which it is asked whether to go on: a millisecond or so."""
+"""Instructions of SQLite's virtual machine between two checks whether to stop; about a millisecond."""
 
 
 class ReadTooLong(apsw.Error):
-    """A read was not done in its time, or given up for another reason; nothing else was disturbed."""
+    """A read reached its time limit, or was stopped for another reason."""
 
     def __init__(self) -> None:
         super().__init__("a read took too long")
@@ -52,7 +51,7 @@ def _never() -> bool:
 
 
 class _Reader:
-    """One connection, while it is used and in between, and why to stop what it does."""
+    """A connection, and the reasons to stop its current read."""
 
     __slots__ = ("__weakref__", "connection", "file", "is_stopped", "is_wanted", "opened", "until")
 
@@ -65,17 +64,18 @@ class _Reader:
         self.until = 0.0
 
     def is_over(self) -> bool:
-        """Whether to stop; SQLite asks now and then."""
+        """Whether to stop. SQLite calls this every `_STEPS` instructions."""
         return self.is_stopped or not self.is_wanted() or monotonic() >= self.until
 
 
 class Readers:
-    """A few read-only connections to a file, opened when they are needed, each for one thread at a time.
+    """A few read-only connections to a file. They are opened on demand, and used by one thread at a time.
 
     Args:
         path: the file.
-        most: how many there may be; further reads wait for one that is free.
-        shorten_log: begins the file's log anew; called now and then, while no read is under way, once the log is long.
+        most: the most connections; further reads wait for a free one.
+        shorten_log: truncates the file's log; called while no read is under way, if the log is long.
+        long_log_bytes: from this size on, the log is long.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class Readers:
         self._most = most
         self._shorten_log = shorten_log
         self._long_log_bytes = long_log_bytes
-        self._begin_anew()
+        self._reset()
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._lock = Mutex()
         self._bells: deque[threading.Lock] = deque()
-        """Of who waits for a change; they save time, since who waits also looks for itself."""
+        """One for each thread that waits. They only save time: a thread also checks every `_CHECK_EVERY_S` seconds."""
         self._idle: list[_Reader] = []
-        # Weak: a reader whose thread was interrupted while it gave it back is gone with that, and held by nobody.
+        # Weak: if an interrupt prevents that a reader is put back, it must not count as busy for ever.
         self._busy: weakref.WeakSet[_Reader] = weakref.WeakSet()
-        self._is_held_off = False
+        self._is_paused = False
 
     def run(
         self,
@@ -109,15 +109,15 @@ class Readers:
         within_s: float = READ_WITHIN_S,
         is_wanted: Callable[[], bool] = _always,
     ) -> T:
-        """Have `work` read from a connection, as it was committed when it began, and return what it returns.
+        """Call `work` with a connection in a read transaction; return what it returns.
 
         Args:
-            work: reads; it may be called again from the start, after a fork.
-            within_s: how long it may take, in seconds, with the time until a connection is free.
-            is_wanted: asked now and then; False stops the read.
+            work: reads. If a fork stops it, it is called again from the start.
+            within_s: the time limit in seconds, with the time until a connection is free.
+            is_wanted: called now and then; False stops the read.
 
         Raises:
-            ReadTooLong: it took longer, or is not wanted any more.
+            ReadTooLong: the time limit was reached, or the read is not wanted any more.
             FileMoved: the file was removed or replaced.
             apsw.Error: the storage failed.
         """
@@ -136,19 +136,19 @@ class Readers:
                 self._give_back(reader)
 
     def close(self) -> None:
-        """Stop what reads, and close the connections. Reads that come later open new ones."""
+        """Stop all reads, and close the connections. Later reads open new ones."""
         notice_fork()
-        self._hold_off(for_good=True)
+        self._pause(for_good=True)
         self.after_fork_in_parent()
 
     def before_fork(self) -> None:
-        """Stop what reads, which begins anew afterwards, and close: as in forks.py."""
-        self._hold_off(for_good=False)
+        """Stop all reads, and close the connections; see forks.py. The reads start again after the fork."""
+        self._pause(for_good=False)
 
-    def _hold_off(self, *, for_good: bool) -> None:
-        self._is_held_off = True
+    def _pause(self, *, for_good: bool) -> None:
+        self._is_paused = True
         while not self._are_stopped(for_good=for_good):
-            self._wait(_LOOK_AGAIN_S)
+            self._wait(_CHECK_EVERY_S)
         while self._idle:
             _close(self._idle.pop())
 
@@ -166,34 +166,34 @@ class Readers:
         self._bells.append(bell)
         bell.acquire(timeout=at_most_s)
 
-    def _tell_of_change(self) -> None:
+    def _wake_waiting(self) -> None:
         with suppress(IndexError):
             while True:
                 self._bells.popleft().release()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
-        self._is_held_off = False
-        self._tell_of_change()
+        """Allow reads again."""
+        self._is_paused = False
+        self._wake_waiting()
 
     def after_fork_in_child(self) -> None:
-        """Go on with locks of this process."""
-        if not self._is_held_off:  # no hook ran before this fork
+        """Begin without connections and with a new lock; see forks.py."""
+        if not self._is_paused:  # no hook ran before this fork
             inherited = [each.connection for each in (*self._idle, *self._busy) if each.connection is not None]
             in_use = len(self._busy) > 0 or self._lock.locked()
             forks.discard_inherited(*inherited, in_use=in_use)
-        self._begin_anew()
+        self._reset()
 
     def _take(self, reader: _Reader, until: float) -> _Reader:
         while (taken := self._lock.run(partial(self._take_if_free, reader))) is None:
             left_s = until - monotonic()
             if left_s <= 0:
                 raise ReadTooLong
-            self._wait(min(left_s, _LOOK_AGAIN_S))
+            self._wait(min(left_s, _CHECK_EVERY_S))
         return taken
 
     def _take_if_free(self, reader: _Reader) -> _Reader | None:
-        if self._is_held_off or len(self._busy) >= self._most or (self._busy and self._has_long_log()):
+        if self._is_paused or len(self._busy) >= self._most or (self._busy and self._has_long_log()):
             return None
         if self._idle:
             reader = self._idle.pop()
@@ -202,8 +202,8 @@ class Readers:
         return reader
 
     def _begin(self, reader: _Reader) -> apsw.Connection:
-        """Its connection, in a transaction."""
-        if self._has_long_log() and len(self._busy) == 1:  # and so it stays: see `_take`
+        """Begin a read transaction; returns the connection."""
+        if self._has_long_log() and len(self._busy) == 1:  # no other read starts meanwhile: see `_take_if_free`
             self._shorten_log()
         found = identify(self._files)
         if reader.connection is None:
@@ -224,7 +224,7 @@ class Readers:
             _end(reader)
         finally:
             self._lock.run(partial(self._put_back, reader))
-            self._tell_of_change()
+            self._wake_waiting()
 
     def _put_back(self, reader: _Reader) -> None:
         self._busy.discard(reader)
@@ -232,7 +232,7 @@ class Readers:
             self._idle.append(reader)
 
     def _has_long_log(self) -> bool:
-        """Whether the log grew although SQLite begins it anew when nobody reads: somebody always did."""
+        """Whether the log is long. SQLite restarts the log when nobody reads, so there were always reads under way."""
         try:
             return self._files[1].stat().st_size > self._long_log_bytes
         except OSError:
@@ -240,24 +240,24 @@ class Readers:
 
 
 class Hold(Protocol):
-    """Calls `work` with a connection that nobody else uses meanwhile."""
+    """Calls `work` with a connection that no other thread uses meanwhile."""
 
     def __call__(self, work: Callable[[apsw.Connection], T]) -> T: ...
 
 
 class OneConnection:
-    """In memory: reads and the writer share one connection, in turns.
+    """Reads of a ledger in memory: reads and writes take turns on one connection.
 
-    There is no write-ahead log in memory, and of several connections to one database a reader would lock the writer
-    out, too. So a read is short, or given up; and reads queue among themselves, so that a writer waits for one at most.
+    In memory there is no write-ahead log, so even with several connections a read would block the writer. Therefore
+    reads have a short time limit, and only one read at a time competes with the writer for the connection.
 
     Args:
-        hold: calls a function with the connection, and keeps everybody else from it.
+        hold: calls a function with the connection while no other thread uses it.
     """
 
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
-        self._turn = Mutex()
+        self._read_lock = Mutex()
 
     def run(
         self,
@@ -266,7 +266,7 @@ class OneConnection:
         within_s: float = READ_WITHIN_S,
         is_wanted: Callable[[], bool] = _always,
     ) -> T:
-        """As `Readers.run` does, in a fifth of the time."""
+        """As `Readers.run`, with a fifth of the time limit."""
 
         def read(connection: apsw.Connection) -> T:
             until = monotonic() + within_s / _SHORTER_IN_MEMORY
@@ -281,7 +281,7 @@ class OneConnection:
                 finally:
                     pass
 
-        return self._turn.run(lambda: self._hold(read))
+        return self._read_lock.run(lambda: self._hold(read))
 
     def close(self) -> None:
         """Its owner closes it."""
@@ -293,8 +293,8 @@ class OneConnection:
         """Nothing was held."""
 
     def after_fork_in_child(self) -> None:
-        """Who had the turn was a thread of the parent."""
-        self._turn = Mutex()
+        """Make a new lock: a thread of the parent may hold the old one."""
+        self._read_lock = Mutex()
 
 
 def _open(path: str, file: tuple[int, int] | None) -> apsw.Connection:
@@ -309,17 +309,17 @@ def _open(path: str, file: tuple[int, int] | None) -> apsw.Connection:
 
 
 def _connect(path: str) -> apsw.Connection:
-    # Not SQLITE_OPEN_READONLY: the first connection after a crash has to recover the log, whoever it belongs to.
+    # Not SQLITE_OPEN_READONLY: the first connection after a crash has to recover the log, and this may be the first.
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     connection.execute("PRAGMA query_only = ON; PRAGMA cache_size = -8192")
-    # The log is written into the file by the writer, who knows whether that still is its file.
+    # Only the store's writing connection checkpoints: it checks first that the path still leads to its files.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return connection
 
 
 def _end(reader: _Reader) -> None:
-    """End its transaction, or where that fails, the connection."""
+    """Roll back the transaction; if that fails, close the connection."""
     connection = reader.connection
     if connection is not None and connection.in_transaction:
         try:

@@ -1,7 +1,7 @@
-"""What a SQLite ledger can be asked without writing: the callers' reads, and what a node wants to know itself.
+"""The reads of the SQLite store: those of callers, and those of the node itself (API keys, lease states, metrics).
 
-Both have connections of their own, so that neither waits for the writer, nor the writer for them, nor the node for its
-callers.
+Both kinds have connections of their own. So no read waits for the writer, the writer waits for no read, and the node's
+reads do not wait for those of callers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from verity._store.view import Dialect, Query
 
 _logger = logging.getLogger("verity.ledger")
 
-# The last condition is implied, but it is what lets the partial index be used: one seek.
+# The last condition is implied by the one before. Without it SQLite would not use the partial index.
 _FIRST_EXPIRY = (
     "SELECT min(lease_expires_at) FROM effects WHERE environment = ? AND status = 'RUNNING' AND status <> 'COMMITTED'"
 )
@@ -40,15 +40,15 @@ DIALECT = Dialect(
 
 
 class SqliteReads:
-    """The reading side of a store.
+    """The part of the store that reads.
 
     Args:
-        reads: where callers' reads are carried out.
-        own_reads: where the node's are.
+        reads: the connections for callers' reads.
+        node_reads: the connections for the node's reads.
         clock: ms since 1970.
 
     Attributes:
-        read_within_s: how long a caller's read may take, in seconds.
+        read_within_s: the time limit of a caller's read, in seconds.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class SqliteReads:
         self._now = clock
 
     def read(self, request: Request, *, is_wanted: Callable[[], bool] = lambda: True) -> Answer:
-        """Carry a read out, of what is committed, while others write.
+        """Carry out a read of what is committed, while others may write.
 
         Args:
-            request: which read.
-            is_wanted: asked now and then, in this thread; False gives the read up, which then answers 503.
+            request: a read.
+            is_wanted: called now and then, in this thread; False stops the read, which then answers 503.
 
         Raises:
             VerityConfigError: as `answer_batch` does.
@@ -86,7 +86,7 @@ class SqliteReads:
             return answer_problem(read_failed(), request.request_id)
 
     def find_key(self, sha256: bytes) -> ApiKey | None:
-        """The API key with this hash, also if it is revoked or has expired."""
+        """The API key with this hash, even if it is revoked or has expired; None: there is none."""
         return self._node_reads.run(lambda connection: api_keys.find(connection, sha256), within_s=_NODE_READ_WITHIN_S)
 
     def list_keys(self) -> list[ApiKey]:
@@ -98,7 +98,7 @@ class SqliteReads:
         return self._now()
 
     def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
-        """Look at effects that somebody waits for. It reads; writers don't notice."""
+        """The lease states of effects that requests wait for, in the order of the names."""
         hashes = [hash_effect_name(*name) for name in names]
 
         def find(connection: apsw.Connection) -> dict[object, LeaseState]:
@@ -120,7 +120,7 @@ class SqliteReads:
         return [found.get(each, NO_LEASE) for each in hashes]
 
     def expired_for_ms(self) -> dict[Environment, int]:
-        """By environment, how long ago the oldest lease ran out that nobody took over."""
+        """By environment, how many ms ago the oldest lease expired that was not taken over; none is absent."""
 
         def find(connection: apsw.Connection) -> dict[Environment, int | None]:
             return {each: connection.execute(_FIRST_EXPIRY, (each,)).get for each in ENVIRONMENTS}

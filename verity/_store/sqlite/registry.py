@@ -1,4 +1,4 @@
-"""Opening stores by URL. One file is one store in a process, so that all its clients commit in the same groups."""
+"""Opening stores by URL. A process has one store for each file, so that all its clients share one group commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from verity._store.sqlite.store import SqliteStore, now_ms
 
 
 class OpenLedger:
-    """A store with its ways of waiting, shared by all who opened the same file. Close it once for each opening."""
+    """A store with its group commits and reads, shared by all clients of a file. Close it once for each opening."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.store = store
@@ -28,24 +28,24 @@ class OpenLedger:
         self.path: str | None = None
 
     def answer(self, request: Request) -> Coroutine[Any, Any, Answer]:
-        """Carry a call out for an event loop."""
+        """Carry out a call for an event loop."""
         return (self.loops if request.operation in EFFECT_OPERATIONS else self.reads).answer(request)
 
     def answer_here(self, request: Request) -> Answer:
-        """Carry a call out for this thread."""
+        """Carry out a call, and block this thread meanwhile."""
         is_read = request.operation not in EFFECT_OPERATIONS
         return self.store.read(request) if is_read else self.threads.answer(request)
 
     def close(self) -> None:
-        """Let go; the last one closes the file."""
+        """Give up one opening. The last one closes the file."""
         notice_fork()
-        if forks.hold_off(self._let_go):
+        if forks.without_forks(self._remove_user):
             self.reads.close()
             self.loops.close()
             self.store.close()
 
-    def _let_go(self) -> bool:
-        """Whether that was the last one."""
+    def _remove_user(self) -> bool:
+        """Count one user less; returns whether that was the last one."""
         self.users -= 1
         if self.users > 0:
             return False
@@ -54,20 +54,20 @@ class OpenLedger:
         return True
 
 
-# Changed only while forks are held off, which makes it safe among threads, too.
+# Changed only inside `without_forks`, whose lock also excludes other threads.
 _open: dict[str, OpenLedger] = {}
 
 
 def open_ledger(
     url: str, *, clock: Callable[[], int] | None = None, upgrade: bool = True, must_exist: bool = False
 ) -> OpenLedger:
-    """Open `sqlite:///file.db` (shared within the process), or `sqlite://`, a new one in memory each time.
+    """Open `sqlite:///file.db`, shared within the process, or `sqlite://`, a new ledger in memory each time.
 
     Args:
         url: where the ledger is.
-        clock: ms since 1970, for tests; a ledger with a clock of its own is not shared.
-        upgrade: whether a file with an older schema is brought up to date; False refuses it.
-        must_exist: whether a file that is not there is refused, as with `?mode=rw`, and not made.
+        clock: ms since 1970, for tests. A ledger with a clock of its own is not shared.
+        upgrade: whether to migrate a file with an older schema; False refuses it.
+        must_exist: whether to refuse a file that does not exist, as with `?mode=rw`, instead of creating it.
 
     Raises:
         VerityConfigError: the URL or the file can't be used.
@@ -76,7 +76,7 @@ def open_ledger(
     if must_exist:
         place = place._replace(must_exist=True)
     notice_fork()
-    return forks.hold_off(partial(_open_here, place, clock, upgrade=upgrade))
+    return forks.without_forks(partial(_open_here, place, clock, upgrade=upgrade))
 
 
 def _open_here(place: Location, clock: Callable[[], int] | None, *, upgrade: bool) -> OpenLedger:

@@ -110,7 +110,7 @@ async def test_waiting_for_another_holder_needs_no_thread_of_user_codes(url: str
         with _all_threads_taken(anyio_backend):
             async with AsyncBackground() as background:
                 background.start(partial(client.protect, "k", act=act))
-                await async_until(lambda: bool(ledger.reads._own._threads))
+                await async_until(lambda: bool(ledger.reads._node._threads))
                 tokens = {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
                 await holder.commit("payments", {**tokens, "result": "theirs"})
                 await async_until(lambda: bool(background.outcomes))

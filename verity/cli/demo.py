@@ -97,11 +97,11 @@ def _working_directory(keep: str | None) -> Generator[Path]:
 def _terminating_cleanly() -> Generator[None]:
     """Turn SIGTERM and SIGHUP into `SystemExit`, so that the children are ended and the files removed."""
 
-    def leave(number: int, _frame: FrameType | None) -> None:
+    def exit_cleanly(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), leave) for name in names}
+    before = {name: signal.signal(getattr(signal, name), exit_cleanly) for name in names}
     try:
         yield
     finally:

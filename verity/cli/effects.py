@@ -180,7 +180,7 @@ def reset(
         _confirm(record, "Reset it, although its holder may be acting at this moment?", yes=yes)
     key = str(record.effect_key)
     done = effects.reset(key, namespace=record.namespace, mode=mode, force=force, reason=reason)
-    _tell(done, record, as_json=as_json)
+    _print_done(done, record, as_json=as_json)
 
 
 @effects.command()
@@ -207,7 +207,7 @@ def resolve(
     record = _find(effects, effect, namespace)
     _confirm(record, "Commit this result? It can't be changed afterwards.", yes=yes)
     done = effects.resolve(str(record.effect_key), result, namespace=record.namespace, reason=reason)
-    _tell(done, record, as_json=as_json)
+    _print_done(done, record, as_json=as_json)
 
 
 def _find(effects: SyncEffects, effect: str, namespace: str | None) -> EffectRecord:
@@ -272,7 +272,7 @@ def _confirm(record: EffectRecord, question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def _tell(done: Row, record: EffectRecord, *, as_json: bool) -> None:
+def _print_done(done: Row, record: EffectRecord, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(dict(done)))
     else:

@@ -127,15 +127,15 @@ def _progress(verb: str, total: int | None) -> Iterator[Callable[[int], None]]:
             task = bar.add_task(verb, total=total)
             yield lambda count: bar.update(task, completed=count)
         return
-    told = 0
+    shown = 0
 
-    def tell(count: int) -> None:
-        nonlocal told
-        if count >= told + LINE_EVERY:
-            told = count
+    def show(count: int) -> None:
+        nonlocal shown
+        if count >= shown + LINE_EVERY:
+            shown = count
             click.echo(f"{verb} {count} effects so far.", err=True)
 
-    yield tell
+    yield show
 
 
 def _confirm(total: int, before: int, *, is_whole: bool) -> None:

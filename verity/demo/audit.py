@@ -70,11 +70,11 @@ def _wrong_records(
         for charge, amount, currency in made | ordered
         if made[charge, amount, currency] != ordered[charge, amount, currency]
     ]
-    told = Counter(receipt["order"] for receipt in receipts)
+    notified = Counter(receipt["order"] for receipt in receipts)
     problems += [
-        f"{order.order_id}: {told[order.order_id]} notifications instead of 1"
+        f"{order.order_id}: {notified[order.order_id]} notifications instead of 1"
         for order in orders
-        if told[order.order_id] != 1
+        if notified[order.order_id] != 1
     ]
     return problems
 

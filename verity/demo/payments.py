@@ -114,7 +114,7 @@ class _Service(ThreadingHTTPServer):
         """Write the record, report it to the supervisor, and wait until the supervisor allows the answer."""
         with self._lock:
             record = self._records.add(kind, body)
-            tell(recorded=kind, order=record["order"])
+            send_report(recorded=kind, order=record["order"])
             self._may_answer.get()
             return record
 
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: standard error is kept for errors."""
 
 
-def tell(**report: Any) -> None:
+def send_report(**report: Any) -> None:
     """Write one line to the supervisor."""
     sys.stdout.write(json.dumps(report) + "\n")
     sys.stdout.flush()
@@ -167,7 +167,7 @@ def tell(**report: Any) -> None:
 def main() -> None:
     """Serve until the supervisor ends."""
     service = _Service(Path(sys.argv[1]))
-    tell(port=service.server_address[1])
+    send_report(port=service.server_address[1])
     threading.Thread(target=service.follow_supervisor, daemon=True).start()
     service.serve_forever()
 

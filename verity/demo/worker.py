@@ -39,13 +39,13 @@ def refund_with_verity(verity: SyncVerityClient, payments: PaymentsClient, order
 
     An order that is still leased to a killed worker comes last, when its lease has expired.
     """
-    held: list[Order] = []
+    leased: list[Order] = []
     for order in orders:
         try:
             _refund(verity, payments, order, "throw", mode)
         except LeaseConflictError:
-            held.append(order)
-    for order in held:
+            leased.append(order)
+    for order in leased:
         _refund(verity, payments, order, "retry", mode)
 
 

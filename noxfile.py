@@ -1,4 +1,4 @@
-"""The matrix: `nox` runs what CI runs; `nox -s NAME` one session; `nox -l` lists them all."""
+"""The sessions of CI and the slow suites: `nox` runs CI's, `nox -s NAME` one session, `nox -l` lists all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import nox
 
 
 def _runs(version: str) -> bool:
-    """Whether this Python is installed: a version manager's shim may be there and lead to nothing."""
+    """Whether this Python is installed. It is started: a version manager may have a shim for a missing Python."""
     found = shutil.which(f"python{version}")
     return found is not None and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0
 
@@ -26,7 +26,7 @@ NEXT = "3.14"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.stop_on_first_error = False
-# A session for no Python at all is one that nox does not know: it is named only where there is another Python.
+# nox does not know a session without any Python. So this one is named only if another Python is installed.
 nox.options.sessions = ["check_and_tests", *(["tests_elsewhere"] if OTHERS else []), "wheel"]
 
 
@@ -51,13 +51,13 @@ def check_and_tests(session: nox.Session) -> None:
 
 @nox.session(python=WORKSHOP)
 def check(session: nox.Session) -> None:
-    """Lint, types, import directions, and whether what is made is what its sources make."""
+    """Lint, types, import directions, and whether the made files are up to date."""
     _run(session, "scripts.check")
 
 
 @nox.session(python=WORKSHOP)
 def tests(session: nox.Session) -> None:
-    """Every test, with coverage: the core completely, the package to its floor."""
+    """All tests, with coverage: complete for the core, at least the floor for the package."""
     _run(session, "scripts.test")
 
 
@@ -68,7 +68,7 @@ def tests_elsewhere(session: nox.Session) -> None:
 
 
 def _test_versions(session: nox.Session, which: str, *arguments: str) -> None:
-    """Install the versions that `scripts.versions` chooses of what pyproject.toml declares, and run the tests."""
+    """Install the versions that `scripts.versions` chooses for the declared dependencies, and run the tests."""
     chosen = Path(session.create_tmp()) / f"{which}.txt"
     session.run("python", "-m", "scripts.versions", which, str(chosen))
     tests = ["-r", f"{chosen}.tests", "-c", str(chosen)]
@@ -86,12 +86,12 @@ def lowest(session: nox.Session) -> None:
 def newest(session: nox.Session) -> None:
     """The tests with the newest version of each dependency that pyproject.toml allows."""
     _test_versions(session, "newest")
-    session.run("python", "-m", "pip", "list", "--outdated")  # what the upper bounds, and the tests' pins, keep out
+    session.run("python", "-m", "pip", "list", "--outdated")  # excluded by the upper bounds and the tests' pins
 
 
 @nox.session(python=NEXT)
 def next_python(session: nox.Session) -> None:
-    """The tests on the Python that is not supported yet; skipped where it is not installed."""
+    """The tests on the next Python, which is not supported yet. Skipped if it is not installed."""
     _run(session, "scripts.test", "--elsewhere", requirements="requirements-test.txt")
 
 
@@ -122,13 +122,13 @@ def failover(session: nox.Session) -> None:
 
 @nox.session(python=HERE)
 def every_await(session: nox.Session) -> None:
-    """A cancellation, the end of the event loop and a refused thread at every step of the async client. Minutes."""
+    """Cancel the async client, end its event loop and refuse it a thread at every step. Takes minutes."""
     _run(session, "tests.every_await", requirements="requirements-test.txt")
 
 
 @nox.session(python=HERE)
 def steps(session: nox.Session) -> None:
-    """An exception at every step of the sync client, and storms of signals, on each ledger. Slow."""
+    """Raise an exception at every step of the sync client, and storms of signals, on each ledger. Slow."""
     _install(session, "requirements-test.txt")
     for ledger in ("embedded", "served"):
         session.run("python", "-m", "tests.steps", "--ledger", ledger, "--storms", "5000", *session.posargs)
@@ -137,24 +137,24 @@ def steps(session: nox.Session) -> None:
 
 @nox.session(python=HERE)
 def benchmark(session: nox.Session) -> None:
-    """What protect() costs, next to raw httpx."""
+    """Measure the cost of protect(), compared with plain httpx."""
     session.install("-q", ".[server]")
     session.run("python", "-m", "benchmarks.protect", *session.posargs)
 
 
 @nox.session(python=WORKSHOP)
 def benchmark_ledger(session: nox.Session) -> None:
-    """The served ledger under load: stores, nodes, group commit, and how many effects it holds."""
+    """Measure the served ledger under load: stores, nodes, group commit, and a ledger with many effects."""
     _run(session, "benchmarks.ledger")
 
 
 @nox.session(python=HERE)
 def isolation(session: nox.Session) -> None:
-    """A hundred thousand calls across all scopes on each store; none may show anything of another. Slow."""
+    """Send a hundred thousand calls across all scopes on each store; no scope may show data of another. Slow."""
     _run(session, "scripts.isolation", requirements="requirements-test.txt")
 
 
 @nox.session(python=WORKSHOP)
 def fuzz(session: nox.Session) -> None:
-    """Requests made from the contract, and bytes that are hardly HTTP, against each store. Takes hours."""
+    """Send requests made from the contract, and bytes that are hardly HTTP, to each store. Takes hours."""
     _run(session, "scripts.fuzz")

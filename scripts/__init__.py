@@ -1,6 +1,6 @@
 """Tools for maintainers, `python -m scripts.NAME`; nothing here ships in the wheel.
 
-What they call by name (ruff, mypy, ...) is the one that is installed beside the Python that runs them.
+The programs that they call by name (ruff, mypy, ...) are those installed beside the running Python.
 """
 
 import os

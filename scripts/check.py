@@ -1,6 +1,6 @@
-"""All checks that run nothing of ours: `python -m scripts.check`. Every check runs, also after one has failed.
+"""All checks that do not run our own code: `python -m scripts.check`. Every check runs, also after one has failed.
 
-Two run at a time: the longest, begun first, takes half of all.
+Two run at a time. The longest one takes half of the whole time, so it begins first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHECKS = {
 
 
 def run(name: str) -> bool:
-    """Run one and say how it went; whether it passed."""
+    """Run one check and print its verdict. True: it passed."""
     started_at = time.monotonic()
     done = subprocess.run(CHECKS[name], capture_output=True, text=True, check=False)
     verdict = "ok" if done.returncode == 0 else "FAILED"
@@ -34,7 +34,7 @@ def run(name: str) -> bool:
 
 
 def main() -> int:
-    """Run them all; 1 if any failed."""
+    """Run all checks; 1 if any failed."""
     with ThreadPoolExecutor(2) as pool:
         passed = dict(zip(CHECKS, pool.map(run, CHECKS), strict=True))
     failed = [name for name in CHECKS if not passed[name]]

@@ -1,4 +1,4 @@
-"""Bring the tree in order: `python -m scripts.fix` makes what is made, fixes what lint can fix, and formats."""
+"""Tidy the tree: `python -m scripts.fix` applies lint fixes, formats, and makes the generated files and the mirror."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = (
 
 
 def main() -> int:
-    """Run the steps in their order, up to the first that fails."""
+    """Run the steps in order, and stop at the first that fails."""
     return next((code for step in STEPS if (code := subprocess.call(step))), 0)
 
 

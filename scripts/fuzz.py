@@ -1,8 +1,8 @@
 """Fuzz a served ledger on each store: `python -m scripts.fuzz [--store S] [--cases N] [--raw N]`.
 
-First come requests that schemathesis makes of openapi.yaml, then bytes that no honest client sends. Both go in chunks
-with numbers; a run that was stopped goes on with `--first-case-chunk` and `--first-raw-chunk`, and one chunk can be
-sent again alone.
+First it sends requests that schemathesis makes from openapi.yaml, then bytes that no honest client sends. Both are sent
+in numbered chunks: continue a stopped run with `--first-case-chunk` and `--first-raw-chunk`, or send one chunk again
+alone.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _is_stopping = threading.Event()
 def main() -> int:
     """Fuzz; 1 if anything broke the contract."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", choices=["sqlite", "postgres"], help="both, one after the other, if absent")
+    parser.add_argument("--store", choices=["sqlite", "postgres"], help="without it, both, one after the other")
     parser.add_argument("--cases", type=int, default=50_000, help="cases of the contract on each store")
     parser.add_argument("--raw", type=int, default=200_000, help="raw requests on each store")
     parser.add_argument("--first-case-chunk", type=int, default=0)
     parser.add_argument("--first-raw-chunk", type=int, default=0)
     arguments = parser.parse_args()
-    # An exception from here could get lost in whatever runs at that moment; so a chunk is finished first.
+    # An exception from this handler could get lost in the interrupted code. So the current chunk is finished first.
     signal.signal(signal.SIGTERM, lambda *_: _is_stopping.set())
     failed = False
     for store in [arguments.store] if arguments.store else ["sqlite", "postgres"]:
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _run(name: str, fuzz: cases.Cases | raw.RawRequests, chunks: range, size: int) -> bool:
-    """Run the chunks; whether nothing broke."""
+    """Run the chunks. True: nothing broke the contract."""
     started_at = time.monotonic()
     try:
         for done, number in enumerate(chunks, 1):

@@ -1,4 +1,4 @@
-"""Make the low-level client from openapi.yaml: `python -m scripts.generate [--check]`.
+"""Make the low-level client and `verity/_operations.py` from openapi.yaml: `python -m scripts.generate [--check]`.
 
 The tools are pinned in requirements-generate.txt, so that the same openapi.yaml gives the same bytes everywhere.
 """
@@ -27,7 +27,7 @@ _RUFF = ("--isolated", "--quiet", "--line-length=120", "--target-version=py310")
 
 
 def missing_pins() -> list[str]:
-    """The pinned tools that are not installed in just that version."""
+    """The pinned tools that are missing, or installed in another version."""
     wrong = []
     for line in PINS.read_text(encoding="utf-8").splitlines():
         name, pinned, version = line.partition("==")
@@ -42,7 +42,7 @@ def missing_pins() -> list[str]:
 
 
 def generate(target: Path, source: Path = SPEC) -> None:
-    """Write the package made from `source` to `target`, which is removed first: --overwrite would leave strays."""
+    """Write the package made from `source` to `target`, which is removed first: --overwrite would leave old files."""
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.yaml"
@@ -59,7 +59,7 @@ def generate(target: Path, source: Path = SPEC) -> None:
     _run("ruff", "check", *_RUFF, "--fix-only", "--select=F401,F811,I,UP,PIE790", "--ignore=UP006,UP046", *files)
     _run("ruff", "format", *_RUFF, *files)
     for module in modules:
-        # Models hold payloads and lease tokens, which attrs would show in every repr.
+        # Models contain payloads and lease tokens, which attrs would show in every repr.
         text = module.read_text(encoding="utf-8").replace("@_attrs_define\n", "@_attrs_define(repr=False)\n")
         module.write_text(HEADER + text, encoding="utf-8")
     spec = yaml.safe_load(source.read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ def _run(*command: str) -> None:
 
 
 def compare(old: Path, new: Path) -> list[str]:
-    """What is new, gone or different in the second of two packages: bytes, and the set of files."""
+    """The files that are new, gone or different in the second of two packages, compared byte by byte."""
     there, made = _files(old), _files(new)
     found = [f"new: {path}" for path in sorted(made - there)]
     found += [f"gone: {path}" for path in sorted(there - made)]
@@ -145,7 +145,7 @@ def _files(root: Path) -> set[Path]:
 
 
 def main() -> int:
-    """Write the package, or with `--check` say whether it is what openapi.yaml makes."""
+    """Write the files, or with `--check` compare them with those that openapi.yaml makes now."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 on any difference")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Tenants that try to learn of each other, at length: `python -m scripts.isolation [--store S] [--requests N]`."""
+"""Calls of tenants that try to read each other's data: `python -m scripts.isolation [--store S] [--requests N]`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.helpers.served_ledger import ServedLedger, make_clock
 
 
 def main() -> None:
-    """Run on the stores; raises where something leaks."""
+    """Run on the stores. Raises if an answer shows another tenant's data."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", choices=["sqlite", "postgres"], help="both, one after the other, if absent")
+    parser.add_argument("--store", choices=["sqlite", "postgres"], help="without it, both, one after the other")
     parser.add_argument("--requests", type=int, default=100_000, help="on each store; 100,000 by default")
-    parser.add_argument("--seed", type=int, default=1, help="the same one makes the same calls")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same calls")
     arguments = parser.parse_args()
     for store in [arguments.store] if arguments.store else ["sqlite", "postgres"]:
         _run(store, arguments.requests, arguments.seed)

@@ -1,7 +1,7 @@
 """Make the sync client (and its tests) from the async one: `python -m scripts.mirror [--check]`.
 
-unasync does the token work. This script drops the blocks between `# async only` and `# end async only`, rewrites the
-words of docstrings and comments, adds the header, formats, and refuses rules that nothing uses and leftovers.
+unasync replaces the tokens. This script also drops the blocks between `# async only` and `# end async only`, rewrites
+phrases in docstrings and comments, adds the header, and formats. It refuses unused rules and leftover async words.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ _LEFTOVER_WORDS = re.compile(r"\b(async|await|asyncio|anyio|trio|asynchronous(ly
 
 
 class MirrorError(Exception):
-    """The mirror can't be trusted as it is."""
+    """The mirror would be wrong: async words are left, or a rule is unused."""
 
 
 def make(source_root: Path, target_root: Path) -> list[Path]:
-    """Write the mirror of every tree below `target_root`; the paths written, relative to it."""
+    """Write the mirror of every tree below `target_root`. Returns the written paths, relative to it."""
     used: Counter[str] = Counter()
     written = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -100,7 +100,7 @@ def make(source_root: Path, target_root: Path) -> list[Path]:
 
 
 def mirror_text(text: str, relative: Path, scratch: Path, used: Counter[str]) -> str:
-    """The sync counterpart of one module's text, not yet formatted."""
+    """The sync version of one module's text, not yet formatted."""
     draft = scratch / relative
     draft.parent.mkdir(parents=True, exist_ok=True)
     text = _ASYNC_ONLY.sub("", text)
@@ -142,7 +142,7 @@ def _format(paths: list[Path]) -> None:
 
 
 def differences(made_root: Path) -> list[str]:
-    """What differs between the mirror in the tree and the one below `made_root`, the set of files included."""
+    """The differences between the mirror in the tree and the one below `made_root`, with missing and extra files."""
     found = []
     for tree in TREES:
         mirror = Path(*("_sync" if part == "_async" else part for part in tree.parts))
@@ -159,7 +159,7 @@ def differences(made_root: Path) -> list[str]:
 
 
 def main() -> int:
-    """Write the mirror, or with `--check` say whether it is what it should be."""
+    """Write the mirror, or with `--check` compare it with the one that the sources make now."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 on any difference")
     arguments = parser.parse_args()

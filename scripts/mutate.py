@@ -1,8 +1,8 @@
 """Plant bugs, one at a time, in a copy of the tree; the tests must find each: `python -m scripts.mutate [WORD ...]`.
 
-With words, only the bugs whose names or files have one of them. `--check` runs nothing, and says which bugs have lost
-their places. The bugs are in mutations.toml. A test that hangs has not found its bug: it says nothing, and holds up the
-suite.
+With words, it plants only bugs whose name or file contains one of them. `--check` runs no test, and lists the bugs
+whose place in the code is gone. The bugs are in mutations.toml. A test that hangs has not found its bug: it does not
+report it, and it blocks the suite.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def read_bugs(words: list[str]) -> list[dict[str, Any]]:
 
 
 def misplaced(bugs: list[dict[str, Any]]) -> list[str]:
-    """A line for each bug that can't be planted, because its place is not there or not the only one."""
+    """A line for each bug that can't be planted, because its old text does not occur exactly once."""
     found = ((bug, (ROOT / bug["file"]).read_text(encoding="utf-8").count(bug["old"])) for bug in bugs)
     return [f"{bug['name']!r}: {bug['old']!r} occurs {n} times in {bug['file']}" for bug, n in found if n != 1]
 
 
 def plant(bug: dict[str, Any], tree: Path) -> str:
-    """Change the file; returns its text as it was."""
+    """Change the file. Returns its old text."""
     file = tree / bug["file"]
     text: str = file.read_text(encoding="utf-8")
     file.write_text(text.replace(bug["old"], bug["new"]), encoding="utf-8")
@@ -59,7 +59,7 @@ def plant(bug: dict[str, Any], tree: Path) -> str:
 
 
 def _run_tests(tests: str, tree: Path, time_limit_s: float | None = _TIME_LIMIT_S) -> int | None:
-    """Pytest's exit code; None where it does not end. Processes that the tests start run the copy, too."""
+    """Pytest's exit code; None if it did not end in time. Processes that the tests start import the copy, too."""
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()],
         cwd=tree,

@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> int:
-    """Run the recorded scenarios once, on asyncio, against a ledger; then replay them everywhere."""
+    """Record the scenarios once, on asyncio, against a ledger. Then replay them in all tests that use them."""
     recorded = subprocess.call(
         [sys.executable, "-m", "pytest", "-q", "tests/_async/test_cassettes.py", "-k", "asyncio"],
         env={**os.environ, "VERITY_RECORD_CASSETTES": "1"},

@@ -1,15 +1,15 @@
 """Check that HEAD is a release, and build it: `python -m scripts.release [--check] [--out DIRECTORY]`.
 
-It publishes nothing. It refuses to build while any of these is wrong, and prints all that are:
+It publishes nothing. It builds only if all of these hold, and prints each one that does not:
 
 - the working tree is clean, and HEAD has the tag `vX.Y.Z` of the version in `verity/_version.py`;
 - that version is a final one, above every earlier tag;
-- `CHANGELOG.md` begins with `## X.Y.Z (YYYY-MM-DD)` and says at least one thing below it;
-- `openapi.yaml` and the shipped `openapi.json` have one version, and it is that of the URL (`/v1`);
+- `CHANGELOG.md` begins with `## X.Y.Z (YYYY-MM-DD)`, with at least one entry below it;
+- `openapi.yaml` and the shipped `openapi.json` have the same version, which is that of the URL (`/v1`);
 - since the last release no migration was edited, the floor of line coverage was not lowered, and the contract has no
   breaking change unless its version rose.
 
-`docs/versioning.md` has the policy behind it.
+`docs/versioning.md` explains the policy.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_version(root: Path) -> str:
 
 
 def problems(root: Path) -> list[str]:
-    """A line for everything that keeps HEAD from being a release; none if it is one."""
+    """A line for each reason why HEAD is no release; empty if it is one."""
     version = read_version(root)
     if not _FINAL.fullmatch(version):
         return [f"verity/_version.py has {version!r}, which is no final version such as 1.2.3"]
@@ -79,7 +79,7 @@ def _of_contract(root: Path) -> Iterator[str]:
 
 
 def _since_last(root: Path, version: str) -> Iterator[str]:
-    """What may not change between two releases. Nothing, before the first one."""
+    """Forbidden changes since the last release. There are none before the first one."""
     earlier = [tag for tag in _releases(root) if _key(tag) < _key(version)]
     if not earlier:
         return
@@ -115,16 +115,16 @@ def _git(root: Path, *arguments: str) -> list[str]:
 
 
 def build(root: Path, out: Path) -> list[Path]:
-    """Build the sdist and the wheel; the files."""
+    """Build the sdist and the wheel. Returns the files."""
     subprocess.run([sys.executable, "-m", "build", "--outdir", str(out), str(root)], check=True)
     return sorted(out.glob(f"*-{read_version(root)}*"))
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
-    """Check, then build; 1 where HEAD is no release."""
+    """Check, then build; 1 if HEAD is no release."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="build nothing")
-    parser.add_argument("--out", type=Path, default=root / "dist", help="where the files go; dist/ by default")
+    parser.add_argument("--out", type=Path, default=root / "dist", help="the directory for the files; dist/ by default")
     options = parser.parse_args(arguments)
     found = problems(root)
     for problem in found:

@@ -1,8 +1,8 @@
-"""What changed in openapi.yaml since a commit: `python -m scripts.spec_changes [REV]`, HEAD by default.
+"""The changes of openapi.yaml since a commit: `python -m scripts.spec_changes [REV]`, HEAD by default.
 
-Each change is BREAKING (a client or a ledger made from the old document may no longer work with the other side made
-from the new one), compatible, or text. Then come the generated modules that change with it. Exit code 1 if anything
-breaks, so that it can guard a merge.
+Each change is BREAKING, compatible, or text. BREAKING: a client or a ledger made from the old document may not work
+with the other side made from the new one. The generated modules that change are listed after the changes. The exit code
+is 1 if any change is BREAKING, so that the script can guard a merge.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MISSING = object()
 
 
 class Change(NamedTuple):
-    """One difference: BREAKING, compatible or text; where; and what was there and is now."""
+    """One difference: its verdict (BREAKING, compatible or text), its place, and the values before and after."""
 
     verdict: str
     where: Pointer
@@ -48,7 +48,7 @@ class Change(NamedTuple):
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    """The differences between two specs, references followed, the worst first. What can't be told is BREAKING."""
+    """The differences between two specs, with references resolved, the worst first. A doubtful change is BREAKING."""
     found = []
     for where, before, after in _differences(_read(old), _read(new), ()):
         verdict = "text" if _is_text(where) else "BREAKING" if _breaks(where, before, after) else "compatible"
@@ -58,7 +58,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
 
 
 def _read(spec: dict[str, Any]) -> Any:
-    """The spec as nested mappings: a component where it is used, and no list, whose order would count."""
+    """The spec as nested mappings: components are put in where they are used, and lists become mappings."""
     top = {name: value for name, value in spec.items() if name != "components"}
     return _follow({**top, "securitySchemes": spec.get("components", {}).get("securitySchemes", {})}, spec)
 
@@ -101,7 +101,7 @@ def _breaks(where: Pointer, before: Any, after: Any) -> bool:
 
 
 def _breaks_an_answer(where: Pointer, before: Any, after: Any) -> bool:  # noqa: ARG001 - as its sibling
-    """Clients survive what they don't know; they break where what they read is gone or of another kind."""
+    """Clients ignore what they do not know. They break if a part that they read is gone, or has another type."""
     removed = after is _MISSING
     above, name = ("", *where)[-2:]
     if above == "responses":
@@ -112,7 +112,7 @@ def _breaks_an_answer(where: Pointer, before: Any, after: Any) -> bool:  # noqa:
 
 
 def _breaks_a_request(where: Pointer, before: Any, after: Any) -> bool:
-    """A ledger takes what it took, or more."""
+    """A ledger must accept every request that it accepted before."""
     added, removed = before is _MISSING, after is _MISSING
     above, name = ("", *where)[-2:]
     if above == "parameters":

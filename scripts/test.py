@@ -1,8 +1,8 @@
 """The tests: `python -m scripts.test [--elsewhere] [pytest arguments]`.
 
-All of them run in a few processes, which take a module at a time, and with coverage of all of `verity`. Two things are
-then required. The modules of `DECIDING` must be covered completely, branches included, by the tests that are about
-them. The lines of the whole package must reach the floor in `pyproject.toml`, `[tool.verity]`.
+All tests run in a few processes, a module at a time, with coverage of all of `verity`. Two things are then required.
+The modules of `DECIDING` must be covered completely, branches included, by the tests that are about them. The lines of
+the whole package must reach the floor in `pyproject.toml`, `[tool.verity]`.
 
 Programs that the tests start are not measured: they are killed, fork, and have tracers of their own. `--elsewhere`, for
 the other Pythons, measures nothing and leaves out what does not depend on the Python (the contract's tools, the demo).
@@ -60,14 +60,14 @@ def check_floor() -> int:
 
 def read_floor(pyproject: str) -> float:
     """Percent of all lines that the tests must run, from the text of a pyproject.toml."""
-    import tomllib  # type: ignore[import-not-found]  # Python 3.10 has none; --elsewhere runs there and measures nothing
+    import tomllib  # type: ignore[import-not-found]  # not in Python 3.10, where --elsewhere measures nothing
 
     settings: dict[str, Any] = tomllib.loads(pyproject)
     return float(settings["tool"]["verity"]["line-coverage-floor"])
 
 
 def judge(report: dict[str, Any], floor: float) -> str:
-    """One line about a report of `coverage json`: it begins with FAILED where the floor is not reached."""
+    """One line about a report of `coverage json`: it begins with FAILED if the floor is not reached."""
     totals = report["totals"]
     percent = 100 * totals["covered_lines"] / totals["num_statements"]
     least = sorted(report["files"], key=lambda name: -len(report["files"][name]["missing_lines"]))[:5]

@@ -1,8 +1,8 @@
-"""What the sessions `lowest` and `newest` install: `python -m scripts.versions lowest|newest FILE`.
+"""The versions for the sessions `lowest` and `newest`: `python -m scripts.versions lowest|newest FILE`.
 
-`lowest` writes a constraint for each package that pyproject.toml declares: the lowest version that it allows. `newest`
-writes none: pip takes the newest that the declared ranges allow. Both leave out the pins of requirements-test.txt for
-packages that pyproject.toml declares itself, which would hide what is being tried.
+`lowest` writes a constraint for each package that pyproject.toml declares: the lowest allowed version. `newest` writes
+no constraint: pip takes the newest version in the declared ranges. Both leave out the pins in requirements-test.txt for
+packages that pyproject.toml declares, since such a pin would replace the version to test.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _LOWEST = re.compile(r">=\s*([0-9][0-9A-Za-z.]*)")
 
 
 def declared() -> list[str]:
-    """Every requirement of the package, those of its extras included."""
+    """All requirements of the package and of its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
 
 
 def name_of(requirement: str) -> str:
-    """The package's name, as PyPI compares it."""
+    """The package's name, normalised as on PyPI."""
     return re.sub(r"[-_.]+", "-", _NAME.split(requirement, maxsplit=1)[0]).lower()
 
 
 def lowest() -> list[str]:
-    """The constraints that leave the lowest declared version of each package.
+    """Constraints for the lowest declared version of each package.
 
     Raises:
         ValueError: a requirement has no lower bound.
@@ -45,18 +45,18 @@ def lowest() -> list[str]:
 
 
 def test_requirements() -> list[str]:
-    """The lines of requirements-test.txt without those for packages that are tried."""
+    """The lines of requirements-test.txt, without those for declared packages."""
     tried = {name_of(each) for each in declared()}
     lines = (ROOT / "requirements-test.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    # OpenTelemetry's SDK wants exactly its own version of the API.
+    # OpenTelemetry's SDK needs exactly its own version of the API.
     return [
         "opentelemetry-sdk" if name_of(pin) == "opentelemetry-sdk" else pin for pin in pins if name_of(pin) not in tried
     ]
 
 
 def main(arguments: list[str]) -> int:
-    """Write the two files: FILE has the constraints, FILE.tests the requirements of the tests."""
+    """Write two files: the constraints to FILE, the requirements of the tests to FILE.tests."""
     which, target = arguments
     constraints = lowest() if which == "lowest" else []
     Path(target).write_text("\n".join(constraints) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Build the wheel and the sdist, and try the wheel in environments of its own: `python -m scripts.wheel`."""
+"""Build the wheel and the sdist, and test the wheel in fresh environments: `python -m scripts.wheel`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRIALS = ROOT / "tests" / "packaging"
 
 
 def main() -> int:
-    """Build, install, try; raises where a step fails."""
+    """Build, install, test. Raises if a step fails."""
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         _run(sys.executable, "-m", "build", "--outdir", str(work / "dist"), str(ROOT), cwd=work)
@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def _environment(directory: Path, requirement: str) -> Path:
-    """A new virtual environment with this one thing installed; the path of its Python."""
+    """Make a virtual environment with this requirement installed. Returns the path of its Python."""
     venv.create(directory, with_pip=True)
     python = directory / "bin" / "python"
     _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement, cwd=directory)

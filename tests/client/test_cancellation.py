@@ -557,7 +557,7 @@ def test_the_sync_client_takes_no_awaitables(ledger: ServedLedger, arguments: di
         lease_again = partial(client.request_lease, "payments", {"effectKey": key})
         if sent:
             with pytest.raises(Exception, match="live"):
-                lease_again()  # nothing was recorded: the lease runs out by itself
+                lease_again()  # nothing was recorded: the lease expires by itself
         else:
             assert lease_again().prior_state == "none"
 

@@ -246,7 +246,10 @@ class SyncEffects:
         all_namespaces: bool = False,
         since: datetime | str | None = None,
     ) -> LedgerStats:
-        """Count effects by status, and events since a time (default: an hour ago)."""
+        """Count effects by status, and events since a time (default: an hour ago).
+
+        The answer also tells when the oldest expired lease expired that no holder has taken over.
+        """
         self._check_open()
         where = self._where(namespace, all_namespaces=all_namespaces, default=self._namespace)
         where |= filters.without_none({"since": filters.read_time("since", since)})

@@ -249,7 +249,10 @@ class SqliteStore(SqliteReads):
         except apsw.BusyError:
             _logger.debug("another process uses the log, which is not shortened now")
         finally:
-            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            try:  # see verity/_mutex.py
+                connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            finally:
+                pass
 
     def _close_here(self) -> None:
         if self._path is not None and not self._is_in_parent:
@@ -318,7 +321,10 @@ class SqliteStore(SqliteReads):
             return open_locks(self._path, wait_s=BUSY_TIMEOUT_MS / 1000)
         except BaseException:
             # A descriptor of the file may be closed again, and that dropped the locks of this connection.
-            self._disconnect()
+            try:  # see verity/_mutex.py
+                self._disconnect()
+            finally:
+                pass
             raise
 
     def _purge(self, due: Sequence[Candidate], connection: apsw.Connection) -> int:

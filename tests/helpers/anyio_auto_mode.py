@@ -12,13 +12,13 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the setting in pyproject.toml be known."""
+    """Declare the setting of pyproject.toml, which this anyio does not know."""
     parser.addini("anyio_mode", "every coroutine function is a test", default="auto")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: Any) -> None:
-    """Mark it, and ask for the fixture that anyio's own hook, which may have come first, adds to what is marked."""
+    """Mark the test, and request the fixture that anyio's own hook, if it ran first, adds only to marked tests."""
     if isinstance(collector, (pytest.Module, pytest.Class)) and collector.istestfunction(obj, name):
         function = obj.hypothesis.inner_test if hasattr(obj, "hypothesis") else obj
         if inspect.iscoroutinefunction(function):

@@ -1,7 +1,7 @@
-"""Cassettes: what a real ledger answered, kept without secrets, and replayed (vcrpy).
+"""Cassettes: answers of a real ledger, recorded without secrets and replayed (vcrpy).
 
-`python -m scripts.record_cassettes` records all of them anew, from a served ledger whose clock stands still, so that
-the same ledger gives the same files.
+`python -m scripts.record_cassettes` records all of them again, from a served ledger whose clock stands still. So the
+same ledger gives the same files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STAND_INS = {"effectId": "eff_0000000000000001", "requestId": "req_1"}
 
 
 class Scrubber:
-    """Takes secrets, and what each ledger makes anew, out of one cassette's requests and answers."""
+    """Replaces secrets and random values in the requests and answers of one cassette."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, str] = {}
@@ -64,7 +64,7 @@ def _dump(body: Any) -> bytes:
 
 
 def cassette(name: str) -> Any:
-    """A context in which what httpx sends is recorded to, or answered from, the cassette of this name."""
+    """A context in which the requests of httpx are recorded to, or answered from, the cassette of this name."""
     scrubber = Scrubber()
     path = CASSETTES / f"{name}.yaml"
     if RECORDING:

@@ -1,7 +1,7 @@
-"""Ledgers that have to do the same: the transition table alone, SQLite, and PostgreSQL by its fast and its slow path.
+"""Ledgers that must behave the same: the transition table alone, SQLite, and PostgreSQL by its fast and its slow path.
 
-`Ledger.run` sends one script to a ledger; `Ledger.dump` tells what it answered and what it wrote. Ids and lease tokens
-are made at random, so each stands there as the number of the grant that it came from.
+`Ledger.run` sends one script to a ledger. `Ledger.dump` returns its answers and its rows. Ids and lease tokens are
+random, so the dump has the number of their grant in their place.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Command(NamedTuple):
     """One call of a script.
 
     Attributes:
-        operation: which.
-        body: without effect key and tokens.
-        grant: which grant of the effect the tokens are of: 0 is the first one, -1 the latest.
-        headers: what a lease request has besides its body.
+        operation: the operation.
+        body: the request body, without effect key and tokens.
+        grant: the number of the grant whose tokens are sent: 0 is the effect's first grant, -1 the latest.
+        headers: the headers of a lease request.
     """
 
     operation: str
@@ -49,14 +49,14 @@ class Command(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Calls on different effects that come at the same moment, and the pause before them."""
+    """Calls on different effects at the same moment, and the pause before them."""
 
     pause_ms: int
     commands: dict[str, Command]
 
 
 class Table:
-    """The transition table with nothing around it."""
+    """The transition table alone, without a store."""
 
     def __init__(self) -> None:
         self.clock = TestClock()
@@ -91,12 +91,12 @@ class Table:
 
 
 class Ledger:
-    """One of KINDS.
+    """A ledger of one of the `KINDS`.
 
     Args:
-        kind: which.
-        path: a directory.
-        make_url: makes a PostgreSQL database.
+        kind: one of `KINDS`.
+        path: a directory for a SQLite file.
+        make_url: creates a PostgreSQL database and returns its URL.
     """
 
     def __init__(self, kind: str, path: Path, make_url: Callable[[], str]) -> None:
@@ -152,7 +152,7 @@ class Ledger:
         return replace(self._calls.request(command.operation, body), **command.headers)
 
     def dump(self) -> dict[str, Any]:
-        """What the script was answered, and what it left in the tables."""
+        """The answers to the script, and the rows that it left in the tables."""
         namespace = self._calls.namespace
         if self._table is not None:
             names = sorted((name for name in self._table.effects if name[1] == namespace), key=self._key_of)

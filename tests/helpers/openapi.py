@@ -21,7 +21,7 @@ _OUTSIDE_OPERATIONS = {"not_found", "method_not_allowed"}
 
 
 def check(response: httpx.Response) -> None:
-    """Fail unless the answer is one that the contract promises for this call."""
+    """Fail unless the answer is as the contract describes it for this operation."""
     response.read()
     path = response.request.url.raw_path.decode().partition("?")[0]
     assert path.startswith("/v1/"), path

@@ -39,13 +39,13 @@ class PaymentProvider:
                 self.wfile.write(answer.encode())
 
             def log_message(self, *_: object) -> None:
-                """Nothing to say."""
+                """Log nothing."""
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def hold_until_arrived(self, requests: int) -> None:
-        """Answer a refund only when so many more requests have come to the app, so that they truly meet there."""
+        """Answer a refund only after so many more requests have arrived at the app, so that they overlap there."""
         with self._changed:
             self._to_arrive = requests
 

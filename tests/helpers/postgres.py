@@ -44,7 +44,7 @@ _SETTINGS = {
 
 @functools.cache
 def find_binaries() -> Path:
-    """Where `postgres` and `initdb` are: Debian's newest, PATH's, or those of the wheel that tests require."""
+    """The directory of `postgres` and `initdb`: Debian's newest, the one on PATH, or the wheel's that tests require."""
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parts[-2]), reverse=True)
     on_path = shutil.which("postgres")
     if on_path:
@@ -59,7 +59,7 @@ def find_binaries() -> Path:
 
 
 def _unprivileged_user() -> str | None:
-    """Who runs the server: oneself, or as root `postgres`, where the machine has it, or `nobody`."""
+    """The user that runs the server: the current one; for root, `postgres` if it exists, otherwise `nobody`."""
     if os.geteuid() != 0:
         return None
     users = {entry.pw_name for entry in pwd.getpwall()}
@@ -67,7 +67,7 @@ def _unprivileged_user() -> str | None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, less what libpq or the server would read from it."""
+    """The environment of this process, without the variables that libpq or the server reads."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
 
 
@@ -106,7 +106,7 @@ def _template() -> Path:
 
 
 def free_port() -> int:
-    """One below the range of outgoing connections, so that none of those takes it while the server is down."""
+    """A free port below the range of outgoing connections, so that none of them takes it while the server is down."""
     for _ in range(100):
         port = random.randint(20_000, 32_000)
         with socket.socket() as probe:
@@ -177,7 +177,7 @@ class PostgresServer:
         return copy
 
     def start(self) -> PostgresServer:
-        """Returns when it takes connections; after a crash that is when it has recovered."""
+        """Return once the server accepts connections; after a crash, once it has recovered."""
         assert self._process is None
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
@@ -217,7 +217,7 @@ class PostgresServer:
             self._process = None
 
     def kill(self) -> None:
-        """Crash: nothing is written any more, in no process. `start()` recovers what was committed."""
+        """Crash: all processes stop at once and write nothing more. `start()` recovers what was committed."""
         if self._process is None:
             return
         self._unwatch()
@@ -247,7 +247,7 @@ class PostgresServer:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def url(self, database: str = "postgres") -> str:
-        """What `--database` and the drivers take."""
+        """The URL for `--database` and the drivers."""
         return f"postgresql://{_SUPERUSER}@127.0.0.1:{self.port}/{database}"
 
     def create_database(self) -> str:
@@ -275,7 +275,7 @@ class PostgresServer:
 
     @property
     def log(self) -> str:
-        """What the server wrote."""
+        """The server's log."""
         return self._log.read_text(errors="replace")
 
     @property
@@ -296,7 +296,7 @@ class PostgresServer:
             return []
 
     def _status(self) -> str:
-        """The server's own word, where pg_ctl finds it, too; what a crashed one left behind has another process id."""
+        """The server's status from the file that pg_ctl reads. A crashed server's file has another process id."""
         lines = self._lock_file()
         assert self._process is not None
         return lines[7].strip() if len(lines) > 7 and lines[0] == str(self._process.pid) else "starting"

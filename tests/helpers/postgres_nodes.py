@@ -50,7 +50,7 @@ class Node:
         return environment, namespace, hash_effect_name(environment, namespace, key)
 
     async def warm_up(self) -> None:
-        """Have every statement prepared, on the connection that comes next, too."""
+        """Prepare all statements, also on the next connection."""
         lease = await self("lease", {"effectKey": "warm"})
         await self("renew", Caller.tokens(lease))
         await self("commit", {**Caller.tokens(lease), "result": 1})
@@ -79,7 +79,7 @@ async def trail(sql: Any, key: str) -> list[str]:
 
 
 async def until_somebody_waits(sql: Any) -> None:
-    """Return once a session waits for a lock."""
+    """Return once a session of the database waits for a lock."""
     with anyio.fail_after(_ANSWERED_WITHIN_S):
         while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             pass

@@ -22,7 +22,7 @@ class PostgresRelay:
 
     Attributes:
         url: what the store is given instead.
-        seen: the faults that happened, in their order, and what late statements came to.
+        seen: the faults that happened, in their order, and the outcomes of late statements.
     """
 
     def __init__(self, url: str) -> None:
@@ -34,17 +34,17 @@ class PostgresRelay:
         self._open: set[asyncio.Task[None]] = set()
 
     def plan(self, fault: str, sql: str, times: int = 1) -> None:
-        """Have a fault happen.
+        """Plan a fault.
 
         - `request`: the statement is lost on its way.
-        - `answer`: it is carried out, and nothing of the answer comes back.
+        - `answer`: the statement is carried out, and no part of the answer comes back.
         - `ready`: its rows and its success come back, but not that the transaction has ended.
         - `late`: the connection breaks, and the statement arrives all the same, at `deliver()`.
         """
         self._faults += [(fault, sql)] * times
 
     async def deliver(self) -> None:
-        """Let the database have what is late; returns when it has carried it out, and ended the session."""
+        """Send the late statements to the database; return once it has carried them out and ended the session."""
         for link, data in self._late:
             await link.deliver(data)
         self._late.clear()

@@ -1,4 +1,4 @@
-"""Copies of installed packages in which a private name is another one, and a Python that finds them first."""
+"""Copies of installed packages in which a private name is renamed, and a Python that finds these copies first."""
 
 from __future__ import annotations
 

@@ -120,9 +120,9 @@ class ServedLedger:
 
     Args:
         database: `sqlite:///file.db` or `postgresql://…`; SQLite in memory by default.
-        clock: ms since 1970; decides when leases and API keys run out. The real clock by default. A PostgreSQL
+        clock: ms since 1970; decides when leases and API keys expire. The real clock by default. A PostgreSQL
             database's must be a `DatabaseClock`.
-        settings: by default those of `verity serve`, except that nothing is kept for a moment: API keys, metrics.
+        settings: by default those of `verity serve`, but without caches: of API keys and of metrics.
 
     Attributes:
         base_url: what a client is given, with `/v1`. From `start()` on.
@@ -158,7 +158,7 @@ class ServedLedger:
         return self
 
     def stop(self) -> None:
-        """Answer what has begun, then end the server and close the store. Idempotent."""
+        """Answer the requests that have begun, then end the server and close the store. Idempotent."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join()

@@ -29,7 +29,7 @@ def _on_new_connections(hook: Callable[[apsw.Connection], None]) -> Iterator[Non
 
 @contextmanager
 def endless_reads() -> Iterator[None]:
-    """What connections that are opened meanwhile read of effects has no end, if there is an effect."""
+    """On connections that are opened meanwhile, a query of effects never ends, if there is an effect."""
     lasting, end = threading.Event(), time.monotonic() + _LONG_S
     lasting.set()
 
@@ -64,7 +64,7 @@ class Gate:
 
 @contextmanager
 def held_searches() -> Iterator[Gate]:
-    """On connections that are opened meanwhile; the gate opens at the end."""
+    """A `Gate` for the connections that are opened meanwhile. It opens at the end."""
     gate = Gate()
     with _on_new_connections(lambda connection: connection.create_scalar_function("instr", gate.pass_through, 2)):
         try:

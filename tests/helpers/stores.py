@@ -26,7 +26,7 @@ KINDS = ("file", "memory", "postgres")
 
 
 class Store(Protocol):
-    """What all stores do."""
+    """The operations of every store."""
 
     def answer(self, request: Request) -> Answer: ...
     def answer_batch(self, requests: list[Request]) -> list[Answer]: ...
@@ -88,7 +88,7 @@ class Bench:
         return [name for (name,) in rows]
 
     def check_all_rows(self) -> None:
-        """Each row says what its events say."""
+        """Check that each effect's row agrees with its events."""
         dialect = statements.DIALECT if self.kind == "postgres" else DIALECT
         for environment, *row in self.execute(f"SELECT environment, {COLUMNS} FROM effects WHERE purged_at IS NULL"):
             effect = from_row(row)

@@ -42,7 +42,7 @@ class Tenant(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """In whatever is secret of this tenant."""
+        """The text that every secret of this tenant contains."""
         return f"<secret of {self.namespace} in {self.environment}>"
 
 
@@ -63,7 +63,7 @@ def body_of(operation: str, tenant: Tenant, key: str, tokens: Any = None, **more
 
 @dataclass
 class Kept:
-    """What the ledger is known to keep of one effect."""
+    """The data of one effect that the ledger is known to have."""
 
     tenant: Tenant
     effect_id: str
@@ -74,7 +74,7 @@ class Kept:
     """Of the current grant."""
 
     def is_new(self, word: str, said: dict[str, Any]) -> bool:
-        """Whether an answer tells of an event: what a holder does again and again leaves no more than some."""
+        """Whether an answer is of a call that left a new event. Calls that a holder repeats leave a limited number."""
         if word == "reported":
             self.reports += 1
             return self.reports <= MAX_REPORTS
@@ -107,7 +107,7 @@ class Caller:
         return f"<{self.role} of {self.environment}, bound to {list(self.namespaces) or 'nothing'}>"
 
     def may_see(self, tenant: Tenant) -> bool:
-        """Whether it is in this caller's scope."""
+        """Whether the tenant is in this caller's scope."""
         return tenant.environment == self.environment and self.reaches(tenant.namespace)
 
     def reaches(self, namespace: str) -> bool:
@@ -120,7 +120,7 @@ class Caller:
 
 
 class Sight:
-    """What all tenants have, and whether an answer shows more of it than its caller may see."""
+    """Knows the data of all tenants, and finds in an answer the data that its caller must not see."""
 
     def __init__(self, tenants: list[Tenant]) -> None:
         self.tenants = tenants
@@ -147,7 +147,7 @@ class Sight:
         kept.lease_expires_at = said.get("leaseExpiresAt", kept.lease_expires_at)
 
     def leaks(self, caller: Caller, answer: httpx.Response, asked_for: str = "") -> list[str]:
-        """What the answer shows that this caller may not see. `asked_for` is an effect id that it sent."""
+        """The parts of the answer that this caller must not see. `asked_for` is an effect id that it sent."""
         text = answer.text + repr(answer.headers)
         found = [
             f"the mark of {tenant}" for tenant in self.tenants if not caller.may_see(tenant) and tenant.mark in text

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 
-def clock_that_never_sleeps(clocks: Any = time, platform: str = sys.platform) -> Callable[[], float]:
+def suspend_aware_clock(clocks: Any = time, platform: str = sys.platform) -> Callable[[], float]:
     """A monotonic clock, in seconds, that also counts while the machine is suspended: leases expire meanwhile.
 
     Python's `time.monotonic` stops during a suspension on Linux and macOS. This clock is CLOCK_BOOTTIME on Linux, and
@@ -22,10 +22,10 @@ def clock_that_never_sleeps(clocks: Any = time, platform: str = sys.platform) ->
     return partial(clocks.monotonic) if clock_id is None else partial(clocks.clock_gettime, clock_id)
 
 
-monotonic = clock_that_never_sleeps()
+monotonic = suspend_aware_clock()
 
 
-def _clock_of_the_machine() -> Callable[[], int]:
+def _wall_clock() -> Callable[[], int]:
     """The machine's wall clock, in ns since 1970, which no test tool replaces.
 
     freezegun replaces functions by name, but not inside a partial. time-machine also replaces the C functions, but not
@@ -39,4 +39,4 @@ def _clock_of_the_machine() -> Callable[[], int]:
     return partial(time.time_ns)
 
 
-machines_time_ns = _clock_of_the_machine()
+wall_clock_ns = _wall_clock()

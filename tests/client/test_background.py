@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers.concurrency import sync_until
 from verity import SyncVerityClient, VerityClient
-from verity._clock import clock_that_never_sleeps
+from verity._clock import suspend_aware_clock
 from verity._concurrency import AsyncRuntime, SyncRuntime
 from verity._concurrency.runtime import MAX_TIMER_THREADS
 from verity._store.sqlite.group_commit import LoopGroupCommit
@@ -224,4 +224,4 @@ def test_the_clock_goes_on_while_the_machine_is_suspended() -> None:
     macos = SimpleNamespace(CLOCK_MONOTONIC="monotonic", clock_gettime=read, monotonic=lambda: 0.0)
     windows = SimpleNamespace(monotonic=lambda: 3600.0)
     for clocks, platform in ((linux, "linux"), (macos, "darwin"), (windows, "win32")):
-        assert clock_that_never_sleeps(clocks, platform)() == 3600.0
+        assert suspend_aware_clock(clocks, platform)() == 3600.0

@@ -91,7 +91,7 @@ def test_nothing_in_the_clients_and_stores_waits_by_a_clock_that_tests_replace()
             for path in (VERITY / part).rglob("*.py")
         ),
         VERITY / "_embedded.py",
-        *(VERITY / "server" / f"{name}.py" for name in ("auth", "metrics", "rates")),
+        *(VERITY / "server" / f"{name}.py" for name in ("auth", "metrics", "rate_limiter")),
     ]
     assert len(sources) > 40
     assert [str(path) for path in sources if replaced.search(path.read_text(encoding="utf-8"))] == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-_LOOK_EVERY_S = 0.005
+_CHECK_EVERY_S = 0.005
 _LONG_S = 15.0
 _ENDED_WITHIN_S = 45.0
 _GATHERED_WITHIN_S = 90.0
@@ -67,7 +67,7 @@ async def async_until(condition: Callable[[], bool], within_s: float = _LONG_S) 
     """Return once it holds."""
     with anyio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - what it waits for happens in another thread or process
-            await anyio.sleep(_LOOK_EVERY_S)
+            await anyio.sleep(_CHECK_EVERY_S)
 
 
 def sync_until(condition: Callable[[], bool], within_s: float = _LONG_S) -> None:
@@ -76,7 +76,7 @@ def sync_until(condition: Callable[[], bool], within_s: float = _LONG_S) -> None
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_CHECK_EVERY_S)
 
 
 class AsyncBackground:

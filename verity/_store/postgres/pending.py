@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from verity._clock import machines_time_ns
+from verity._clock import wall_clock_ns
 from verity._ledger.calls import Answer
 from verity._ledger.codec import EffectCall, answer_decision
 from verity._ledger.commands import Commit, Context, Decision, Lease, Reset
@@ -74,7 +74,7 @@ class Ids:
     new id.
     """
 
-    def __init__(self, now_ms: Callable[[], int] = lambda: machines_time_ns() // 1_000_000) -> None:
+    def __init__(self, now_ms: Callable[[], int] = lambda: wall_clock_ns() // 1_000_000) -> None:
         self._now_ms = now_ms
         self._latest = 0
 

@@ -37,7 +37,7 @@ from pathlib import Path
 
 import apsw
 
-from verity._clock import machines_time_ns, monotonic
+from verity._clock import monotonic, wall_clock_ns
 from verity._mutex import Mutex
 from verity._process import forget_in_child
 from verity._store.sqlite.connection import FileMoved
@@ -251,7 +251,7 @@ class FileLocks(Locks):
         return True
 
     def _try(self) -> bool:
-        length = 1 + (machines_time_ns() // 1_000_000_000 << _PID_BITS | os.getpid())
+        length = 1 + (wall_clock_ns() // 1_000_000_000 << _PID_BITS | os.getpid())
         try:
             _set(self._database, fcntl.F_WRLCK, _OURS_AT, length)
         except BlockingIOError:

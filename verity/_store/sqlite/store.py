@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import apsw
 
-from verity._clock import machines_time_ns
+from verity._clock import wall_clock_ns
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import EFFECT_OPERATIONS
 from verity._ledger.problems import Problem, answer_problem
@@ -55,7 +55,7 @@ def now_ms() -> int:
     process with a clock of its own would see the leases of others as expired, and grant their effects again. For the
     same reason this is the real clock even if a test tool stops or moves the time.
     """
-    return machines_time_ns() // 1_000_000
+    return wall_clock_ns() // 1_000_000
 
 
 class SqliteStore(SqliteReads):

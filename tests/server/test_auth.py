@@ -182,6 +182,42 @@ async def test_keys_that_nobody_has_keep_no_known_key_waiting() -> None:
     assert unknown.value.status == 401
 
 
+async def test_a_known_key_stays_known_when_the_storage_fails_in_a_flood() -> None:
+    storage = Storage()
+    key, record = issue("live", "agent", now=0)
+    storage.known[record.sha256] = record
+    now_s = [100.0]
+    callers = Authenticator(storage.find_key, cache_s=0.5, now_ms=lambda: 0, monotonic=lambda: now_s[0])
+
+    def ask(key: str) -> asyncio.Task[Scope]:
+        return asyncio.ensure_future(callers.authenticate(f"Bearer {key}".encode(), admin_only=False))
+
+    async def settle() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    first = ask(key)
+    await settle()
+    storage.answer()
+    await first
+    now_s[0] += 1
+    failed = ask(key)
+    await settle()
+    storage.asked[record.sha256].set_exception(ConnectionError())
+    await settle()
+    assert isinstance(failed.exception(), ConnectionError)
+    strangers = [ask(mint("live")) for _ in range(MAX_UNKNOWN_LOOKUPS)]
+    await settle()
+    again = ask(key)
+    await settle()
+    storage.answer()
+    assert (await again).actor == record.id
+    while not all(each.done() for each in strangers):
+        storage.answer()
+        await settle()
+    assert all(isinstance(each.exception(), Problem) for each in strangers)
+
+
 async def test_keys_that_nobody_has_make_no_known_key_forgotten() -> None:
     key, record = issue("live", "agent", now=0)
     lookups = []

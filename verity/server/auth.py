@@ -12,6 +12,7 @@ key is looked up at once and stays in the cache.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -127,11 +128,13 @@ class Authenticator:
         _remember(cache, sha256, cached)
 
         def end(done: Lookup) -> None:
-            """Forget a failed lookup, so that the next request tries again; move a key that exists to the known."""
+            """Trust no failed lookup, so that the next request tries again; move a key that exists to the known."""
             failed = done.cancelled() or done.exception() is not None
             if cache.get(sha256) is not cached:
                 return
-            if failed:
+            if failed and is_known:
+                cached.trusted_until = -math.inf  # not forgotten: in a flood it would be refused as an unknown key
+            elif failed:
                 del cache[sha256]
             elif not is_known and done.result() is not None:
                 _remember(self._known, sha256, cache.pop(sha256))

@@ -16,6 +16,7 @@ app.py              answers one request. It asks, in this order:
   rate_limiter.py     whether the key may send a request now
   contract.py         whether parameters and body are as openapi.yaml says; json_body.py parses the body
   waiting.py          lease requests with `Prefer: wait`: waits, and asks the store again
+  effect_call_limiter.py  all other calls: how many of each API key may run
   read_limiter.py     reads: how many may run
   verity._store       the store carries the call out
 problems.py         the error answers that the server itself gives

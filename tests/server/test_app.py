@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.helpers.store_double import StoreDouble
 from verity._ledger.calls import Answer, Request
 from verity._store.api_keys import ApiKey
-from verity._store.interface import AsyncStore, StorageError
+from verity._store.interface import StorageError
 from verity.server.api_keys import issue
 from verity.server.app import LedgerApp, create_app
 from verity.server.serving import LedgerServer
@@ -22,7 +23,7 @@ from verity.server.settings import ServerSettings
 KEY, RECORD = issue("test", "agent", now=0)
 
 
-class FailingStore(AsyncStore):
+class FailingStore(StoreDouble):
     def __init__(self, *, on_answer: BaseException | None = None, on_find: BaseException | None = None) -> None:
         self.on_answer = on_answer
         self.on_find = on_find

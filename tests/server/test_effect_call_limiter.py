@@ -11,10 +11,10 @@ import pytest
 
 from tests.helpers.concurrency import async_until, sync_until
 from tests.helpers.served_ledger import ServedLedger
+from tests.helpers.store_double import StoreDouble
 from verity._ledger.calls import Answer, Request, Scope
 from verity._operations import Operation
 from verity._store.api_keys import ApiKey
-from verity._store.interface import AsyncStore
 from verity.server.api_keys import issue
 from verity.server.app import create_app
 from verity.server.effect_call_limiter import MIN_CALLS, EffectCallLimiter, max_calls_for
@@ -30,7 +30,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class SlowStore(AsyncStore):
+class SlowStore(StoreDouble):
     """Records the calls in the order in which they reach it, and answers the oldest ones when it is told to."""
 
     def __init__(self) -> None:

@@ -13,10 +13,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from tests.helpers.served_ledger import ServedLedger, TestClock
+from tests.helpers.store_double import StoreDouble
 from tests.helpers.verity_process import run_verity, serving
 from verity._ledger.calls import Answer, Request
 from verity._store.api_keys import ApiKey
-from verity._store.interface import AsyncStore, Pool
+from verity._store.interface import Pool
 from verity.server.metrics import Metrics, _Requests
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
@@ -185,7 +186,7 @@ def test_a_ledger_in_postgresql_tells_the_same_and_of_its_pool(postgres_url: str
         assert scrapes.value("verity_pool_connections") >= scrapes.value("verity_pool_idle_connections") >= 1
 
 
-class PooledStore(AsyncStore):
+class PooledStore(StoreDouble):
     async def answer(self, request: Request) -> Answer:
         raise AssertionError
 

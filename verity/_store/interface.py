@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -25,16 +26,14 @@ class Pool(NamedTuple):
 
 
 class AsyncStore(Protocol):
-    """Where a served ledger keeps its effects and API keys, for event loops.
+    """Where a served ledger keeps its effects and API keys, for event loops. The last two methods have defaults."""
 
-    An implementation that inherits from this need not have the last four methods. They are for lease requests that wait
-    and for `/metrics`.
-    """
-
+    @abstractmethod
     async def answer(self, request: Request) -> Answer:
         """Carry out a call, durably. If the storage fails, the answer is a 503; no exception is raised."""
         ...
 
+    @abstractmethod
     async def find_key(self, sha256: bytes) -> ApiKey | None:
         """The API key with this hash, even if it is revoked or has expired; None: there is none.
 
@@ -43,14 +42,16 @@ class AsyncStore(Protocol):
         """
         ...
 
-    async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:  # noqa: ARG002 - as with `watch_batches`
+    @abstractmethod
+    async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
         """The lease states of effects that requests wait for, in the order of the names, by one read.
 
         Raises:
-            StorageError: the storage did not answer, or has no lease states.
+            StorageError: the storage did not answer.
         """
-        raise StorageError(f"{type(self).__name__} has no lease states")
+        ...
 
+    @abstractmethod
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how many seconds ago the oldest lease expired that was not taken over; none is absent.
 
@@ -59,7 +60,7 @@ class AsyncStore(Protocol):
         Raises:
             StorageError: the storage did not answer.
         """
-        return {}
+        ...
 
     def pool(self) -> Pool | None:
         """The connections at this moment; None: there is no pool."""

@@ -131,7 +131,7 @@ def test_what_an_earlier_version_wrote_is_kept(
     place.make(version)
     latest = LATEST[place.kind]
     done = place.migrate()
-    said = f"schema {version} to {latest}" if version < latest else f"schema {latest}, up to date"
+    said = f"schema {version} to {latest}" if version < latest else f"is up to date: {latest}."
     assert (done.returncode, done.stderr) == (0, "")
     assert said in done.stdout
     assert place.version() == latest

@@ -7,13 +7,14 @@ VerityError                        base class: `except VerityError` catches all 
 ├── VerityConnectionError          the ledger gave no answer: the outcome is unknown
 ├── VerityApiError                 the ledger answered with something other than success
 │   └── LeaseConflictError         409: another holder's lease is live
-├── ActNotStartedError             act did not run, because nothing could run it; nothing was recorded
+├── ActNotStartedError             no thread could be started; act did not run, nothing was recorded
 ├── EffectPreviouslyFailedError    the effect failed before; an admin can reset it
 ├── ObserveFailedError             observe() raised: unknown whether the effect happened; act did not run
 └── CommitUncertainError           CRITICAL: act or observe has a result, and its commit is not confirmed
 ```
 
-The only other exceptions that leave a call are those that the user's `act` or `on_lease` raises, and interrupts.
+The only other exceptions that leave a call are those that the user's `act` or `on_lease` raises, cancellations, and
+exceptions of signal handlers or other threads (interrupts).
 All errors can be pickled, copied and deep-copied with their attributes. No message contains an API key,
 a lease token or a payload; payloads are attributes only.
 """
@@ -28,7 +29,7 @@ _E = TypeVar("_E", bound="VerityError")
 
 
 class VerityError(Exception):
-    """Base class of all errors of this library.
+    """Base class of all errors of this library. Raised itself if a signal handler makes a call inside another call.
 
     Attributes:
         effect_key: the key of the effect, as it was sent; None if the error is about no effect.

@@ -1,8 +1,8 @@
 """Limits the rate of requests of each API key on this node, with token buckets in the node's memory.
 
-A request takes tokens by its cost. Commits, failures and renewals (the holder's calls) are never refused for the other
-requests of the key: the act has happened, and the ledger must learn its outcome. Only holder's calls that change
-nothing (of a stale lease, say) use up a bucket of their own, and are refused when that bucket is empty.
+A request takes tokens by its cost. The holder's calls (commits, failures and renewals) are never refused because of the
+key's other requests: the act has happened, and the ledger must learn its outcome. Only holder's calls that change
+nothing (with a stale lease, say) take tokens from a second bucket. While that is empty, holder's calls are refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TokenBuckets:
 
     Args:
         per_s: tokens a second; above 0.
-        largest_debt_s: how far a bucket may go below zero, in seconds' worth of tokens.
+        largest_debt_s: how many tokens a bucket may lack until it is full, in seconds' worth of tokens.
         monotonic: the clock, in seconds.
     """
 
@@ -50,7 +50,7 @@ class TokenBuckets:
         return wait_s if wait_s > 1e-9 else 0.0
 
     def charge(self, key_id: str, cost: float = 1) -> None:
-        """Take tokens out. The bucket may go below zero, down to the largest debt."""
+        """Take tokens out. The bucket may go below zero, as far as `largest_debt_s` allows."""
         now = self._monotonic()
         if len(self._full_at) >= _MAX_BUCKETS:
             self._full_at = {key: at for key, at in self._full_at.items() if at > now}
@@ -61,9 +61,10 @@ class TokenBuckets:
 class RateLimiter:
     """A key may send one second's requests at once, and then `per_s` a second.
 
-    The holder's calls are admitted even if the bucket is empty. It then goes below zero, by ten seconds' worth at the
+    The holder's calls are admitted even if the bucket is empty. It then goes below zero, by nine seconds' worth at the
     most, and the key's other requests wait longer. Holder's calls that changed nothing also take from a second bucket
-    of the same size. When that one is empty, the key's next holder's calls wait, too: for two seconds at the most.
+    of the same size. While that one is empty, the key's holder's calls are refused, too: for a second and the time of
+    one token at the most.
 
     Args:
         per_s: requests a second; 0 is no limit.

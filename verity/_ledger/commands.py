@@ -42,7 +42,7 @@ class Fail(NamedTuple):
 
 
 class Renew(NamedTuple):
-    """Extend the lease, by `extension_ms` or by its own duration."""
+    """Extend the lease to `extension_ms` from now; None: to the lease's own duration from now."""
 
     fence: int
     lease_token: str

@@ -75,7 +75,7 @@ def patience_s(config: ConflictRetry) -> float:
 
 
 def attempt_after(config: ConflictRetry, waited_s: float) -> int:
-    """The attempt (from 1) at which a call continues that waited so long for a leader. Another one is always left."""
+    """The attempt (from 1) at which a call goes on after it waited for a leader. At least one more request is left."""
     for attempt in range(1, config.max_attempts - 1):
         waited_s -= _doubled(config.initial_delay_s, attempt, config.max_delay_s)
         if waited_s < 0 or not config.initial_delay_s:

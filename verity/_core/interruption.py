@@ -69,7 +69,7 @@ def is_interrupt(error: BaseException) -> bool:
 def has_run(fn: object, here: TracebackType | None) -> bool:
     """Whether `fn` was running when an exception was raised, as far as the traceback tells.
 
-    It was not if an interrupt came at its entry, before its first step, or if Python refused its arguments.
+    It was not running if an interrupt came at its entry, before its first step, or if Python refused its arguments.
 
     Args:
         fn: the function that was called.

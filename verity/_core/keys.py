@@ -48,7 +48,7 @@ def check_namespace(namespace: object) -> str:
 
 
 def check_stored_namespace(namespace: object) -> str:
-    """Return the namespace of effects that the ledger may have, if it is exactly one segment of the URL's path.
+    """Return the namespace of effects that may be in the ledger, if it is exactly one segment of the URL's path.
 
     HTTP clients remove dot segments, and many proxies decode `%2F` before they route. Either would send the request,
     with its API key, to another path.

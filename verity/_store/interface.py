@@ -53,9 +53,9 @@ class AsyncStore(Protocol):
 
     @abstractmethod
     async def expired_for_s(self) -> Mapping[Environment, float]:
-        """By environment, how many seconds ago the oldest lease expired that was not taken over; none is absent.
+        """By environment, how many seconds ago the oldest lease expired that was not taken over.
 
-        It must be cheap: `/metrics` asks for it.
+        An environment without such a lease is absent. The read must be cheap: `/metrics` asks for it.
 
         Raises:
             StorageError: the storage did not answer.

@@ -17,7 +17,7 @@ class EffectName(NamedTuple):
 
 
 class LeaseState(NamedTuple):
-    """Whether another holder's lease is live, so that a lease request would be refused."""
+    """How the ledger would answer a lease request for an effect: refuse it, give the outcome, or grant the lease."""
 
     remaining_ms: int
     """How long the lease still lasts, in ms by the ledger's clock; 0: there is no live lease."""

@@ -3,11 +3,10 @@
 A purged effect keeps a tombstone: its key, status, fence and lease token, and the hashes of its payloads. So its key is
 never acted on again. Effects with another status are never purged.
 
-A purge finds its effects through their events. A purged effect has no events, so its tombstone is not read again, and
-no index is needed that every call would have to keep up. Effects are read in the order of their ids, which is that of
-their creation. The purge stops where effects are younger than
-its limit. A batch is read without a lock. Each write
-requires the version that was read, so an effect that changed meanwhile is not purged.
+A purge finds its effects through their events. A purged effect has no events, so its tombstone is not read again. So
+the purge needs no index of its own, which every call would have to keep up to date. Effects are read in the order of
+their ids, which is that of their creation. The purge stops where effects are younger than its limit. A batch is read
+without a lock. Each write requires the version that was read, so an effect that changed meanwhile is not purged.
 """
 
 from __future__ import annotations

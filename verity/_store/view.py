@@ -92,7 +92,7 @@ class View:
         )
 
     def not_null(self, column: str) -> str:
-        """A condition: the column is not null. If the scope is bound to namespaces, no index over all is used."""
+        """A condition: the column is not null. If the scope is bound, SQLite uses no index over all namespaces."""
         condition = self.dialect.not_null if self._is_bound else "{0} IS NOT NULL"
         return condition.format(column)
 

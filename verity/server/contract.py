@@ -79,7 +79,7 @@ class Endpoint:
         Args:
             in_path: what is wrong with the path's parameters.
             in_query: names and values in the order of the query.
-            headers: by their names in small letters.
+            headers: by their names in lower case.
 
         Raises:
             Problem: 400, a parameter breaks the contract.

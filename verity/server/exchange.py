@@ -65,7 +65,7 @@ class HttpRequest:
         method: in capitals.
         path: still percent-encoded.
         query: the raw text after the `?`.
-        headers: by their names in small letters; of several with one name, the last.
+        headers: by their names in lower case; of several with one name, the last.
     """
 
     __slots__ = ("headers", "key_id", "method", "operation", "path", "query", "request_id", "span", "started_at")
@@ -176,7 +176,7 @@ class AsgiExchange:
 
 
 def head_of(answer: Answer, request_id: str) -> dict[str, str]:
-    """The headers of an answer, by their names in small letters."""
+    """The headers of an answer, by their names in lower case."""
     return {
         "content-type": "application/json",
         "content-length": str(len(answer.body)),

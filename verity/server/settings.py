@@ -1,6 +1,6 @@
 """The settings of a served ledger.
 
-Each is an option of `verity serve` and a VERITY_… variable, but for three: `key_cache_s` and `keep_alive_s`, on whose
+Each is an option of `verity serve` and a VERITY_… variable, except three: `key_cache_s` and `keep_alive_s`, on whose
 values the API's guarantees and the clients rely, and `metrics_kept_s`.
 """
 
@@ -32,7 +32,7 @@ class ServerSettings:
         max_unread_bytes: how many bytes the server may keep for clients that do not read; one API key may have a
             quarter. Over it, the key's reads are refused, and its connections with the most unread bytes are cut off.
         max_waits: how many lease requests may wait until another holder's effect is decided; further ones are answered
-            at once. Fewer than `max_connections`: a holder that wants to commit may need a new connection.
+            at once. Set it below `max_connections`: a holder that wants to commit may need a new connection.
         max_searches: how many lists and counts of one API key may be under way on this node; one runs and the others
             wait; one more is answered with 429.
         search_timeout_s: how long a list or a count may take, in seconds; then it is answered with 503.

@@ -65,7 +65,7 @@ class AsyncPostgresStore(AsyncStore):
         self._calls = Dispatcher(database, self._sql, max_batch=max_batch, width=width)
 
     async def answer(self, request: Request) -> Answer:
-        """Carry a call out, durably. A database that is away is a 503, never an exception."""
+        """Carry a call out, durably. If the database does not answer, the answer is a 503; no exception is raised."""
         try:
             if request.operation not in EFFECT_OPERATIONS:
                 return await self._read(request)

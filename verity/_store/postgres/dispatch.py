@@ -13,7 +13,7 @@ Renewals, singles and patient have connections of their own; the other three sha
 slow or refused does not hold up the others.
 
 The slow path skips locked rows, and their calls are retried after a short pause. A blocked call gives up when the time
-of a statement timeout has passed since it was blocked first. Later calls on its effect take a detour: they start in the
+of a statement timeout has passed since it was first blocked. Later calls on its effect take a detour: they start in the
 queue where it was blocked, until one of them is answered.
 
 A call whose statement was lost is retried once, on the slow path, which finds what the lost statement did. After a

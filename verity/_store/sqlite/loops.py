@@ -105,7 +105,7 @@ class LoopThreads:
         forks.watch(self)
 
     def before_fork(self) -> None:
-        """Work on a ledger's file waits by itself."""
+        """Nothing to do: the store itself waits for work on its file."""
 
     def after_fork_in_parent(self) -> None:
         """Nothing was held."""

@@ -120,7 +120,7 @@ class SqliteReads:
         return [found.get(each, NO_LEASE) for each in hashes]
 
     def expired_for_ms(self) -> dict[Environment, int]:
-        """By environment, how many ms ago the oldest lease expired that was not taken over; none is absent."""
+        """By environment, how many ms ago the oldest lease expired that was not taken over."""
 
         def find(connection: apsw.Connection) -> dict[Environment, int | None]:
             return {each: connection.execute(_FIRST_EXPIRY, (each,)).get for each in ENVIRONMENTS}

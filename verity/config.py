@@ -34,10 +34,10 @@ class ConflictRetryConfig:
         initial_delay_s: seconds before the second request. The delay doubles from then on.
         max_delay_s: the longest delay between two requests in seconds, also for a server's `Retry-After`.
         jitter: change each delay at random by up to 30 %, so that callers do not retry at the same time.
-        wait: let the ledger wait with its answer for the delay, and answer as soon as the effect has an outcome,
-            instead of sleeping. If the ledger does not, or `max_delay_s` is below 1, the client sleeps. None (default)
-            means True, unless the client has a `transport` or `http_client` of the caller's. Pass True then only if it
-            has 50 connections to spare.
+        wait: instead of sleeping for the delay, ask the ledger to wait that long before it answers. It answers as soon
+            as the effect has an outcome. The client sleeps all the same if the ledger does not wait, or if
+            `max_delay_s` is below 1. None (default) means True, or False if the caller passed a `transport` or
+            `http_client`. With one of these, pass True only if it has 50 connections to spare.
 
     Raises:
         VerityConfigError: a value is outside its range.

@@ -223,9 +223,10 @@ class AsyncCancellation(HeldInterrupt):
         commit: Callable[[T], Awaitable[Any]],
         fail: Callable[[Exception], Awaitable[Any]],
     ) -> Any:
-        """`commit(act())`. Once the function that `act` calls with `call` has returned, the commit is finished.
+        """Run `commit(act())`. Once the user's function has returned, the commit runs to its end.
 
-        If the function raised, and an interrupt came before `act` had recorded the failure, `fail` records it.
+        `act` calls that function by `call`, which keeps its result even if an interrupt follows.
+        If the user's function raised, and an interrupt came before `act` had recorded the failure, `fail` records it.
         """
         self._returned, self._raised = [], []
         try:

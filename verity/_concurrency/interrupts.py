@@ -81,7 +81,7 @@ def async_interrupt_in(
 def sync_interrupt_in(
     error: Exception, own_errors: tuple[type[Exception], ...], outer: BaseException | None
 ) -> BaseException | None:
-    """The twin for threads. Another thread can inject an exception, too: any that is not the transport's own."""
+    """The twin for threads. Another thread can inject an exception, too: every one but the transport's own counts."""
     found = raised_by_handler(error, outer)
     if found is not None or sync_here.is_ours or isinstance(error, own_errors):
         return found
@@ -89,7 +89,7 @@ def sync_interrupt_in(
 
 
 class Rescue(Generic[T]):
-    """Finishes work that an interrupt ended, in a new thread. Signal handlers run in the main thread, so not in that.
+    """Finishes work that an interrupt ended, in a new thread. No signal handler runs there: all run in the main thread.
 
     Make it before the work begins. The interrupted code first calls `start()`, or `run_here()` if no thread can be
     started, and then `outcome()`.

@@ -1,9 +1,9 @@
 """Limiters: at most so many callers at a time. Each permit is returned, whatever interrupts its owner.
 
 `threading.Semaphore` can't be used. Python runs a signal handler between two steps of Python code, and an exception
-that the handler raises continues from there: from inside `Semaphore.release`, too, which then returns nothing or keeps
-its lock for ever. One call of a function written in C is never divided. So a limiter is only a dict of permits in order
-of arrival, and the first `limit` permits in it are granted. Use it like this:
+that the handler raises continues from there. Inside `Semaphore.release`, the permit is then lost, or the semaphore's
+lock stays locked for ever. One call of a function written in C is never divided. So a limiter is only a dict of permits
+in order of arrival, and the first `limit` permits in it are granted. Use it like this:
 
     permit = Permit()  # before the try
     try:

@@ -35,7 +35,7 @@ class Timer(Protocol):
     """A planned call."""
 
     def stop(self) -> None:
-        """Cancel the call, so that it does not start. Idempotent. A running call is cancelled, but not in a thread."""
+        """Cancel the call. Idempotent. A call that runs already is cancelled, except in a thread."""
 
 
 class AsyncRuntime:
@@ -58,7 +58,7 @@ class AsyncRuntime:
         """Nothing to do: an event loop needs no thread for its timers."""
 
     def call_later(self, delay_s: float, fn: AsyncThunk[None]) -> Timer:
-        """Call `fn` in the background after `delay_s` seconds. Until then it needs no task (on trio: a system task)."""
+        """Call `fn` in the background after `delay_s` seconds. Until then only trio needs a task for it."""
         loop = asyncio_loop()
         return _TrioTimer(delay_s, fn) if loop is None else _AsyncioTimer(loop, delay_s, fn)
 
@@ -218,7 +218,7 @@ class _ThreadTimers:
         self._bell.put(None)
 
     def abandon(self) -> None:
-        """In the child of a fork: never put into the queue. A wake-up of the parent's threads crashes Python 3.13."""
+        """In the child of a fork: never use the queue again. To wake the parent's threads would crash Python 3.13."""
         del self._runtime
 
     def ensure_waiter(self) -> None:

@@ -1,4 +1,7 @@
-"""Finds the effect whose code blocked an event loop: each step of act and observe is timed, long steps are kept."""
+"""Finds the effect whose code blocked an event loop.
+
+A step is the code that an async act or observe runs between two suspensions. Each step is timed; long ones are kept.
+"""
 
 from __future__ import annotations
 

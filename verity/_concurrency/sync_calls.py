@@ -74,9 +74,10 @@ class SyncCancellation(HeldInterrupt):
             return cast("T", self._returned[0])
 
     def then(self, act: SyncThunk[T], commit: Callable[[T], Any], fail: Callable[[Exception], Any]) -> Any:
-        """`commit(act())`. Once the function that `act` calls with `call` has returned, the commit is finished.
+        """Run `commit(act())`. Once the user's function has returned, the commit runs to its end.
 
-        If the function raised, and an interrupt came before `act` had recorded the failure, `fail` records it.
+        `act` calls that function by `call`, which keeps its result even if an interrupt follows.
+        If the user's function raised, and an interrupt came before `act` had recorded the failure, `fail` records it.
         """
         self._returned, self._raised = [], []
         rescue = Rescue(lambda: self._conclude(commit, fail))

@@ -54,7 +54,7 @@ class LoopThreads:
         """Whether an act has raised SystemExit or KeyboardInterrupt into the loop."""
 
     async def check(self) -> None:
-        """Raise the system's error if no thread can be started. It only tries after a failure: a try takes a while."""
+        """Raise the system's error if no thread can be started. It tries only after a failure: a try takes time."""
         if self.was_refused or not threading.main_thread().is_alive():
             self.was_refused = True
             await self.run(_nothing)

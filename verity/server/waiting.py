@@ -1,4 +1,4 @@
-"""Lease requests with `Prefer: wait=N` (RFC 7240): they wait on the node until the effect is decided or leasable.
+"""Lease requests with `Prefer: wait=N` (RFC 7240): they wait on the node until the effect is decided or can be granted.
 
 A waiting request costs memory and nothing else. A call on this node that changes the effect wakes the effect's waiters
 at once. For changes by other nodes, and for leases that expire, one task polls the store: one query for all effects

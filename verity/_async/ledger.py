@@ -61,7 +61,7 @@ class AsyncLedger:
         return self._sender.caller
 
     async def lease(self, namespace: str, body: Wire, *, idempotency_key: str, wait_s: int = 0) -> LeaseResponse:
-        """Request a lease. With the same idempotency key, a request that is sent again gets the same grant.
+        """Request a lease. With the same idempotency key, a resent request gets the same grant.
 
         Args:
             namespace: the effect's namespace.
@@ -136,7 +136,7 @@ class AsyncLedger:
     async def call(
         self, kind: type[R], operation: Operation, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS
     ) -> R:
-        """Send until the answer is definite, at most `attempts` times. One about something else counts as lost."""
+        """Send until the answer is definite, at most `attempts` times. An answer to another request counts as lost."""
         was_inside = async_here.is_inside
         async_here.is_inside = True
         try:

@@ -1,7 +1,7 @@
 """The options of `protect()`, written once for the client's method and a run's.
 
-Type checkers and editors read them from here through `Unpack` (PEP 692). `inspect.signature` and `help()` read the two
-methods themselves, which spell them out with their defaults; `test_options.py` compares all three.
+Type checkers and editors read the options from here through `Unpack` (PEP 692). `inspect.signature` and `help()` read
+the two methods, which spell the options out with their defaults. `test_options.py` compares all three places.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Observe = AsyncAct[object]
 
 
 class ProtectOptions(TypedDict, total=False):
-    """What `protect()` takes besides the key and `act`. Its docstring describes each option."""
+    """What `protect()` takes besides the key and `act`. The docstring of `protect()` describes each option."""
 
     observe: Observe | None
     namespace: str | None

@@ -30,8 +30,8 @@ class SyncAcquisition:
     def acquire(self, namespace: str, lease_body: Wire, config: ConflictRetryConfig) -> tuple[LeaseResponse, float]:
         """Return the lease or the cached outcome, and the monotonic time of the first request for it.
 
-        The lease is counted from the first request: the ledger may have granted that one although its answer was lost,
-        and the last answer then tells of what is left of that lease.
+        The lease's duration is counted from the first request, even if a later one was answered: the ledger may have
+        granted the lease at the first request, and that answer was lost. The later answer is then about the same lease.
 
         Raises:
             LeaseConflictError: another holder's lease is live, still after all retries that `config` allows.
@@ -68,7 +68,7 @@ class SyncAcquisition:
             if published is not None:
                 return copy.deepcopy(published)  # a caller may change its result; the other callers must not see that
             may_wait = may_wait_at_ledger(config, has_own_connections=self._ledger.has_own_connections)
-            answered_at_once = 0  # requests that an older ledger did not hold: the client still has to wait
+            answered_at_once = 0  # requests that an older ledger did not let wait: the client itself has to wait
             for attempt in range(attempt_after(config, self._runtime.monotonic() - began_at), config.max_attempts):
                 delay_s = conflict_delay(
                     config, attempt - answered_at_once, conflict.retry_after_s, self._runtime.random()

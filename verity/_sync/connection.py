@@ -1,5 +1,7 @@
 # Made from verity/_async/connection.py by scripts/mirror.py. Do not edit.
-"""An httpx transport with one connection and no pool around it.
+"""httpx transports with one connection each: a direct one without a pool, and one through a proxy.
+
+Both detect an answer that no request asked for, and limit the time of a whole answer.
 
 Only this module and its mirror use private names of httpx and httpcore. `check_libraries` looks for them.
 Safety depends on them. Without `_pool`, requests would go through httpx's own pool. Without the others, the client
@@ -76,7 +78,7 @@ class SyncOneConnectionTransport(httpx.HTTPTransport):
     """httpx's own transport, so that vcrpy and respx see it and errors are mapped as usual, over one connection.
 
     httpx has no public way to replace a transport's pool, so its private attribute is set. With httpx's own pool, an
-    unasked answer could pass for the answer to the next request, and a slow answer would have no time limit.
+    answer that no request asked for could pass for the next one's, and a slow answer would have no time limit.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | bool) -> None:
@@ -168,8 +170,8 @@ def _answers_unasked(connection: object) -> bool:
 class _Network(httpcore.NetworkBackend):
     """Opens connections on which an answer has to be complete within the timeout of a read.
 
-    httpcore allows that time for each read: a proxy that sends a byte now and then could delay a commit, which no
-    cancellation interrupts, for ever.
+    httpcore allows that time for each single read. A proxy that sends a byte now and then could delay an answer for
+    ever, even that of a commit, which no cancellation interrupts.
     """
 
     def __init__(self) -> None:

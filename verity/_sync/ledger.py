@@ -62,7 +62,7 @@ class SyncLedger:
         return self._sender.caller
 
     def lease(self, namespace: str, body: Wire, *, idempotency_key: str, wait_s: int = 0) -> LeaseResponse:
-        """Request a lease. With the same idempotency key, a request that is sent again gets the same grant.
+        """Request a lease. With the same idempotency key, a resent request gets the same grant.
 
         Args:
             namespace: the effect's namespace.
@@ -135,7 +135,7 @@ class SyncLedger:
         self._sender.close()
 
     def call(self, kind: type[R], operation: Operation, asked: Asked, send: Send, attempts: int = SEND_ATTEMPTS) -> R:
-        """Send until the answer is definite, at most `attempts` times. One about something else counts as lost."""
+        """Send until the answer is definite, at most `attempts` times. An answer to another request counts as lost."""
         was_inside = sync_here.is_inside
         sync_here.is_inside = True
         try:

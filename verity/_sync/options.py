@@ -1,8 +1,8 @@
 # Made from verity/_async/options.py by scripts/mirror.py. Do not edit.
 """The options of `protect()`, written once for the client's method and a run's.
 
-Type checkers and editors read them from here through `Unpack` (PEP 692). `inspect.signature` and `help()` read the two
-methods themselves, which spell them out with their defaults; `test_options.py` compares all three.
+Type checkers and editors read the options from here through `Unpack` (PEP 692). `inspect.signature` and `help()` read
+the two methods, which spell the options out with their defaults. `test_options.py` compares all three places.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Observe = SyncAct[object]
 
 
 class ProtectOptions(TypedDict, total=False):
-    """What `protect()` takes besides the key and `act`. Its docstring describes each option."""
+    """What `protect()` takes besides the key and `act`. The docstring of `protect()` describes each option."""
 
     observe: Observe | None
     namespace: str | None

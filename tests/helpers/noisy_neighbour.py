@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -90,11 +91,13 @@ class NoisyNeighbour:
         await self._post("lease", "waits", {"effectKey": _HELD}, headers={"Prefer": "wait=2"})
 
     async def _count(self) -> None:
-        await asyncio.gather(*(self._note("counts", self._http.get(f"{self._url()}/stats")) for _ in range(10)))
+        await asyncio.gather(
+            *(self._note("counts", partial(self._http.get, f"{self._url()}/stats")) for _ in range(10))
+        )
 
     async def _scrape(self) -> None:
         metrics = self._url().replace("/v1", "/metrics")
-        await asyncio.gather(*(self._note("metrics", self._http.get(metrics)) for _ in range(10)))
+        await asyncio.gather(*(self._note("metrics", partial(self._http.get, metrics)) for _ in range(10)))
 
     async def _commit(self) -> None:
         key = f"nowhere {next(self._numbers)}"
@@ -111,10 +114,10 @@ class NoisyNeighbour:
                 await self._post(call, "renewals and reports", {**tokens, **more})
 
     async def _post(self, call: str, load: str, body: Any, **more: Any) -> None:
-        await self._note(load, self._http.post(f"{self._url()}/effects/neighbour/{call}", json=body, **more))
+        await self._note(load, partial(self._http.post, f"{self._url()}/effects/neighbour/{call}", json=body, **more))
 
-    async def _note(self, load: str, asked: Awaitable[httpx.Response]) -> None:
-        answer = await asked
+    async def _note(self, load: str, ask: Callable[[], Awaitable[httpx.Response]]) -> None:
+        answer = await ask()  # called here: a task may be cancelled before it begins, and a coroutine must be awaited
         self.answered[load] += 1
         self.statuses[answer.status_code] += 1
 

@@ -155,6 +155,18 @@ def _would_block() -> tuple[type[Exception], ...]:
     return anyio.WouldBlock, trio.WouldBlock
 
 
+async def _acquire(limiter: anyio.CapacityLimiter, borrower: object) -> None:
+    """Acquire a permit, and wait only if none is left.
+
+    Before anyio 4.16 on asyncio, a cancellation while `acquire_on_behalf_of` takes a free permit loses that permit, and
+    raises RuntimeError in place of the cancellation.
+    """
+    try:
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    except _would_block():
+        await limiter.acquire_on_behalf_of(borrower)
+
+
 class ThreadPermit:
     """A permit to run a function in a thread of the event loop, inside `async with`. The wait for it can be cancelled.
 
@@ -168,22 +180,21 @@ class ThreadPermit:
 
     async def __aenter__(self) -> LoopThreads:
         import anyio
+        import anyio.lowlevel
 
         threads, loop = loop_threads(), current_loop()
         lender = self._inside.outer
         while lender is not None and lender.thread_loop is not loop:
             lender = lender.outer
-        if lender is None:
-            await threads.limiter.acquire_on_behalf_of(self)
-            self._limiter = threads.limiter
-        else:
-            try:
-                threads.limiter.acquire_on_behalf_of_nowait(self)
-                self._limiter = threads.limiter
-            except _would_block():
-                lender.lent_limiter = lender.lent_limiter or anyio.CapacityLimiter(1)
-                await lender.lent_limiter.acquire_on_behalf_of(self)
-                self._limiter = lender.lent_limiter
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        limiter = threads.limiter
+        try:
+            limiter.acquire_on_behalf_of_nowait(self)
+        except _would_block():
+            if lender is not None:
+                limiter = lender.lent_limiter = lender.lent_limiter or anyio.CapacityLimiter(1)
+            await _acquire(limiter, self)
+        self._limiter = limiter
         self._inside.thread_loop, self._inside.lent_limiter = loop, None
         return threads
 

@@ -64,9 +64,9 @@ class AsyncLimiter(_Limiter):
     """For the tasks of one event loop."""
 
     def wake_next(self) -> None:
-        """Wake the caller whose permit is granted now that another one was returned."""
+        """Wake all callers whose permits are granted now: an interrupt may have prevented an earlier wake-up."""
         if len(self.permits) >= self._limit:
-            for permit in islice(self.permits, self._limit - 1, self._limit):
+            for permit in list(islice(self.permits, self._limit)):
                 if permit.wake is not None:
                     permit.wake()
 

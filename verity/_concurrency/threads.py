@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import anyio
     from anyio.lowlevel import RunVar
 
-ANYIO = "anyio>=4.5,<5"
+ANYIO = "anyio>=4.13,<5"
 MAX_THREADS = 40
 """How many sync acts and observes of one event loop run at a time. No other code shares this limit."""
 

@@ -121,11 +121,16 @@ async def test_what_can_be_no_key_costs_no_lookup() -> None:
 
 
 class Storage:
-    """Look-ups of several keys, each answered when it is told to be; `known` ones exist."""
+    """Lookups of several keys, each answered when it is told to be. One key exists. `ask` is an authenticator's."""
 
-    def __init__(self) -> None:
-        self.known: dict[bytes, ApiKey] = {}
+    def __init__(self, record: ApiKey) -> None:
+        self.known = {record.sha256: record}
         self.asked: dict[bytes, asyncio.Future[None]] = {}
+        self.now_s = 100.0
+        self._callers = Authenticator(self.find_key, cache_s=0.5, now_ms=lambda: 0, monotonic=lambda: self.now_s)
+
+    def ask(self, key: str) -> asyncio.Task[Scope]:
+        return asyncio.ensure_future(self._callers.authenticate(f"Bearer {key}".encode(), admin_only=False))
 
     async def find_key(self, sha256: bytes) -> ApiKey | None:
         self.asked[sha256] = asyncio.get_running_loop().create_future()
@@ -138,20 +143,15 @@ class Storage:
                 asked.set_result(None)
 
 
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def test_keys_that_nobody_has_keep_no_known_key_waiting() -> None:
-    storage = Storage()
     key, record = issue("live", "agent", now=0)
-    storage.known[record.sha256] = record
-    now_s = [100.0]
-    callers = Authenticator(storage.find_key, cache_s=0.5, now_ms=lambda: 0, monotonic=lambda: now_s[0])
-
-    def ask(key: str) -> asyncio.Task[Scope]:
-        return asyncio.ensure_future(callers.authenticate(f"Bearer {key}".encode(), admin_only=False))
-
-    async def settle() -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
-
+    storage = Storage(record)
+    ask = storage.ask
     first = ask(key)
     await settle()
     storage.answer()
@@ -160,7 +160,7 @@ async def test_keys_that_nobody_has_keep_no_known_key_waiting() -> None:
     strangers = [ask(mint("live")) for _ in range(MAX_UNKNOWN_LOOKUPS)]
     await settle()
     assert len(storage.asked) == UNKNOWN_LOOKUPS_AT_ONCE
-    now_s[0] += 1
+    storage.now_s += 1
     again = ask(key)
     await settle()
     assert record.sha256 in storage.asked
@@ -183,24 +183,14 @@ async def test_keys_that_nobody_has_keep_no_known_key_waiting() -> None:
 
 
 async def test_a_known_key_stays_known_when_the_storage_fails_in_a_flood() -> None:
-    storage = Storage()
     key, record = issue("live", "agent", now=0)
-    storage.known[record.sha256] = record
-    now_s = [100.0]
-    callers = Authenticator(storage.find_key, cache_s=0.5, now_ms=lambda: 0, monotonic=lambda: now_s[0])
-
-    def ask(key: str) -> asyncio.Task[Scope]:
-        return asyncio.ensure_future(callers.authenticate(f"Bearer {key}".encode(), admin_only=False))
-
-    async def settle() -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
-
+    storage = Storage(record)
+    ask = storage.ask
     first = ask(key)
     await settle()
     storage.answer()
     await first
-    now_s[0] += 1
+    storage.now_s += 1
     failed = ask(key)
     await settle()
     storage.asked[record.sha256].set_exception(ConnectionError())

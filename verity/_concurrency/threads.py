@@ -144,26 +144,17 @@ def loop_threads() -> LoopThreads:
         return threads
 
 
-def _would_block() -> tuple[type[Exception], ...]:
-    """The exceptions of a limiter with no permit left: before anyio 4.13, trio's own error on trio."""
-    import anyio
-
-    if asyncio_loop() is not None:
-        return (anyio.WouldBlock,)
-    import trio
-
-    return anyio.WouldBlock, trio.WouldBlock
-
-
 async def _acquire(limiter: anyio.CapacityLimiter, borrower: object) -> None:
     """Acquire a permit, and wait only if none is left.
 
     Before anyio 4.16 on asyncio, a cancellation while `acquire_on_behalf_of` takes a free permit loses that permit, and
     raises RuntimeError in place of the cancellation.
     """
+    import anyio
+
     try:
         limiter.acquire_on_behalf_of_nowait(borrower)
-    except _would_block():
+    except anyio.WouldBlock:
         await limiter.acquire_on_behalf_of(borrower)
 
 
@@ -190,7 +181,7 @@ class ThreadPermit:
         limiter = threads.limiter
         try:
             limiter.acquire_on_behalf_of_nowait(self)
-        except _would_block():
+        except anyio.WouldBlock:
             if lender is not None:
                 limiter = lender.lent_limiter = lender.lent_limiter or anyio.CapacityLimiter(1)
             await _acquire(limiter, self)

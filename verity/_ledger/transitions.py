@@ -121,10 +121,7 @@ def _grant(prior_state: str) -> Rule:
         )
         events: tuple[Event, ...] = (granted,)
         if effect is not None and effect.status == Status.RUNNING:
-            events = (
-                Event(EventType.LEASE_EXPIRED, now, effect.fence, effect.labels.agent_id, effect.labels.run_id),
-                granted,
-            )
+            events = (_event(EventType.LEASE_EXPIRED, effect, context), granted)
         after = Effect(
             id=context.new_id() if effect is None else effect.id,
             namespace=context.namespace,
@@ -184,14 +181,7 @@ def commit_detail(command: Commit) -> dict[str, Any]:
 
 def _commit(effect: Effect, command: Commit, context: Context) -> Decision:
     detail = commit_detail(command)
-    event = Event(
-        EventType.COMMITTED,
-        context.now,
-        effect.fence,
-        effect.labels.agent_id,
-        command.run_id or effect.labels.run_id,
-        detail,
-    )
+    event = _event(EventType.COMMITTED, effect, context, detail, command.run_id)
     after = effect._replace(
         status=Status.COMMITTED.value,
         result_text=command.result.text,
@@ -205,14 +195,7 @@ def _commit(effect: Effect, command: Commit, context: Context) -> Decision:
 
 def _fail(effect: Effect, command: Fail, context: Context) -> Decision:
     detail = {"source": command.source, "errorSha256": command.error.sha256}
-    event = Event(
-        EventType.FAILED,
-        context.now,
-        effect.fence,
-        effect.labels.agent_id,
-        command.run_id or effect.labels.run_id,
-        detail,
-    )
+    event = _event(EventType.FAILED, effect, context, detail, command.run_id)
     after = effect._replace(
         status=Status.FAILED.value,
         error_text=command.error.text,

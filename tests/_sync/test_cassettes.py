@@ -1,7 +1,8 @@
 # Made from tests/_async/test_cassettes.py by scripts/mirror.py. Do not edit.
 """The client against what a real ledger answered once: it sends the same, and makes the same of the answers.
 
-The transport is the client's own, so these tests also prove that vcrpy sees it.
+Each scenario runs against the answers of the present ledger and against those of an older one, which knows no
+`release` and no `attemptKey`. The transport is the client's own, so these tests also prove that vcrpy sees it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.helpers._sync.virtual_runtime import SyncVirtualRuntime
-from tests.helpers.cassettes import BASE_URL, RECORDING, cassette
+from tests.helpers.cassettes import BASE_URL, CASSETTES, OLDER, RECORDING, cassette
 from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitRequestBody,
@@ -46,7 +47,7 @@ class Played:
         raise LookupError("card expired")
 
 
-@pytest.fixture
+@pytest.fixture(params=[CASSETTES] if RECORDING else [CASSETTES, OLDER], ids=lambda directory: directory.name)
 def played(request: pytest.FixtureRequest) -> Iterator[Played]:
     clock = TestClock()
     runtime = SyncVirtualRuntime(clock)
@@ -55,7 +56,7 @@ def played(request: pytest.FixtureRequest) -> Iterator[Played]:
         if RECORDING:
             served = stack.enter_context(ServedLedger(clock=clock))
             base_url, api_key = served.base_url, served.create_key()
-        tape = stack.enter_context(cassette(request.node.originalname.removeprefix("test_")))
+        tape = stack.enter_context(cassette(request.node.originalname.removeprefix("test_"), request.param))
         retry = ConflictRetryConfig(wait=False)  # the ledger would hold requests in real time
         with SyncVerityClient(base_url, api_key, "payments", conflict_retry=retry, _runtime=runtime) as client:
             yield Played(client, clock, runtime)

@@ -15,7 +15,7 @@ from verity_api import AuthenticatedClient, models
 from verity_api.api.effects import commit_effect, fail_effect, lease_effect, renew_effect, report_observe
 
 from tests.helpers import openapi
-from tests.helpers.cassettes import BASE_URL, CASSETTES, cassette
+from tests.helpers.cassettes import BASE_URL, CASSETTES, OLDER, cassette
 
 CALLS: dict[str, tuple[Any, str]] = {
     "lease": (lease_effect, "Lease"),
@@ -25,7 +25,8 @@ CALLS: dict[str, tuple[Any, str]] = {
     "report-observe": (report_observe, "ReportObserve"),
 }
 TAPES = sorted(CASSETTES.glob("*.yaml"))
-by_tape = pytest.mark.parametrize("tape", TAPES, ids=lambda tape: tape.stem)
+OLDER_TAPES = sorted(tape for tape in OLDER.glob("*.yaml") if not tape.stem.startswith("release_"))
+by_tape = pytest.mark.parametrize("tape", [*TAPES, *OLDER_TAPES], ids=lambda tape: f"{tape.parent.name}-{tape.stem}")
 
 
 def exchanges(tape: Path) -> list[tuple[str, str, Any, int, Any]]:
@@ -57,7 +58,7 @@ PROBLEM = "#/components/schemas/Problem"
 
 def replay(tape: Path, send: Callable[[Any, str, AuthenticatedClient, Any], Any]) -> None:
     client = AuthenticatedClient(base_url=BASE_URL, token="vt_test_any")
-    with cassette(tape.stem) as playing, client:
+    with cassette(tape.stem, tape.parent) as playing, client:
         for namespace, call, request, status, answer in exchanges(tape):
             module, kind = CALLS[call]
             response = send(module, namespace, client, getattr(models, f"{kind}Request").from_dict(request))

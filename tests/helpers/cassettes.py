@@ -1,7 +1,8 @@
 """Cassettes: answers of a real ledger, recorded without secrets and replayed (vcrpy).
 
 `python -m scripts.record_cassettes` records all of them again, from a served ledger whose clock stands still. So the
-same ledger gives the same files.
+same ledger gives the same files. The ones in `cassettes/older` are never recorded again: they are what the ledger
+answered to the client before it knew `release`, and stand for every older ledger and every older client.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import vcr
 from vcr.request import Request
 
 CASSETTES = Path(__file__).parents[1] / "cassettes"
+OLDER = CASSETTES / "older"
 RECORDING = os.environ.get("VERITY_RECORD_CASSETTES") == "1"
 BASE_URL = "http://ledger.test/v1"
 """Stands in the cassettes for wherever the ledger was; in replay, what the client is told."""
@@ -34,7 +36,7 @@ class Scrubber:
         request.uri = BASE_URL + "/" + request.uri.partition("/v1/")[2]
         request.headers = {}
         if request.body:
-            request.body = _dump(self._scrub(json.loads(request.body)))
+            request.body = _dump(self.body(json.loads(request.body)))
         return request
 
     def response(self, response: dict[str, Any]) -> dict[str, Any]:
@@ -44,10 +46,11 @@ class Scrubber:
             for name, value in response["headers"].items()
             if name.lower() in _KEPT_HEADERS
         }
-        response["body"]["string"] = _dump(self._scrub(json.loads(response["body"]["string"])))
+        response["body"]["string"] = _dump(self.body(json.loads(response["body"]["string"])))
         return response
 
-    def _scrub(self, body: dict[str, Any]) -> dict[str, Any]:
+    def body(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Replace them in a body, and return it."""
         for name in _STAND_INS.keys() & body.keys():
             body[name] = _STAND_INS[name]
         for failure in (body.get("error"), body.get("cachedError")):
@@ -63,11 +66,12 @@ def _dump(body: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def cassette(name: str) -> Any:
+def cassette(name: str, directory: Path = CASSETTES) -> Any:
     """A context in which the requests of httpx are recorded to, or answered from, the cassette of this name."""
     scrubber = Scrubber()
-    path = CASSETTES / f"{name}.yaml"
+    path = directory / f"{name}.yaml"
     if RECORDING:
+        assert directory != OLDER, "an older ledger is not there any more"
         path.unlink(missing_ok=True)
     recorder = vcr.VCR(
         record_mode=vcr.mode.ONCE if RECORDING else vcr.mode.NONE,

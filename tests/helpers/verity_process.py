@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,10 +73,12 @@ class ServeProcess:
 
 
 @contextmanager
-def serving(directory: Path, *arguments: str, scheme: str = "http") -> Iterator[ServeProcess]:
+def serving(
+    directory: Path, *arguments: str, scheme: str = "http", verity: Sequence[str] = VERITY
+) -> Iterator[ServeProcess]:
     """`verity serve` on `verity.db` in the directory, on a free port."""
     log = directory / "serve.log"
-    command = [*VERITY, "serve", "--database", f"sqlite:///{directory}/verity.db", "--port", "0", *arguments]
+    command = [*verity, "serve", "--database", f"sqlite:///{directory}/verity.db", "--port", "0", *arguments]
     with (
         log.open("w") as stderr,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from verity._core.keys import check_namespace, check_optional_label
-from verity._core.text import find_flaw, name_character, read_choice, read_int, read_text
+from verity._core.text import find_flaw, is_number, name_character, read_choice, read_int, read_text
 from verity.errors import VerityConfigError
+from verity.policy import ON_OBSERVE_ERROR, EffectPolicy, OnObserveError, choose_policy
 
 OnConflict = Literal["retry", "throw"]
-OnObserveError = Literal["raise", "act"]
 ON_CONFLICT: tuple[OnConflict, ...] = get_args(OnConflict)
-ON_OBSERVE_ERROR: tuple[OnObserveError, ...] = get_args(OnObserveError)
 
 MAX_TIMEOUT_S = 1_000_000_000
 """About thirty years. Much larger values are errors for a socket."""
@@ -78,7 +76,7 @@ class ClientSettings:
     request_timeout_s: float
     conflict_retry: ConflictRetryConfig
     logger: logging.Logger
-    on_observe_error: OnObserveError
+    policy: EffectPolicy
 
     @property
     def is_embedded(self) -> bool:
@@ -105,7 +103,8 @@ def read_settings(
     request_timeout_s: float,
     conflict_retry: ConflictRetryConfig | None,
     logger: logging.Logger | None,
-    on_observe_error: OnObserveError,
+    on_observe_error: OnObserveError | None,
+    policy: EffectPolicy | None,
 ) -> ClientSettings:
     """Check a client's arguments, and read missing ones from environment variables.
 
@@ -124,8 +123,10 @@ def read_settings(
     if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
         raise _wrong("logger", "a logging.Logger", logger)
     observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
-    if observe_choice is None:
+    if observe_choice is None and on_observe_error is not None:
         raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+    if policy is not None and not isinstance(policy, EffectPolicy):
+        raise _wrong("policy", "an EffectPolicy", policy)
     logger = logger or logging.getLogger("verity")
     _warn_of_plain_http(url, logger)
     if key is None:
@@ -140,13 +141,8 @@ def read_settings(
         request_timeout_s=float(request_timeout_s),
         conflict_retry=conflict_retry or ConflictRetryConfig(),
         logger=logger,
-        on_observe_error=observe_choice,
+        policy=choose_policy(EffectPolicy(), policy, observe_choice),
     )
-
-
-def is_number(value: object) -> bool:
-    """Return whether the value is a finite int or float. A bool is not a number here."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _read_base_url(base_url: str | None) -> str:

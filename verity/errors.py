@@ -10,6 +10,9 @@ VerityError                        base class: `except VerityError` catches all 
 ├── ActNotStartedError             no thread could be started; act did not run, nothing was recorded
 ├── EffectPreviouslyFailedError    the effect failed before; an admin can reset it
 ├── ObserveFailedError             observe() raised: unknown whether the effect happened; act did not run
+├── OutcomeUnknownError            the effect may have happened: the call does not act without knowing
+├── NotExecuted                    for act to raise: the effect has not happened
+├── OutcomeUnknown                 for act to raise: the effect may have happened
 └── CommitUncertainError           CRITICAL: act or observe has a result, and its commit is not confirmed
 ```
 
@@ -159,6 +162,42 @@ class ObserveFailedError(VerityError):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ObserveFailedError:
         return _deepcopy_what_can_be(self, memo)
+
+
+class OutcomeUnknownError(VerityError):
+    """The effect may have happened: by an earlier holder that did not finish, or by an act whose lease was lost.
+
+    After an earlier holder, act did not run. Pass `observe`, resolve the effect once you know its result, or use
+    `EffectPolicy(on_unknown="act")` if the target de-duplicates.
+
+    Attributes:
+        fence_token: the fence of the call's grant; None if there was none.
+
+    .. versionadded:: 0.2
+    """
+
+    def __init__(self, message: str = "", *, fence_token: int | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.fence_token = fence_token
+
+
+class NotExecuted(VerityError):
+    """For `act` to raise: nothing happened. No failure is recorded, the error leaves `protect()`, a later call acts.
+
+    Raise it only where it is certain, for example because a check before the request failed. It is about the effect
+    whose act raises it. If an outer act lets it through, the outer effect may have happened.
+
+    .. versionadded:: 0.2
+    """
+
+
+class OutcomeUnknown(VerityError):
+    """For `act` to raise: the effect may have happened. The error leaves `protect()`; the next call observes or blocks.
+
+    Time-outs and broken connections count as such without it: see docs/outcomes.md.
+
+    .. versionadded:: 0.2
+    """
 
 
 class CommitUncertainError(VerityError):

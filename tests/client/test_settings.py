@@ -156,7 +156,13 @@ class Setting(str, Enum):
 
 def test_settings_of_the_users_own_types_are_made_plain(kind: Any) -> None:
     settings = kind(Setting.URL, Setting.KEY, Setting.NAME, Setting.NAME, on_observe_error=Setting.ACT)._settings
-    texts = (settings.base_url, settings.api_key, settings.namespace, settings.agent_id, settings.on_observe_error)
+    texts = (
+        settings.base_url,
+        settings.api_key,
+        settings.namespace,
+        settings.agent_id,
+        settings.policy.on_observe_error,
+    )
     assert texts == (URL, "vt_test_x", "payments", "payments", "act")
     assert {type(text) for text in texts} == {str}
     assert type(ConflictRetryConfig(max_attempts=socket.AF_INET).max_attempts) is int

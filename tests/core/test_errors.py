@@ -15,7 +15,10 @@ from verity import (
     CommitUncertainError,
     EffectPreviouslyFailedError,
     LeaseConflictError,
+    NotExecuted,
     ObserveFailedError,
+    OutcomeUnknown,
+    OutcomeUnknownError,
     VerityApiError,
     VerityConfigError,
     VerityConnectionError,
@@ -40,6 +43,9 @@ ERRORS = [
     ActNotStartedError("what happened", **COMMON),
     EffectPreviouslyFailedError("what happened", cached_error={"message": "declined"}, **COMMON),
     ObserveFailedError("what happened", observe_error=ValueError("x"), **COMMON),
+    OutcomeUnknownError("what happened", fence_token=3, **COMMON),
+    NotExecuted("what happened", **COMMON),
+    OutcomeUnknown("what happened", **COMMON),
     CommitUncertainError("what happened", result={"id": 1}, commit_error=VerityConnectionError("lost"), **COMMON),
 ]
 
@@ -52,7 +58,8 @@ def _comparable(error: BaseException) -> dict[str, Any]:
 
 
 def test_every_public_error_is_in_the_list() -> None:
-    public = {getattr(verity, name) for name in verity.__all__ if name.endswith("Error")}
+    public = {getattr(verity, name) for name in verity.__all__}
+    public = {each for each in public if isinstance(each, type) and issubclass(each, Exception)}
     assert {type(error) for error in ERRORS} == public
     assert all(isinstance(error, VerityError) for error in ERRORS)
     assert issubclass(LeaseConflictError, VerityApiError)

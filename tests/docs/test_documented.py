@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -26,8 +27,9 @@ ALL = "\n".join(DOCS.values())
 
 
 def test_every_error_is_explained() -> None:
-    errors = [name for name in verity.__all__ if name.endswith("Error")]
-    assert len(errors) == 10
+    public = {name: getattr(verity, name) for name in verity.__all__}
+    errors = [name for name, each in public.items() if isinstance(each, type) and issubclass(each, Exception)]
+    assert len(errors) == 13
     for name in errors:
         assert f"| `{name}` |" in DOCS["errors.md"], name
 
@@ -44,6 +46,11 @@ def test_every_setting_of_the_client_is_explained() -> None:
         for name in inspect.signature(client).parameters:
             if not name.startswith("_"):
                 assert f"| `{name}` |" in DOCS["settings.md"], name
+
+
+def test_every_field_of_the_policy_is_explained() -> None:
+    for each in dataclasses.fields(verity.EffectPolicy):
+        assert f"| `{each.name}` |" in DOCS["settings.md"], each.name
 
 
 def test_every_parameter_of_protect_is_explained() -> None:
@@ -128,7 +135,7 @@ def test_the_drawn_arrows_are_those_that_the_import_linter_checks() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     layers = project.partition('containers = ["verity"]')[2].partition("layers = [\n")[2].partition("]\n")[0]
     assert drawn == re.findall(r'"(.+)",', layers)
-    assert len(drawn) == 11
+    assert len(drawn) == 12
 
 
 def test_every_dependency_has_a_lowest_version_and_no_pin_of_the_tests_hides_it() -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import httpx
 
+from verity._async.effect import AsyncEffect
 from verity._async.ledger import AsyncLedger
 from verity._async.options import Observe, ProtectOptions
-from verity._async.protect import AsyncEffect, AsyncProtector
+from verity._async.protect import AsyncProtector
 from verity._async.sender import make_sender
 from verity._async.workflow import AsyncWorkflow
 from verity._concurrency import (
@@ -35,13 +36,12 @@ from verity._limits import DEFAULT_LEASE_DURATION_MS
 from verity._tracing import EffectSpan
 from verity.config import (
     ON_CONFLICT,
-    ON_OBSERVE_ERROR,
     ConflictRetryConfig,
     OnConflict,
-    OnObserveError,
     read_settings,
 )
 from verity.errors import VerityConfigError, VerityValidationError
+from verity.policy import ON_OBSERVE_ERROR, EffectPolicy, OnObserveError, choose_policy
 from verity.values import (
     CommitRequestBody,
     CommitResponse,
@@ -80,8 +80,8 @@ class VerityClient:
         request_timeout_s: seconds that connecting, sending or waiting for an answer may each take.
         conflict_retry: how to wait for another holder.
         logger: where to log; `logging.getLogger("verity")` by default.
-        on_observe_error: `"raise"` (default) ends the call with `ObserveFailedError` if observe raises.
-            `"act"` runs act anyway, at the risk of acting twice.
+        on_observe_error: the policy's field of this name, for short.
+        policy: what to do where an outcome is unknown; `EffectPolicy()` by default.
         transport: an httpx transport to send through. The caller closes it.
         http_client: an httpx client to send through. The caller closes it.
 
@@ -101,7 +101,8 @@ class VerityClient:
         conflict_retry: ConflictRetryConfig | None = None,
         logger: logging.Logger | None = None,
         *,
-        on_observe_error: OnObserveError = "raise",
+        on_observe_error: OnObserveError | None = None,
+        policy: EffectPolicy | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         http_client: httpx.AsyncClient | None = None,
         _runtime: AsyncRuntime | None = None,
@@ -117,6 +118,7 @@ class VerityClient:
             conflict_retry=conflict_retry,
             logger=logger,
             on_observe_error=on_observe_error,
+            policy=policy,
         )
         self._runtime = _runtime or AsyncRuntime()
         self._ledger = AsyncLedger(
@@ -176,6 +178,7 @@ class VerityClient:
         on_lease: Callable[[LeaseResponse], object] | None = None,
         key_suffix: str | None = None,
         on_observe_error: OnObserveError | None = None,
+        policy: EffectPolicy | None = None,
     ) -> T:
         """Make an effect happen exactly once and return its result.
 
@@ -197,7 +200,8 @@ class VerityClient:
                 `LeaseConflictError` at once.
             on_lease: called with the lease once it is granted.
             key_suffix: appended to the key as `key:suffix`.
-            on_observe_error: overrides the client's.
+            on_observe_error: the policy's field of this name, for short.
+            policy: replaces the policy of the run or the client as a whole.
 
         Returns:
             The result of act (or observe) after a JSON round trip, in the first call too: a tuple comes back as a list.
@@ -227,6 +231,7 @@ class VerityClient:
             on_lease=on_lease,
             key_suffix=key_suffix,
             on_observe_error=on_observe_error,
+            policy=policy,
         )
 
     @cached_property
@@ -306,6 +311,9 @@ class VerityClient:
         observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
         if observe_choice is None and on_observe_error is not None:
             raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+        policy = options.get("policy")
+        if policy is not None and not isinstance(policy, EffectPolicy):
+            raise _wrong("policy", "an EffectPolicy", policy)
         lease_duration_ms = options.get("lease_duration_ms")
         duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
         input_json = options.get("input_json")
@@ -332,7 +340,7 @@ class VerityClient:
             observe=observe,
             on_lease=on_lease,
             conflict_retry=retry if conflict_choice == "retry" else ConflictRetryConfig(enabled=False),
-            on_observe_error=observe_choice or self._settings.on_observe_error,
+            policy=choose_policy(self._settings.policy, policy, observe_choice),
             span=EffectSpan(where, name),
             inside=inside,
             cancellation=AsyncCancellation(inside, self._runtime.monotonic),

@@ -8,59 +8,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from verity._async.acquisition import AsyncAcquisition
+from verity._async.commit import AsyncCommitter
+from verity._async.effect import AsyncEffect
 from verity._async.lease_keeper import AsyncLeaseKeeper, Lateness, prepare_renewals
-from verity._async.ledger import AsyncLedger, Wire
-from verity._concurrency import AsyncAct, AsyncCancellation, AsyncRuntime, Inside, async_here, async_settled
+from verity._async.ledger import AsyncLedger
+from verity._concurrency import AsyncRuntime, async_here, async_settled
 from verity._core.failure import add_note, describe_failure
 from verity._core.interruption import is_interrupt
-from verity._core.observation import check_found, result_of
-from verity._core.payload import round_trip
+from verity._core.observation import check_found
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
-from verity._tracing import EffectSpan
-from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
+from verity.config import ClientSettings
 from verity.errors import (
-    CommitUncertainError,
     EffectPreviouslyFailedError,
     ObserveFailedError,
     VerityError,
 )
-from verity.values import LeaseResponse, Source
+from verity.values import LeaseResponse
 
 REPORT_TIMEOUT_S = 2.0
 """How many seconds an effect waits at most for its report to the audit trail."""
-
-
-@dataclass(frozen=True)
-class AsyncEffect:
-    """One call of `protect()`, with checked arguments and all defaults."""
-
-    namespace: str
-    lease_body: Wire
-    duration_ms: int
-    act: AsyncAct[Any]
-    observe: AsyncAct[Any] | None
-    on_lease: Callable[[LeaseResponse], object] | None
-    conflict_retry: ConflictRetryConfig
-    on_observe_error: OnObserveError
-    span: EffectSpan
-    inside: Inside
-    cancellation: AsyncCancellation
-
-    @property
-    def key(self) -> str:
-        """The effect key with its suffix, as the client sends it."""
-        return str(self.lease_body["effectKey"])
-
-    @property
-    def name(self) -> str | None:
-        """The human-readable name, or None."""
-        return self.lease_body.get("effectName")
 
 
 class AsyncProtector:
@@ -72,6 +42,7 @@ class AsyncProtector:
         self._settings = settings
         self._logger: logging.Logger = settings.logger
         self._acquisition = AsyncAcquisition(ledger, runtime, settings.logger)
+        self._committer = AsyncCommitter(ledger, runtime, settings)
         self._lateness = Lateness(settings.logger)
         self._warned_names: set[str | None] = set()
 
@@ -112,10 +83,10 @@ class AsyncProtector:
         with self._keep(effect, lease, requested_at) as keeper, effect.cancellation:
             found = await self._observe(effect, lease)
             if found is not None:
-                commit = partial(self._commit, effect, lease, "observed", found)
+                commit = partial(self._committer.commit, effect, lease, keeper, "observed", found)
                 return await effect.cancellation.finish(commit)
             act = partial(self._act, effect, lease, keeper)
-            commit = partial(self._commit, effect, lease, "acted")
+            commit = partial(self._committer.commit, effect, lease, keeper, "acted")
             fail = partial(self._record_failure, effect, lease)
             return await effect.cancellation.then(act, commit, fail)
 
@@ -135,7 +106,7 @@ class AsyncProtector:
             self._runtime,
             self._logger,
             namespace=effect.namespace,
-            tokens=_tokens(effect, lease),
+            tokens=effect.tokens(lease),
             requested_at=requested_at,
             duration_s=effect.duration_ms / 1000,
             fraction=self._settings.renew_at_fraction,
@@ -162,7 +133,7 @@ class AsyncProtector:
                 if not effect.cancellation.has_begun or is_interrupt(error):  # pragma: no cover - tests/client has both
                     raise
                 raised = type(error).__name__
-                if effect.on_observe_error != "act":
+                if effect.policy.on_observe_error != "act":
                     raise ObserveFailedError(
                         f"observe of effect {effect.key!r} raised {raised}, so it is unknown whether the effect "
                         "already happened. act did not run. Fix observe, and call again once the lease has expired.",
@@ -185,7 +156,7 @@ class AsyncProtector:
 
     async def _report_observe(self, effect: AsyncEffect, lease: LeaseResponse, *, hit: bool, started_at: float) -> None:
         duration_ms = round((self._runtime.monotonic() - started_at) * 1000)
-        body = {**_tokens(effect, lease), "hit": hit, "durationMs": duration_ms}
+        body = {**effect.tokens(lease), "hit": hit, "durationMs": duration_ms}
         timeout_s = min(REPORT_TIMEOUT_S, self._settings.request_timeout_s)
         try:
             await self._ledger.report_observe(effect.namespace, body, attempts=1, timeout_s=timeout_s)
@@ -193,34 +164,13 @@ class AsyncProtector:
             # The report changes no state: without it, only the audit trail lacks an event.
             self._logger.debug("observe of effect %r could not be reported (%s).", effect.key, type(error).__name__)
 
-    async def _commit(self, effect: AsyncEffect, lease: LeaseResponse, source: Source, result: Any) -> Any:
-        """Commit, and return the result as every later call will. Any error means that the commit is not confirmed."""
-        try:
-            result = round_trip(result_of(result), "result")
-            body = {**_tokens(effect, lease), "result": result, "source": source, **_run_of(effect)}
-            await self._ledger.commit(effect.namespace, body)
-        except VerityError as error:
-            done = "act succeeded" if source == "acted" else "observe found the effect done"
-            uncertain = CommitUncertainError(
-                f"Effect {effect.key!r}: {done}, but the commit is not confirmed ({error}). "
-                "Do not run it again blindly: look it up in the ledger and reconcile it.",
-                effect_key=effect.key,
-                request_id=error.request_id or lease.request_id,
-                result=result,
-                commit_error=error,
-            )
-            effect.cancellation.goes_first(uncertain)
-            raise uncertain from error
-        effect.span.outcome = source
-        return result
-
     async def _record_failure(self, effect: AsyncEffect, lease: LeaseResponse, error: Exception) -> None:
         effect.span.outcome = "failed"
         body = {
-            **_tokens(effect, lease),
+            **effect.tokens(lease),
             "error": describe_failure(error),
             "source": "acted",
-            **_run_of(effect),
+            **effect.run,
         }
         try:
             await effect.cancellation.finish(lambda: self._ledger.fail(effect.namespace, body))
@@ -240,12 +190,3 @@ class AsyncProtector:
                 "the effect happened, else None.",
                 effect.key,
             )
-
-
-def _tokens(effect: AsyncEffect, lease: LeaseResponse) -> Wire:
-    return {"effectKey": effect.key, "fenceToken": lease.fence_token, "leaseToken": lease.lease_token}
-
-
-def _run_of(effect: AsyncEffect) -> Wire:
-    run_id = effect.lease_body.get("runId")
-    return {} if run_id is None else {"runId": run_id}

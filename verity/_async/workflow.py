@@ -11,8 +11,9 @@ from verity._core.bodies import check_duration_ms
 from verity._core.keys import check_key_suffix, check_label, check_namespace, check_optional_label, join_key
 from verity._limits import DEFAULT_LEASE_DURATION_MS
 from verity._unique import new_id
-from verity.config import OnConflict, OnObserveError
-from verity.errors import VerityValidationError
+from verity.config import OnConflict
+from verity.errors import VerityConfigError, VerityValidationError
+from verity.policy import EffectPolicy, OnObserveError
 from verity.values import LeaseResponse
 
 # async only
@@ -54,6 +55,7 @@ class AsyncCase:
         namespace: str | None = None,
         lease_duration_ms: int | None = DEFAULT_LEASE_DURATION_MS,
         agent_id: str | None = None,
+        policy: EffectPolicy | None = None,
     ) -> AsyncRun:
         """One attempt at the case. Effects that an earlier run of the same case finished are not done again.
 
@@ -62,7 +64,10 @@ class AsyncCase:
             namespace: the namespace of the run's effects; the workflow's name by default.
             lease_duration_ms: default for the run's effects, 5,000 to 120,000 milliseconds.
             agent_id: the agent that acts; the case's or the client's by default.
+            policy: replaces the client's policy as a whole, for the run's effects.
         """
+        if policy is not None and not isinstance(policy, EffectPolicy):
+            raise VerityConfigError(f"policy takes an EffectPolicy, not {type(policy).__name__}.", parameter="policy")
         duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
         return AsyncRun(
             self._protect,
@@ -72,6 +77,7 @@ class AsyncCase:
             namespace=check_namespace(self.workflow_name if namespace is None else namespace),
             lease_duration_ms=duration_ms,
             agent_id=check_optional_label("agent_id", agent_id) or self._agent_id,
+            policy=policy,
         )
 
 
@@ -93,8 +99,10 @@ class AsyncRun:
         namespace: str,
         lease_duration_ms: int | None,
         agent_id: str | None,
+        policy: EffectPolicy | None,
     ) -> None:
         self._protect = protect
+        self._policy = policy
         self._lease_duration_ms = lease_duration_ms
         self._agent_id = agent_id
         self._parts_of_key: dict[tuple[str, str], tuple[str, str | None]] = {}
@@ -126,6 +134,7 @@ class AsyncRun:
         on_lease: Callable[[LeaseResponse], object] | None = None,
         key_suffix: str | None = None,
         on_observe_error: OnObserveError | None = None,
+        policy: EffectPolicy | None = None,
     ) -> T:
         """Protect one step of the run. Arguments, result and errors are those of the client's `protect()`.
 
@@ -155,6 +164,7 @@ class AsyncRun:
             on_lease=on_lease,
             key_suffix=suffix,
             on_observe_error=on_observe_error,
+            policy=self._policy if policy is None else policy,
             wire_context=where,
         )
 

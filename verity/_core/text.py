@@ -6,6 +6,7 @@ A subclass of `str` or `int` may print, compare and hash differently: `f"{Kind.R
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable
 from typing import TypeVar, cast
@@ -27,12 +28,17 @@ def read_text(value: object) -> str | None:
     return str.__str__(cast("str", value)) if issubclass(type(value), str) else None
 
 
+def is_number(value: object) -> bool:
+    """Whether the value is a finite int or float. A bool is not a number here."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def read_int(value: object) -> int | None:
     """A whole number as an exact `int`; None if it is none. A bool is not accepted as a number."""
     if type(value) is int:
         return value
-    is_number = issubclass(type(value), int) and type(value) is not bool
-    return int.__index__(cast("int", value)) if is_number else None
+    is_whole = issubclass(type(value), int) and type(value) is not bool
+    return int.__index__(cast("int", value)) if is_whole else None
 
 
 def read_choice(value: object, choices: Iterable[Word]) -> Word | None:

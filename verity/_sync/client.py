@@ -26,21 +26,21 @@ from verity._core.keys import check_label, check_namespace, check_optional_label
 from verity._core.payload import encode
 from verity._core.text import read_choice, read_text
 from verity._limits import DEFAULT_LEASE_DURATION_MS
+from verity._sync.effect import SyncEffect
 from verity._sync.ledger import SyncLedger
 from verity._sync.options import Observe, ProtectOptions
-from verity._sync.protect import SyncEffect, SyncProtector
+from verity._sync.protect import SyncProtector
 from verity._sync.sender import make_sender
 from verity._sync.workflow import SyncWorkflow
 from verity._tracing import EffectSpan
 from verity.config import (
     ON_CONFLICT,
-    ON_OBSERVE_ERROR,
     ConflictRetryConfig,
     OnConflict,
-    OnObserveError,
     read_settings,
 )
 from verity.errors import VerityConfigError, VerityValidationError
+from verity.policy import ON_OBSERVE_ERROR, EffectPolicy, OnObserveError, choose_policy
 from verity.values import (
     CommitRequestBody,
     CommitResponse,
@@ -78,8 +78,8 @@ class SyncVerityClient:
         request_timeout_s: seconds that connecting, sending or waiting for an answer may each take.
         conflict_retry: how to wait for another holder.
         logger: where to log; `logging.getLogger("verity")` by default.
-        on_observe_error: `"raise"` (default) ends the call with `ObserveFailedError` if observe raises.
-            `"act"` runs act anyway, at the risk of acting twice.
+        on_observe_error: the policy's field of this name, for short.
+        policy: what to do where an outcome is unknown; `EffectPolicy()` by default.
         transport: an httpx transport to send through. The caller closes it.
         http_client: an httpx client to send through. The caller closes it.
 
@@ -99,7 +99,8 @@ class SyncVerityClient:
         conflict_retry: ConflictRetryConfig | None = None,
         logger: logging.Logger | None = None,
         *,
-        on_observe_error: OnObserveError = "raise",
+        on_observe_error: OnObserveError | None = None,
+        policy: EffectPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
         http_client: httpx.Client | None = None,
         _runtime: SyncRuntime | None = None,
@@ -115,6 +116,7 @@ class SyncVerityClient:
             conflict_retry=conflict_retry,
             logger=logger,
             on_observe_error=on_observe_error,
+            policy=policy,
         )
         self._runtime = _runtime or SyncRuntime()
         self._ledger = SyncLedger(
@@ -162,6 +164,7 @@ class SyncVerityClient:
         on_lease: Callable[[LeaseResponse], object] | None = None,
         key_suffix: str | None = None,
         on_observe_error: OnObserveError | None = None,
+        policy: EffectPolicy | None = None,
     ) -> T:
         """Make an effect happen exactly once and return its result.
 
@@ -183,7 +186,8 @@ class SyncVerityClient:
                 `LeaseConflictError` at once.
             on_lease: called with the lease once it is granted.
             key_suffix: appended to the key as `key:suffix`.
-            on_observe_error: overrides the client's.
+            on_observe_error: the policy's field of this name, for short.
+            policy: replaces the policy of the run or the client as a whole.
 
         Returns:
             The result of act (or observe) after a JSON round trip, in the first call too: a tuple comes back as a list.
@@ -213,6 +217,7 @@ class SyncVerityClient:
             on_lease=on_lease,
             key_suffix=key_suffix,
             on_observe_error=on_observe_error,
+            policy=policy,
         )
 
     @cached_property
@@ -290,6 +295,9 @@ class SyncVerityClient:
         observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
         if observe_choice is None and on_observe_error is not None:
             raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+        policy = options.get("policy")
+        if policy is not None and not isinstance(policy, EffectPolicy):
+            raise _wrong("policy", "an EffectPolicy", policy)
         lease_duration_ms = options.get("lease_duration_ms")
         duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
         input_json = options.get("input_json")
@@ -316,7 +324,7 @@ class SyncVerityClient:
             observe=observe,
             on_lease=on_lease,
             conflict_retry=retry if conflict_choice == "retry" else ConflictRetryConfig(enabled=False),
-            on_observe_error=observe_choice or self._settings.on_observe_error,
+            policy=choose_policy(self._settings.policy, policy, observe_choice),
             span=EffectSpan(where, name),
             inside=inside,
             cancellation=SyncCancellation(inside, self._runtime.monotonic),

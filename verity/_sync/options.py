@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 from verity._concurrency import SyncAct
-from verity.config import OnConflict, OnObserveError
+from verity.config import OnConflict
+from verity.policy import EffectPolicy, OnObserveError
 from verity.values import LeaseResponse
 
 Observe = SyncAct[object]
@@ -30,3 +31,4 @@ class ProtectOptions(TypedDict, total=False):
     on_lease: Callable[[LeaseResponse], object] | None
     key_suffix: str | None
     on_observe_error: OnObserveError | None
+    policy: EffectPolicy | None

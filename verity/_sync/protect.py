@@ -9,59 +9,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from verity._concurrency import Inside, SyncAct, SyncCancellation, SyncRuntime, sync_here, sync_settled
+from verity._concurrency import SyncRuntime, sync_here, sync_settled
 from verity._core.failure import add_note, describe_failure
 from verity._core.interruption import is_interrupt
-from verity._core.observation import check_found, result_of
-from verity._core.payload import round_trip
+from verity._core.observation import check_found
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
 from verity._sync.acquisition import SyncAcquisition
+from verity._sync.commit import SyncCommitter
+from verity._sync.effect import SyncEffect
 from verity._sync.lease_keeper import Lateness, SyncLeaseKeeper, prepare_renewals
-from verity._sync.ledger import SyncLedger, Wire
-from verity._tracing import EffectSpan
-from verity.config import ClientSettings, ConflictRetryConfig, OnObserveError
+from verity._sync.ledger import SyncLedger
+from verity.config import ClientSettings
 from verity.errors import (
-    CommitUncertainError,
     EffectPreviouslyFailedError,
     ObserveFailedError,
     VerityError,
 )
-from verity.values import LeaseResponse, Source
+from verity.values import LeaseResponse
 
 REPORT_TIMEOUT_S = 2.0
 """How many seconds an effect waits at most for its report to the audit trail."""
-
-
-@dataclass(frozen=True)
-class SyncEffect:
-    """One call of `protect()`, with checked arguments and all defaults."""
-
-    namespace: str
-    lease_body: Wire
-    duration_ms: int
-    act: SyncAct[Any]
-    observe: SyncAct[Any] | None
-    on_lease: Callable[[LeaseResponse], object] | None
-    conflict_retry: ConflictRetryConfig
-    on_observe_error: OnObserveError
-    span: EffectSpan
-    inside: Inside
-    cancellation: SyncCancellation
-
-    @property
-    def key(self) -> str:
-        """The effect key with its suffix, as the client sends it."""
-        return str(self.lease_body["effectKey"])
-
-    @property
-    def name(self) -> str | None:
-        """The human-readable name, or None."""
-        return self.lease_body.get("effectName")
 
 
 class SyncProtector:
@@ -73,6 +43,7 @@ class SyncProtector:
         self._settings = settings
         self._logger: logging.Logger = settings.logger
         self._acquisition = SyncAcquisition(ledger, runtime, settings.logger)
+        self._committer = SyncCommitter(ledger, runtime, settings)
         self._lateness = Lateness(settings.logger)
         self._warned_names: set[str | None] = set()
 
@@ -111,10 +82,10 @@ class SyncProtector:
         with self._keep(effect, lease, requested_at) as keeper, effect.cancellation:
             found = self._observe(effect, lease)
             if found is not None:
-                commit = partial(self._commit, effect, lease, "observed", found)
+                commit = partial(self._committer.commit, effect, lease, keeper, "observed", found)
                 return effect.cancellation.finish(commit)
             act = partial(self._act, effect, lease, keeper)
-            commit = partial(self._commit, effect, lease, "acted")
+            commit = partial(self._committer.commit, effect, lease, keeper, "acted")
             fail = partial(self._record_failure, effect, lease)
             return effect.cancellation.then(act, commit, fail)
 
@@ -134,7 +105,7 @@ class SyncProtector:
             self._runtime,
             self._logger,
             namespace=effect.namespace,
-            tokens=_tokens(effect, lease),
+            tokens=effect.tokens(lease),
             requested_at=requested_at,
             duration_s=effect.duration_ms / 1000,
             fraction=self._settings.renew_at_fraction,
@@ -161,7 +132,7 @@ class SyncProtector:
                 if not effect.cancellation.has_begun or is_interrupt(error):  # pragma: no cover - tests/client has both
                     raise
                 raised = type(error).__name__
-                if effect.on_observe_error != "act":
+                if effect.policy.on_observe_error != "act":
                     raise ObserveFailedError(
                         f"observe of effect {effect.key!r} raised {raised}, so it is unknown whether the effect "
                         "already happened. act did not run. Fix observe, and call again once the lease has expired.",
@@ -184,7 +155,7 @@ class SyncProtector:
 
     def _report_observe(self, effect: SyncEffect, lease: LeaseResponse, *, hit: bool, started_at: float) -> None:
         duration_ms = round((self._runtime.monotonic() - started_at) * 1000)
-        body = {**_tokens(effect, lease), "hit": hit, "durationMs": duration_ms}
+        body = {**effect.tokens(lease), "hit": hit, "durationMs": duration_ms}
         timeout_s = min(REPORT_TIMEOUT_S, self._settings.request_timeout_s)
         try:
             self._ledger.report_observe(effect.namespace, body, attempts=1, timeout_s=timeout_s)
@@ -192,34 +163,13 @@ class SyncProtector:
             # The report changes no state: without it, only the audit trail lacks an event.
             self._logger.debug("observe of effect %r could not be reported (%s).", effect.key, type(error).__name__)
 
-    def _commit(self, effect: SyncEffect, lease: LeaseResponse, source: Source, result: Any) -> Any:
-        """Commit, and return the result as every later call will. Any error means that the commit is not confirmed."""
-        try:
-            result = round_trip(result_of(result), "result")
-            body = {**_tokens(effect, lease), "result": result, "source": source, **_run_of(effect)}
-            self._ledger.commit(effect.namespace, body)
-        except VerityError as error:
-            done = "act succeeded" if source == "acted" else "observe found the effect done"
-            uncertain = CommitUncertainError(
-                f"Effect {effect.key!r}: {done}, but the commit is not confirmed ({error}). "
-                "Do not run it again blindly: look it up in the ledger and reconcile it.",
-                effect_key=effect.key,
-                request_id=error.request_id or lease.request_id,
-                result=result,
-                commit_error=error,
-            )
-            effect.cancellation.goes_first(uncertain)
-            raise uncertain from error
-        effect.span.outcome = source
-        return result
-
     def _record_failure(self, effect: SyncEffect, lease: LeaseResponse, error: Exception) -> None:
         effect.span.outcome = "failed"
         body = {
-            **_tokens(effect, lease),
+            **effect.tokens(lease),
             "error": describe_failure(error),
             "source": "acted",
-            **_run_of(effect),
+            **effect.run,
         }
         try:
             effect.cancellation.finish(lambda: self._ledger.fail(effect.namespace, body))
@@ -239,12 +189,3 @@ class SyncProtector:
                 "the effect happened, else None.",
                 effect.key,
             )
-
-
-def _tokens(effect: SyncEffect, lease: LeaseResponse) -> Wire:
-    return {"effectKey": effect.key, "fenceToken": lease.fence_token, "leaseToken": lease.lease_token}
-
-
-def _run_of(effect: SyncEffect) -> Wire:
-    run_id = effect.lease_body.get("runId")
-    return {} if run_id is None else {"runId": run_id}

@@ -13,6 +13,7 @@ class Operation(str, Enum):
     COMMIT_EFFECT = "commit_effect"
     FAIL_EFFECT = "fail_effect"
     RENEW_EFFECT = "renew_effect"
+    RELEASE_EFFECT = "release_effect"
     REPORT_OBSERVE = "report_observe"
     RESET_EFFECT = "reset_effect"
     RESOLVE_EFFECT = "resolve_effect"
@@ -53,6 +54,7 @@ _ABOUT = {
     Operation.COMMIT_EFFECT: ("POST", "/effects/{namespace}/commit", "effects"),
     Operation.FAIL_EFFECT: ("POST", "/effects/{namespace}/fail", "effects"),
     Operation.RENEW_EFFECT: ("POST", "/effects/{namespace}/renew", "effects"),
+    Operation.RELEASE_EFFECT: ("POST", "/effects/{namespace}/release", "effects"),
     Operation.REPORT_OBSERVE: ("POST", "/effects/{namespace}/report-observe", "effects"),
     Operation.RESET_EFFECT: ("POST", "/effects/{namespace}/reset", "administration"),
     Operation.RESOLVE_EFFECT: ("POST", "/effects/{namespace}/resolve", "administration"),

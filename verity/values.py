@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 Source = Literal["acted", "observed"]
+Acted = Literal["no", "unknown"]
 
 _SENT_AS_NULL = ("result", "error")
 _SECRET_NAMES = frozenset({"leaseToken", "cachedResult", "cachedError", "result", "error", "inputJson"})
@@ -83,6 +84,23 @@ class RenewRequestBody(RequestBody):
     fence_token: int
     lease_token: str = field(repr=False)
     extension_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class ReleaseRequestBody(RequestBody):
+    """Gives a lease back before it expires, without an outcome.
+
+    `acted` is `"no"` if the holder has certainly not acted: the effect can be granted at once. It is `"unknown"` if the
+    holder may have acted: nobody is granted before `settle_ms` has passed (0 to 600,000; the ledger's default is
+    30,000), because what was sent may still take effect. The next holder is then told `expired`.
+
+    .. versionadded:: 0.2
+    """
+
+    fence_token: int
+    lease_token: str = field(repr=False)
+    acted: Acted
+    settle_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +196,24 @@ class LeaseResponse(Response):
         return self._fields.get("priorState")
 
     @property
+    def attempt_key(self) -> str | None:
+        """An idempotency key for the outside world: the same for every grant, until a reset with mode `retry`.
+
+        It has at most 64 URL-safe characters. None if the ledger is older than attempt keys.
+
+        .. versionadded:: 0.2
+        """
+        return self._fields.get("attemptKey")
+
+    @property
+    def attempt(self) -> int | None:
+        """The number of this grant among the grants of the effect, from 1.
+
+        .. versionadded:: 0.2
+        """
+        return self._fields.get("attempt")
+
+    @property
     def cached_result(self) -> Any:
         """The committed result, if status is `cached_completed`."""
         return self._fields.get("cachedResult")
@@ -214,6 +250,20 @@ class RenewResponse(Response):
     def lease_expires_at(self) -> str | None:
         """When the lease expires unless it is renewed again: RFC 3339, by the ledger's clock."""
         return self._fields.get("leaseExpiresAt")
+
+
+class ReleaseResponse(Response):
+    """`released`, or `already_released` for a repeated release of the same lease.
+
+    .. versionadded:: 0.2
+    """
+
+    __slots__ = ()
+
+    @property
+    def settles_at(self) -> str | None:
+        """Nobody is granted before this time (RFC 3339, by the ledger's clock). None: the effect can be granted now."""
+        return self._fields.get("settlesAt")
 
 
 class ReportObserveResponse(Response):

@@ -21,7 +21,7 @@ from verity._store.purging import Purge
 
 EXAMPLES = {name: example["value"] for name, example in SPEC["components"]["examples"].items()}
 NOON = int(datetime.fromisoformat("2026-01-31T12:00:00+00:00").timestamp() * 1000)
-OPERATION_OF = {"Lease": "lease", "Commit": "commit", "Fail": "fail", "Renew": "renew"} | {
+OPERATION_OF = {"Lease": "lease", "Commit": "commit", "Fail": "fail", "Renew": "renew", "Release": "release"} | {
     "ReportObserve": "report-observe",
     "Reset": "reset",
     "Resolve": "resolve",
@@ -85,6 +85,10 @@ class Story:
         self.lease()
         return self.at(39).send("RenewRequestRefund")
 
+    def released(self, example: str) -> Any:
+        self.lease()
+        return self.at(20).send(example)
+
     def observed(self) -> Any:
         self.lease()
         return self.send("ReportObserveRequestMiss")
@@ -121,6 +125,12 @@ REPLIES: dict[str, Callable[[Story], Any]] = {
     "FailReplyRecorded": lambda story: (story.lease(), story.send("FailRequestDeclined"))[1],
     "FailReplyRepeated": lambda story: story.failed().send("FailRequestDeclined"),
     "RenewReplyRenewed": Story.renewed,
+    "ReleaseReplyNotActed": lambda story: story.released("ReleaseRequestNotActed"),
+    "ReleaseReplyTimedOut": lambda story: story.released("ReleaseRequestTimedOut"),
+    "ReleaseReplyRepeated": lambda story: (
+        story.released("ReleaseRequestTimedOut"),
+        story.send("ReleaseRequestTimedOut"),
+    )[1],
     "ReportObserveReplyReported": Story.observed,
     "ResetReplyReset": lambda story: story.failed().send("ResetRequestDeclined"),
     "ResolveReplyResolved": lambda story: story.failed().send("ResolveRequestFound"),
@@ -148,6 +158,8 @@ REQUESTS: dict[str, Callable[[Story], Any]] = {
     "CommitRequestRefund": REPLIES["CommitReplyAccepted"],
     "FailRequestDeclined": REPLIES["FailReplyRecorded"],
     "RenewRequestRefund": Story.renewed,
+    "ReleaseRequestNotActed": REPLIES["ReleaseReplyNotActed"],
+    "ReleaseRequestTimedOut": REPLIES["ReleaseReplyTimedOut"],
     "ReportObserveRequestMiss": Story.observed,
     "ResetRequestDeclined": REPLIES["ResetReplyReset"],
     "ResetRequestRetry": lambda story: (story.lease(), story.send("ResetRequestRetry"))[1],
@@ -199,7 +211,16 @@ def test_a_ledger_answers_with_the_example(name: str, story: Story) -> None:
 def test_a_ledger_takes_the_example(name: str, story: Story) -> None:
     reply = REQUESTS[name](story)
     assert "error" not in reply
-    assert reply["status"] in ("granted", "accepted", "recorded", "renewed", "reported", "reset", "resolved")
+    assert reply["status"] in (
+        "granted",
+        "accepted",
+        "recorded",
+        "renewed",
+        "reported",
+        "released",
+        "reset",
+        "resolved",
+    )
 
 
 def test_no_example_is_left_out() -> None:

@@ -25,6 +25,8 @@ def test_the_limits_are_those_of_the_contract() -> None:
         "MIN_LEASE_DURATION_MS": SCHEMAS["DurationMs"]["minimum"],
         "MAX_LEASE_DURATION_MS": SCHEMAS["DurationMs"]["maximum"],
         "DEFAULT_LEASE_DURATION_MS": SCHEMAS["DurationMs"]["x-default-ms"],
+        "MAX_SETTLE_MS": SCHEMAS["ReleaseRequest"]["properties"]["settleMs"]["maximum"],
+        "DEFAULT_SETTLE_MS": SCHEMAS["ReleaseRequest"]["properties"]["settleMs"]["x-default-ms"],
         "MAX_PAYLOAD_BYTES": SCHEMAS["Payload"]["x-max-bytes"],
         "MAX_WAIT_S": PARAMETERS["prefer"]["x-max-wait-s"],
     }

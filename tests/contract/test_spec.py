@@ -42,8 +42,8 @@ def test_it_is_openapi_3_1() -> None:
 def test_the_operations() -> None:
     assert sorted(OPERATIONS) == [
         *("commit_effect", "fail_effect", "get_effect", "get_effect_by_id", "get_stats", "lease_effect", "list_cases"),
-        *("list_effect_events", "list_effects", "list_namespaces", "list_runs", "list_workflows", "renew_effect"),
-        *("report_observe", "reset_effect", "resolve_effect"),
+        *("list_effect_events", "list_effects", "list_namespaces", "list_runs", "list_workflows", "release_effect"),
+        *("renew_effect", "report_observe", "reset_effect", "resolve_effect"),
     ]
 
 

@@ -137,7 +137,7 @@ def test_what_an_earlier_version_wrote_is_kept(
     assert place.version() == latest
     assert place.schema() == fresh_schema, "as if it had been made today"
     bench = Bench("postgres" if place.kind == "postgres" else "file", tmp_path, lambda: place.url)
-    check(bench, earlier.NAMES_IN.get((place.kind, version), earlier.NAMES))
+    check(bench, earlier.names_in(place.kind, version))
     bench.store.close()
 
 
@@ -169,6 +169,8 @@ def check(bench: Bench, names: list[str]) -> None:
         ("told reset", "reset", 2),
         ("told expired", "expired", 2),
         ("expired", "expired", 3),
+        ("given back", "none", 2),
+        ("given back in doubt", "expired", 3),
     ):
         if name in names:
             lease = json.loads(leases[name])
@@ -176,6 +178,9 @@ def check(bench: Bench, names: list[str]) -> None:
             assert call("commit_effect", {**call.tokens(lease), "result": name})["status"] == "accepted"
     for name in {"purged", "purged failure"} & set(names):
         assert json.loads(leases[name])["error"]["code"] == "effect_purged"
+    if "settling" in names:
+        assert json.loads(leases["settling"])["error"]["code"] == "lease_conflict"
+        assert found["settling"]["status"] == "EXPIRED"
     assert call("reset_effect", {"effectKey": "failed"})["status"] == "reset"
     assert call("lease_effect", {"effectKey": "failed"})["fenceToken"] == 2
 
@@ -187,6 +192,7 @@ def check(bench: Bench, names: list[str]) -> None:
     bench.check_all_rows()
     for change in (
         "UPDATE effects SET fence = fence - 1",
+        "UPDATE effects SET fence = fence + 1 WHERE status = 'RUNNING'",
         "UPDATE effects SET effect_key = 'another'",
         "UPDATE events SET fence = 9",
         "DELETE FROM effects",

@@ -24,6 +24,8 @@ from verity._rfc3339 import parse_time
 
 DURATIONS = st.sampled_from([5_000, 30_000, 120_000])
 PAYLOADS = st.sampled_from([None, 0, "", {"a": [1, 1.5]}, 'quoted "\\" and ü'])
+SETTLE = st.sampled_from([0, 5_000, 30_000])
+FENCES = st.integers(1, 4)
 SOURCES = st.sampled_from(["acted", "observed"])
 MODES = st.sampled_from(["verify", "retry"])
 GRANTS: st.SearchStrategy[int | None] = st.sampled_from([-1, -1, -1, 0])
@@ -64,9 +66,10 @@ COMMITS = calls("commit_effect", {"result": PAYLOADS}, {"source": SOURCES, **lab
 OTHERS = (
     calls("fail_effect", {"error": PAYLOADS}, {"source": SOURCES, **labels("runId")}, GRANTS)
     | calls("renew_effect", {}, {"extensionMs": DURATIONS}, GRANTS)
+    | calls("release_effect", {"acted": st.sampled_from(["no", "unknown"])}, {"settleMs": SETTLE}, GRANTS)
     | calls("report_observe", {"hit": st.booleans()}, {"durationMs": st.integers(0, 9)}, GRANTS)
-    | calls("reset_effect", {}, {"mode": MODES, "force": st.booleans(), **labels("reason")})
-    | calls("resolve_effect", {"result": PAYLOADS}, labels("reason"))
+    | calls("reset_effect", {}, {"mode": MODES, "force": st.booleans(), "expectedFence": FENCES, **labels("reason")})
+    | calls("resolve_effect", {"result": PAYLOADS}, {"expectedFence": FENCES, **labels("reason")})
 )
 STEPS = st.tuples(
     st.sampled_from([0, 1, 4_999, 5_000, 200_000]),
@@ -112,14 +115,17 @@ LEASE = {
     "caseId": "case",
     "runId": "run",
 }
+FENCE = object()
+"""Stands for the effect's fence."""
 BODIES: dict[str, dict[str, Any]] = {
     "lease_effect": LEASE,
     "commit_effect": {"result": {"a": "result"}, "source": "observed", "runId": "run of the commit"},
     "fail_effect": {"error": {"an": "error"}, "source": "observed", "runId": "run of the failure"},
     "renew_effect": {"extensionMs": 77_000},
+    "release_effect": {"acted": "unknown", "settleMs": 7_000},
     "report_observe": {"hit": False, "durationMs": 12},
-    "reset_effect": {"mode": "retry", "force": True, "reason": "why it was reset"},
-    "resolve_effect": {"result": {"found": "out"}, "reason": "how it was found out"},
+    "reset_effect": {"mode": "retry", "force": True, "expectedFence": FENCE, "reason": "why it was reset"},
+    "resolve_effect": {"result": {"found": "out"}, "expectedFence": FENCE, "reason": "how it was found out"},
 }
 """A call of each operation: all of its properties, with values that no other has. Without those that are in each."""
 IN_EACH = {"effectKey", "fenceToken", "leaseToken"}
@@ -142,7 +148,9 @@ def test_the_bodies_have_all_properties() -> None:
 def test_every_property_of_a_request_is_read_back(
     ledgers: dict[str, Ledger], kind: str, operation: str, is_taken_over: bool
 ) -> None:
-    ledger, body = ledgers[kind], BODIES[operation]
+    ledger, body = ledgers[kind], dict(BODIES[operation])
+    if "expectedFence" in body:
+        body["expectedFence"] = 1 + is_taken_over
     by_admin = operation in ("reset_effect", "resolve_effect")
     lease = Command("lease_effect", LEASE, headers={"idempotency_key": "mine", "trace_parent": TRACE_PARENT})
     others = {name: f"other {name}" for name in LEASE if name not in ("leaseDurationMs", "inputJson")}
@@ -181,13 +189,18 @@ def _read_back(operation: str, effect: Any, event: Any, ledger: Ledger) -> dict[
             return {outcome: effect[outcome], "source": effect["source"], "runId": event["runId"]}
         case "renew_effect":
             return {"extensionMs": _ms_until(effect["leaseExpiresAt"], ledger)}
+        case "release_effect":
+            assert detail["settleMs"] == _ms_until(effect["settlesAt"], ledger)
+            return {"acted": detail["acted"], "settleMs": detail["settleMs"]}
         case "report_observe":
             return {"hit": event["type"] == "OBSERVE_HIT", "durationMs": detail["durationMs"]}
         case "reset_effect":
             mode = {"expired": "verify", "reset": "retry"}[effect["priorState"]]
-            return {"mode": mode, "force": detail["forced"], "reason": detail["reason"]}
+            return {"mode": mode, "force": detail["forced"]} | {
+                name: detail[name] for name in ("expectedFence", "reason")
+            }
         case _:
-            return {"result": effect["result"], "reason": detail["reason"]}
+            return {"result": effect["result"], **{name: detail[name] for name in ("expectedFence", "reason")}}
 
 
 def _ms_until(text: str, ledger: Ledger) -> int:

@@ -14,6 +14,7 @@ from verity._ledger.commands import (
     Decision,
     Fail,
     Lease,
+    Release,
     Renew,
     ReportObserve,
     Reset,
@@ -75,6 +76,9 @@ def in_state(state: State) -> Story:
         story.send(Lease(30_000, "request-1", Labels(agent_id="a", run_id="r")))
     if state is State.EXPIRED:
         story.now += 30_000
+    if state is State.RELEASED:
+        story.send(Release(*story.pair(), settle_ms=60_000))
+        story.now += 60_000
     if state is State.COMMITTED:
         story.send(Commit(*story.pair(), RESULT))
     if state in (State.FAILED, State.IDLE):
@@ -86,15 +90,16 @@ def in_state(state: State) -> Story:
 
 
 ALL = tuple(State)
-# command -> what it answers in NONE, IDLE, RUNNING, EXPIRED, COMMITTED, FAILED (the order of State); ! is a refusal.
+# command -> what it answers in NONE, IDLE, RUNNING, EXPIRED, COMMITTED, FAILED, RELEASED (the order of State); ! is a refusal.
 EXPECTED = {
-    Lease: "granted granted !lease_conflict granted cached_completed cached_failed",
-    Commit: "!effect_not_found !stale_fence accepted accepted already_committed !effect_finished",
-    Fail: "!effect_not_found !stale_fence recorded recorded !effect_finished already_failed",
-    Renew: "!effect_not_found !stale_fence renewed renewed !effect_finished !effect_finished",
-    ReportObserve: "!effect_not_found !stale_fence reported reported reported reported",
-    Reset: "!effect_not_found already_reset !lease_conflict reset !effect_finished reset",
-    Resolve: "!effect_not_found !not_failed !lease_conflict resolved already_committed resolved",
+    Lease: "granted granted !lease_conflict granted cached_completed cached_failed granted",
+    Commit: "!effect_not_found !stale_fence accepted accepted already_committed !effect_finished accepted",
+    Fail: "!effect_not_found !stale_fence recorded recorded !effect_finished already_failed recorded",
+    Renew: "!effect_not_found !stale_fence renewed renewed !effect_finished !effect_finished !stale_fence",
+    Release: "!effect_not_found !stale_fence released released !effect_finished !effect_finished already_released",
+    ReportObserve: "!effect_not_found !stale_fence reported reported reported reported reported",
+    Reset: "!effect_not_found already_reset !lease_conflict reset !effect_finished reset reset",
+    Resolve: "!effect_not_found !not_failed !lease_conflict resolved already_committed resolved resolved",
 }
 NEXT = {
     "granted": "RUNNING",
@@ -112,6 +117,7 @@ def _command(kind: type[Command], story: Story) -> Command:
         Commit: Commit(*pair, RESULT),
         Fail: Fail(*pair, ERROR),
         Renew: Renew(*pair, 60_000),
+        Release: Release(*pair),
         ReportObserve: ReportObserve(*pair, True, 5),
         Reset: Reset("admin", None),
         Resolve: Resolve(RESULT, "admin", None),
@@ -135,7 +141,7 @@ def test_a_cell(kind: type[Command], state: State) -> None:
     after = decision.effect
     assert after is not None
     assert after.status == NEXT.get(word, before.status if before else "")
-    rises = word in ("granted", "resolved") or (word == "reset" and state is State.EXPIRED)
+    rises = word in ("granted", "resolved") or (word == "reset" and state in (State.EXPIRED, State.RELEASED))
     assert after.fence == (before.fence if before else 0) + rises
     assert after.created_at == (before.created_at if before else story.now)
 
@@ -146,13 +152,13 @@ def test_the_table_has_every_cell() -> None:
         assert set(row) == set(State)
 
 
-@pytest.mark.parametrize("kind", [Commit, Fail, Renew, ReportObserve], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Commit, Fail, Renew, Release, ReportObserve], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("state", ALL[1:], ids=lambda state: state.name)
 @pytest.mark.parametrize("wrong", ["fence", "token", "both"])
 def test_a_wrong_pair_is_stale_whatever_the_state(kind: type[Command], state: State, wrong: str) -> None:
     story = in_state(state)
     fence, token = story.pair()
-    command = _command(kind, story)._replace(  # type: ignore[call-arg]  # these four have tokens
+    command = _command(kind, story)._replace(  # type: ignore[call-arg]  # these five have tokens
         fence=fence + 1 if wrong != "token" else fence, lease_token="x" if wrong != "fence" else token
     )
     decision = story.send(command)
@@ -213,6 +219,7 @@ def test_a_reset_decides_what_the_next_holder_is_told(state: State, mode: str, p
         "reason": "why",
         "mode": mode,
         "forced": state is State.RUNNING or None,
+        "expectedFence": None,
     }
     assert story.send(Commit(*old, OTHER)).reply.word == "stale_fence"
     granted = story.send(Lease())

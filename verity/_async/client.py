@@ -49,6 +49,8 @@ from verity.values import (
     FailResponse,
     LeaseRequestBody,
     LeaseResponse,
+    ReleaseRequestBody,
+    ReleaseResponse,
     RenewRequestBody,
     RenewResponse,
     ReportObserveBody,
@@ -279,6 +281,17 @@ class VerityClient:
             VerityApiError: `stale_fence` if a newer lease was granted.
         """
         return await self._ledger.renew(*self._checked(namespace, body, RenewRequestBody))
+
+    async def release(self, namespace: str, body: ReleaseRequestBody | Mapping[str, Any]) -> ReleaseResponse:
+        """Give a lease back without an outcome. Idempotent for the same lease: the first release counts.
+
+        Raises:
+            VerityApiError: `stale_fence` if a newer lease was granted, `effect_finished` if the effect has an outcome;
+                404 or 405 from a ledger that is older than this call: the lease then expires by itself.
+
+        .. versionadded:: 0.2
+        """
+        return await self._ledger.release(*self._checked(namespace, body, ReleaseRequestBody))
 
     async def report_observe(
         self, namespace: str, body: ReportObserveBody | Mapping[str, Any]

@@ -11,8 +11,22 @@ from typing import Any, TypeVar
 
 import httpx
 from verity_api import AuthenticatedClient
-from verity_api.api.effects import commit_effect, fail_effect, lease_effect, renew_effect, report_observe
-from verity_api.models import CommitRequest, FailRequest, LeaseRequest, RenewRequest, ReportObserveRequest
+from verity_api.api.effects import (
+    commit_effect,
+    fail_effect,
+    lease_effect,
+    release_effect,
+    renew_effect,
+    report_observe,
+)
+from verity_api.models import (
+    CommitRequest,
+    FailRequest,
+    LeaseRequest,
+    ReleaseRequest,
+    RenewRequest,
+    ReportObserveRequest,
+)
 from verity_api.types import UNSET
 
 from verity._async.pool import spoil
@@ -22,7 +36,15 @@ from verity._core.backoff import SEND_ATTEMPTS, resend_delay
 from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
 from verity._operations import Operation
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
-from verity.values import CommitResponse, FailResponse, LeaseResponse, Record, RenewResponse, ReportObserveResponse
+from verity.values import (
+    CommitResponse,
+    FailResponse,
+    LeaseResponse,
+    Record,
+    ReleaseResponse,
+    RenewResponse,
+    ReportObserveResponse,
+)
 
 R = TypeVar("R", bound=Record)
 Wire = dict[str, Any]
@@ -112,6 +134,20 @@ class AsyncLedger:
             Operation.RENEW_EFFECT,
             _asked(namespace, body),
             lambda: renew_effect.asyncio_response(namespace, client=api, body=request),
+            attempts,
+        )
+
+    async def release(
+        self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
+    ) -> ReleaseResponse:
+        """Give a lease back without an outcome. An older ledger answers 404 or 405."""
+        request = ReleaseRequest.from_dict(body)
+        api = self._api_with(timeout_s)
+        return await self.call(
+            ReleaseResponse,
+            Operation.RELEASE_EFFECT,
+            _asked(namespace, body),
+            lambda: release_effect.asyncio_response(namespace, client=api, body=request),
             attempts,
         )
 

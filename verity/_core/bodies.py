@@ -8,12 +8,13 @@ from typing import Any
 from verity._core import payload
 from verity._core.keys import check_effect_key, check_optional_label
 from verity._core.text import read_choice, read_int, read_text
-from verity._limits import MAX_LEASE_DURATION_MS, MIN_LEASE_DURATION_MS
+from verity._limits import MAX_LEASE_DURATION_MS, MAX_SETTLE_MS, MIN_LEASE_DURATION_MS
 from verity.errors import VerityValidationError
 from verity.values import (
     CommitRequestBody,
     FailRequestBody,
     LeaseRequestBody,
+    ReleaseRequestBody,
     RenewRequestBody,
     ReportObserveBody,
     RequestBody,
@@ -34,6 +35,7 @@ _REQUIRED: dict[type[RequestBody], tuple[str, ...]] = {
     CommitRequestBody: (*_TOKENS, "result"),
     FailRequestBody: (*_TOKENS, "error"),
     RenewRequestBody: _TOKENS,
+    ReleaseRequestBody: (*_TOKENS, "acted"),
     ReportObserveBody: (*_TOKENS, "hit"),
 }
 
@@ -67,6 +69,7 @@ def to_wire(body: RequestBody | Mapping[str, Any], kind: type[RequestBody]) -> d
         if name in wire:
             payload.encode(wire[name], parameter)
     _check_rest(wire)
+    _check_release(wire)
     return wire
 
 
@@ -102,6 +105,17 @@ def _check_rest(wire: dict[str, Any]) -> None:
         wire["source"] = read_choice(wire["source"], ("acted", "observed"))
         if wire["source"] is None:
             raise _wrong("source", '"acted" or "observed"')
+
+
+def _check_release(wire: dict[str, Any]) -> None:
+    if "acted" in wire:
+        wire["acted"] = read_choice(wire["acted"], ("no", "unknown"))
+        if wire["acted"] is None:
+            raise _wrong("acted", '"no" or "unknown"')
+    if "settleMs" in wire:
+        wire["settleMs"] = settle_ms = read_int(wire["settleMs"])
+        if settle_ms is None or not 0 <= settle_ms <= MAX_SETTLE_MS:
+            raise _wrong("settle_ms", f"a whole number of milliseconds from 0 to {MAX_SETTLE_MS:,}")
 
 
 def _read_name(name: object) -> str:

@@ -42,6 +42,7 @@ _WORDS = {
     Operation.COMMIT_EFFECT: {"accepted", "already_committed"},
     Operation.FAIL_EFFECT: {"recorded", "already_failed"},
     Operation.RENEW_EFFECT: {"renewed"},
+    Operation.RELEASE_EFFECT: {"released", "already_released"},
     Operation.REPORT_OBSERVE: {"reported"},
     Operation.RESET_EFFECT: {"reset", "already_reset"},
     Operation.RESOLVE_EFFECT: {"resolved", "already_committed"},

@@ -8,13 +8,14 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from verity._attempt_key import make_attempt_key
 from verity._ledger import commands
 from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.commands import Command, Decision
-from verity._ledger.effect import Effect, Event, Labels, Payload, State, format_effect_id
+from verity._ledger.effect import Effect, Event, Labels, Payload, Status, format_effect_id
 from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.raw_json import Members, NotJson, Raw, dump_fields, read_members, to_payload
-from verity._limits import DEFAULT_LEASE_DURATION_MS
+from verity._limits import DEFAULT_LEASE_DURATION_MS, DEFAULT_SETTLE_MS
 from verity._operations import Operation
 
 
@@ -170,6 +171,14 @@ def _renew(members: Members, _request: Request) -> Command:
     return commands.Renew(*_tokens(members), _get(members, "extensionMs", int))
 
 
+def _release(members: Members, _request: Request) -> Command:
+    acted = _get(members, "acted", str)
+    if acted not in ("no", "unknown"):
+        raise KeyError("acted")
+    settle_ms = _get(members, "settleMs", int)
+    return commands.Release(*_tokens(members), acted, DEFAULT_SETTLE_MS if settle_ms is None else settle_ms)
+
+
 def _report(members: Members, _request: Request) -> Command:
     return commands.ReportObserve(*_tokens(members), _need(members, "hit", bool), _get(members, "durationMs", int))
 
@@ -178,11 +187,22 @@ def _reset(members: Members, request: Request) -> Command:
     mode = _get(members, "mode", str) or "verify"
     if mode not in ("verify", "retry"):
         raise KeyError("mode")
-    return commands.Reset(request.scope.actor, _get(members, "reason", str), mode, bool(_get(members, "force", bool)))
+    return commands.Reset(
+        request.scope.actor,
+        _get(members, "reason", str),
+        mode,
+        bool(_get(members, "force", bool)),
+        _get(members, "expectedFence", int),
+    )
 
 
 def _resolve(members: Members, request: Request) -> Command:
-    return commands.Resolve(_need_payload(members, "result"), request.scope.actor, _get(members, "reason", str))
+    return commands.Resolve(
+        _need_payload(members, "result"),
+        request.scope.actor,
+        _get(members, "reason", str),
+        _get(members, "expectedFence", int),
+    )
 
 
 _READERS: dict[Operation, Callable[[Members, Request], Command]] = {
@@ -190,6 +210,7 @@ _READERS: dict[Operation, Callable[[Members, Request], Command]] = {
     Operation.COMMIT_EFFECT: _commit,
     Operation.FAIL_EFFECT: _fail,
     Operation.RENEW_EFFECT: _renew,
+    Operation.RELEASE_EFFECT: _release,
     Operation.REPORT_OBSERVE: _report,
     Operation.RESET_EFFECT: _reset,
     Operation.RESOLVE_EFFECT: _resolve,
@@ -216,7 +237,9 @@ def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
     if operation is Operation.LEASE_EFFECT:
         if reply.word == "granted":
             return answer_grant(
-                call, effect.id, effect.fence, effect.lease_token or "", effect.lease_expires_at, effect.prior_state
+                *(call, effect.id, effect.fence, effect.lease_token or "", effect.lease_expires_at, effect.prior_state),
+                attempt=effect.attempt,
+                retries=effect.retries,
             )
         return _answer_with_outcome(effect, reply.word)
     if operation in (Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT):
@@ -230,11 +253,21 @@ def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
     }
     if operation is Operation.RENEW_EFFECT:
         fields["leaseExpiresAt"] = format_time(effect.lease_expires_at)
+    elif operation is Operation.RELEASE_EFFECT and effect.settles_after(now):
+        fields["settlesAt"] = format_time(effect.settles_at or now)
     return Answer(200, dump_fields(fields), outcome=(reply.word, effect.source or ""))
 
 
 def answer_grant(
-    call: EffectCall, effect_id: int, fence: int, lease_token: str, lease_expires_at: int, prior_state: str
+    call: EffectCall,
+    effect_id: int,
+    fence: int,
+    lease_token: str,
+    lease_expires_at: int,
+    prior_state: str,
+    *,
+    attempt: int = 1,
+    retries: int = 0,
 ) -> Answer:
     """The answer to a granted lease request."""
     fields = {
@@ -246,6 +279,8 @@ def answer_grant(
         "leaseToken": lease_token,
         "leaseExpiresAt": format_time(lease_expires_at),
         "priorState": prior_state,
+        "attemptKey": make_attempt_key(call.environment, call.namespace, call.key, retries),
+        "attempt": attempt,
     }
     return Answer(200, dump_fields(fields), outcome=("granted", prior_state))
 
@@ -288,11 +323,21 @@ def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Pr
     if code == "effect_not_found" or effect is None:
         return Problem(404, "effect_not_found", f"There is no {name} in this namespace.", details=asked)
     if code == "lease_conflict":
+        message, free_at = (
+            f"The lease on {name} is live; try again when it is released or has expired.",
+            effect.lease_expires_at,
+        )
+        if effect.settles_after(now):
+            message = (
+                f"A holder released {name} and may have acted. Nobody is granted before what it sent has settled; "
+                "try again then."
+            )
+            free_at = effect.settles_at or now
         return Problem(
             409,
             code,
-            f"The lease on {name} is live; try again when it is released or has expired.",
-            details={**asked, "leaseExpiresAt": format_time(effect.lease_expires_at)},
+            message,
+            details={**asked, "leaseExpiresAt": format_time(free_at)},
             # Most holders finish long before their lease expires, so callers that wait are told to retry soon.
             retry_after_s=1,
         )
@@ -303,10 +348,15 @@ def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Pr
             f"The {name} is {effect.status}, and its payloads and audit trail were purged; it is never granted again.",
             details={**asked, "status": effect.status, "purgedAt": format_time(effect.purged_at or now)},
         )
+    if code == "stale_fence" and (expected := getattr(call.command, "expected_fence", None)) is not None:
+        message = (
+            f"The {name} changed since it had fence {expected}: it now has fence {effect.fence}. Look at it again."
+        )
+        return Problem(409, code, message, details={**asked, "expectedFence": expected})
     messages = {
-        "stale_fence": f"This lease on {name} is not the current one: it was granted again, reset or resolved since.",
+        "stale_fence": f"This lease on {name} is not current: it was released, granted again, reset or resolved.",
         "effect_finished": f"The {name} is {effect.status} already, which this call cannot change.",
-        "not_failed": f"The {name} has not failed; it is {effect.state(now).value}.",
+        "not_failed": f"The {name} has not failed; it is {effect.shown_status(now)}.",
     }
     return Problem(409, code, messages[code], details=asked)
 
@@ -317,11 +367,13 @@ def effect_fields(effect: Effect, now: int) -> dict[str, Any]:
         "effectId": effect.effect_id,
         "namespace": effect.namespace,
         "effectKey": effect.key,
-        "status": effect.state(now).value,
+        "status": effect.shown_status(now),
         "fenceToken": effect.fence,
         "priorState": effect.prior_state,
+        "attempt": effect.attempt,
         "leaseDurationMs": effect.lease_duration_ms,
-        "leaseExpiresAt": format_time(effect.lease_expires_at) if effect.state(now) in _LEASED else None,
+        "leaseExpiresAt": format_time(effect.lease_expires_at) if effect.status == Status.RUNNING else None,
+        "settlesAt": format_time(effect.settles_at) if effect.settles_at and effect.status in _SETTLING else None,
         **dict(zip(_LABELS, effect.labels, strict=True)),
         "source": effect.source,
         "createdAt": format_time(effect.created_at),
@@ -333,14 +385,15 @@ def effect_fields(effect: Effect, now: int) -> dict[str, Any]:
     return fields | {name: Raw(text) for name, text in payloads.items() if text is not None}
 
 
-_LEASED = (State.RUNNING, State.EXPIRED)
+_SETTLING = (Status.RUNNING, Status.IDLE)
 
 
 def event_fields(sequence: int, event: Event) -> dict[str, Any]:
     """An audit event as the reads show it."""
     detail = dict(event.detail)
-    if "leaseExpiresAt" in detail:
-        detail["leaseExpiresAt"] = format_time(detail["leaseExpiresAt"])
+    for name in ("leaseExpiresAt", "settlesAt"):
+        if name in detail:
+            detail[name] = format_time(detail[name])
     fields: dict[str, Any] = {
         "sequence": sequence,
         "type": event.type.value,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from verity._ledger.effect import Effect, Event, Labels, Payload
-from verity._limits import DEFAULT_LEASE_DURATION_MS
+from verity._limits import DEFAULT_LEASE_DURATION_MS, DEFAULT_SETTLE_MS
 
 REPORTS_AMONG = 64
 """How many of an effect's latest events are searched for reports; see `Context.count_reports`."""
@@ -49,6 +49,17 @@ class Renew(NamedTuple):
     extension_ms: int | None = None
 
 
+class Release(NamedTuple):
+    """Give the lease back without an outcome."""
+
+    fence: int
+    lease_token: str
+    acted: str = "unknown"
+    """`no`: the holder has not acted. `unknown`: it may have acted."""
+    settle_ms: int = DEFAULT_SETTLE_MS
+    """With `unknown`: for how long nobody is granted, because what the holder sent may still take effect."""
+
+
 class ReportObserve(NamedTuple):
     """Record in the audit trail whether `observe` found a result."""
 
@@ -67,6 +78,8 @@ class Reset(NamedTuple):
     """`verify`: the next holder observes first (priorState `expired`). `retry`: the next holder acts without observing
     (priorState `reset`)."""
     force: bool = False
+    expected_fence: int | None = None
+    """The fence of the effect that the admin looked at. With another fence nothing changes. None: any fence."""
 
 
 class Resolve(NamedTuple):
@@ -75,9 +88,11 @@ class Resolve(NamedTuple):
     result: Payload
     actor: str | None = None
     reason: str | None = None
+    expected_fence: int | None = None
+    """As in `Reset`."""
 
 
-Command = Lease | Commit | Fail | Renew | ReportObserve | Reset | Resolve
+Command = Lease | Commit | Fail | Renew | Release | ReportObserve | Reset | Resolve
 
 
 class Context(NamedTuple):

@@ -17,7 +17,10 @@ class Status(str, Enum):
 
 
 class State(Enum):
-    """The state that the table decides by. EXPIRED: the status is RUNNING and the lease has expired; never written."""
+    """The state that the table decides by. EXPIRED and RELEASED are never written: their status is RUNNING.
+
+    EXPIRED: the lease has expired. RELEASED: the holder gave the lease back, and it may have acted.
+    """
 
     NONE = "NONE"
     IDLE = "IDLE"
@@ -25,6 +28,7 @@ class State(Enum):
     EXPIRED = "EXPIRED"
     COMMITTED = "COMMITTED"
     FAILED = "FAILED"
+    RELEASED = "RELEASED"
 
 
 class EventType(str, Enum):
@@ -33,6 +37,7 @@ class EventType(str, Enum):
     LEASE_GRANTED = "LEASE_GRANTED"
     LEASE_RENEWED = "LEASE_RENEWED"
     LEASE_EXPIRED = "LEASE_EXPIRED"
+    LEASE_RELEASED = "LEASE_RELEASED"
     OBSERVE_HIT = "OBSERVE_HIT"
     OBSERVE_MISS = "OBSERVE_MISS"
     COMMITTED = "COMMITTED"
@@ -93,6 +98,16 @@ class Effect(NamedTuple):
     updated_at: int
     purged_at: int | None
     """When the payloads and events were purged. The rest of the row keeps the key from being acted on again."""
+    settles_at: int | None
+    """Set by a release of a lease whose holder, or the one before, may have acted: nobody is granted before this time.
+    The next grant clears it."""
+    doubt_since: int | None
+    """Set by the grant that took over an expired or released lease: the expiry of that lease. A release without an act
+    restores it."""
+    retries: int
+    """How many resets with mode `retry` there were. Each one changes the attempt key."""
+    attempt: int
+    """How many grants there were."""
 
     def __repr__(self) -> str:
         return f"<Effect {self.effect_id} {self.status} fence={self.fence}>"
@@ -104,9 +119,21 @@ class Effect(NamedTuple):
 
     def state(self, now: int) -> State:
         """The state at `now`, in ms since 1970."""
-        if self.status == Status.RUNNING and now >= self.lease_expires_at:
-            return State.EXPIRED
+        if self.status == Status.RUNNING:
+            if self.settles_at is not None:
+                return State.RELEASED
+            if now >= self.lease_expires_at:
+                return State.EXPIRED
         return State[self.status]
+
+    def shown_status(self, now: int) -> str:
+        """The status at `now` that callers see. A released effect is shown as EXPIRED."""
+        is_expired = self.status == Status.RUNNING and now >= self.lease_expires_at
+        return State.EXPIRED.value if is_expired else self.status
+
+    def settles_after(self, now: int) -> bool:
+        """Whether the effect was released, and nobody is granted yet."""
+        return self.settles_at is not None and self.settles_at > now
 
 
 _LABELS_AT = Effect._fields.index("labels")
@@ -162,17 +189,28 @@ class Folded(NamedTuple):
     error_sha256: str | None
     source: str | None
     event_count: int
+    settles_at: int | None
 
 
 def fold(events: Iterable[Event]) -> Folded:
     """Replay all events of an effect. The fields always equal those of the effect's row."""
-    now = Folded(Status.IDLE.value, 0, 0, None, None, None, 0)
+    now = Folded(Status.IDLE.value, 0, 0, None, None, None, 0, None)
     for event in events:
         detail = event.detail
         now = now._replace(event_count=now.event_count + 1)
         if event.type is EventType.LEASE_GRANTED:
             now = now._replace(
-                status=Status.RUNNING.value, fence=event.fence, lease_expires_at=detail["leaseExpiresAt"]
+                status=Status.RUNNING.value,
+                fence=event.fence,
+                lease_expires_at=detail["leaseExpiresAt"],
+                settles_at=None,
+            )
+        elif event.type is EventType.LEASE_RELEASED:
+            settles_at = detail.get("settlesAt")
+            now = now._replace(
+                status=now.status if settles_at is not None else Status.IDLE.value,
+                lease_expires_at=detail.get("leaseExpiresAt", now.lease_expires_at),
+                settles_at=settles_at,
             )
         elif event.type is EventType.LEASE_RENEWED:
             now = now._replace(lease_expires_at=detail["leaseExpiresAt"])
@@ -186,7 +224,13 @@ def fold(events: Iterable[Event]) -> Folded:
         elif event.type is EventType.FAILED:
             now = now._replace(status=Status.FAILED.value, error_sha256=detail["errorSha256"], source=detail["source"])
         elif event.type is EventType.RESET:
-            now = now._replace(status=Status.IDLE.value, fence=event.fence, error_sha256=None, source=None)
+            now = now._replace(
+                status=Status.IDLE.value,
+                fence=event.fence,
+                error_sha256=None,
+                source=None,
+                settles_at=None if detail.get("mode") == "retry" else now.settles_at,
+            )
     return now
 
 

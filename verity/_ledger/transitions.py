@@ -14,10 +14,21 @@ Why nothing acts twice:
    still commit as long as no other grant was made: its outcome is true. After another grant its pair is old, and the
    answer is `stale_fence`. This check comes before all others, so an old holder learns nothing else.
 3. COMMITTED never changes. FAILED changes by reset and resolve only. Both delete the token, so the old pair is never
-   current again. A reset of a RUNNING or EXPIRED effect, and every resolve, also raises the fence.
+   current again. A reset of a RUNNING, EXPIRED or RELEASED effect, and every resolve, also raises the fence.
 4. A wrong clock can make a grant too early or too late. It can't make two pairs current.
 5. A commit or fail that is resent with the same pair changes nothing and is answered with success. Its payload is not
    compared: the first one counts.
+
+A holder may release its lease before it expires. If it has not acted, the effect becomes what the grant found: IDLE
+with the grant's prior state, or, if the grant took over a lease, RELEASED with the expiry of that lease. If the holder
+may have acted, the effect becomes RELEASED, and nobody is granted before the settle time has passed, because what was
+sent may still take effect. The next grant is told `expired`. The pair of a released lease stays in the row, so that a
+release that is resent is recognized, and the holder may still commit or fail a RELEASED effect: its outcome is true. It
+can't renew the lease, because nobody holds it. A release drops the Idempotency-Key, so that the lease request, if it is
+resent, is no repeat of the grant.
+
+An admin's reset or resolve may name the fence that the admin saw. With another fence it is refused: the effect was
+granted since, or another admin changed it. The same change, sent again, is success.
 
 If a lease request is resent (same Idempotency-Key) after its lease has expired, it gets the same grant with a new
 expiry, like a renewal. No other grant was made, and the sender can't have acted, because it never got the answer.
@@ -43,6 +54,7 @@ from verity._ledger.commands import (
     Decision,
     Fail,
     Lease,
+    Release,
     Renew,
     Reply,
     ReportObserve,
@@ -70,7 +82,7 @@ def apply(effect: Effect | None, command: Command, context: Context) -> Decision
     state = State.NONE if effect is None else effect.state(context.now)
     if (
         effect is not None
-        and isinstance(command, (Commit, Fail, Renew, ReportObserve))
+        and isinstance(command, (Commit, Fail, Renew, Release, ReportObserve))
         and (command.fence, command.lease_token) != (effect.fence, effect.lease_token)
     ):
         return _refuse(effect, "stale_fence")
@@ -80,6 +92,12 @@ def apply(effect: Effect | None, command: Command, context: Context) -> Decision
         and isinstance(command, (Lease, ReportObserve, Reset, Resolve))
     ):
         return _refuse(effect, "effect_purged")
+    if (
+        effect is not None
+        and isinstance(command, (Reset, Resolve))
+        and command.expected_fence not in (None, effect.fence)
+    ):
+        return _repeat_or_stale(effect, command)
     return TABLE[type(command)][state](effect, command, context)
 
 
@@ -120,7 +138,7 @@ def _grant(prior_state: str) -> Rule:
             {"priorState": prior_state, "leaseDurationMs": command.lease_duration_ms, "leaseExpiresAt": expires_at},
         )
         events: tuple[Event, ...] = (granted,)
-        if effect is not None and effect.status == Status.RUNNING:
+        if effect is not None and effect.state(now) is State.EXPIRED:
             events = (_event(EventType.LEASE_EXPIRED, effect, context), granted)
         after = Effect(
             id=context.new_id() if effect is None else effect.id,
@@ -145,14 +163,21 @@ def _grant(prior_state: str) -> Rule:
             created_at=now if effect is None else effect.created_at,
             updated_at=now,
             purged_at=None,
+            settles_at=None,
+            doubt_since=effect.lease_expires_at if effect is not None and effect.status == Status.RUNNING else None,
+            retries=0 if effect is None else effect.retries,
+            attempt=1 if effect is None else effect.attempt + 1,
         )
         return Decision(after, events, Reply("granted"))
 
     return rule
 
 
-def _grant_after_reset(effect: Effect, command: Lease, context: Context) -> Decision:
-    return _grant(effect.prior_state)(effect, command, context)
+def _grant_once_settled(effect: Effect, command: Lease, context: Context) -> Decision:
+    if effect.settles_after(context.now):
+        return _refuse(effect, "lease_conflict")
+    prior_state = effect.prior_state if effect.status == Status.IDLE else "expired"
+    return _grant(prior_state)(effect, command, context)
 
 
 def _repeat_or_conflict(effect: Effect, command: Lease, _context: Context) -> Decision:
@@ -223,6 +248,24 @@ def _extend(effect: Effect, extension_ms: int, context: Context, word: str) -> D
     return Decision(after, (event,), Reply(word))
 
 
+def _release(effect: Effect, command: Release, context: Context) -> Decision:
+    now = context.now
+    if command.acted == "no" and effect.doubt_since is None:
+        detail: dict[str, Any] = {"acted": "no", "priorState": effect.prior_state}
+        after = effect._replace(status=Status.IDLE.value)
+    else:
+        if command.acted == "no":  # as it was before the grant: an earlier holder may have acted
+            expires_at, settle_ms = effect.doubt_since or now, 0
+        else:
+            expires_at, settle_ms = min(now, effect.lease_expires_at), command.settle_ms
+        detail = {"acted": command.acted, "priorState": "expired", "settleMs": settle_ms}
+        detail |= {"leaseExpiresAt": expires_at, "settlesAt": now + settle_ms}
+        after = effect._replace(lease_expires_at=expires_at, settles_at=now + settle_ms)
+    event = _event(EventType.LEASE_RELEASED, effect, context, detail)
+    after = after._replace(idempotency_key=None, event_count=effect.event_count + 1, updated_at=now)
+    return Decision(after, (event,), Reply("released"))
+
+
 def _report(effect: Effect, command: ReportObserve, context: Context) -> Decision:
     # With fewer events there can't be that many reports, so they need not be counted.
     if effect.event_count > MAX_REPORTS and context.count_reports() >= MAX_REPORTS:
@@ -248,6 +291,7 @@ def _reset(effect: Effect, command: Reset, context: Context) -> Decision:
         "reason": command.reason,
         "mode": command.mode,
         "forced": True if effect.state(context.now) is State.RUNNING else None,
+        "expectedFence": command.expected_fence,
     }
     after = effect._replace(
         status=Status.IDLE.value,
@@ -260,14 +304,21 @@ def _reset(effect: Effect, command: Reset, context: Context) -> Decision:
         source=None,
         event_count=effect.event_count + 1,
         updated_at=context.now,
+        settles_at=None if command.mode == "retry" else effect.settles_at,
+        retries=effect.retries + (command.mode == "retry"),
     )
     return Decision(after, (Event(EventType.RESET, context.now, fence, detail=detail),), Reply("reset"))
 
 
 def _reset_again(effect: Effect, command: Reset, context: Context) -> Decision:
-    if effect.prior_state == _PRIOR_STATES[command.mode]:
+    if _is_reset(effect, command.mode):
         return Decision(effect, (), Reply("already_reset"))
     return _reset(effect, command, context)
+
+
+def _is_reset(effect: Effect, mode: str) -> bool:
+    """Whether the latest change was a reset with this mode. A release, too, makes effects IDLE, but keeps the token."""
+    return effect.status == Status.IDLE and effect.lease_token is None and effect.prior_state == _PRIOR_STATES[mode]
 
 
 def _reset_if_forced(effect: Effect, command: Reset, context: Context) -> Decision:
@@ -281,6 +332,7 @@ def _resolve(effect: Effect, command: Resolve, context: Context) -> Decision:
         "resultSha256": command.result.sha256,
         "actor": command.actor,
         "reason": command.reason,
+        "expectedFence": command.expected_fence,
     }
     after = effect._replace(
         status=Status.COMMITTED.value,
@@ -294,6 +346,16 @@ def _resolve(effect: Effect, command: Resolve, context: Context) -> Decision:
         updated_at=context.now,
     )
     return Decision(after, (Event(EventType.RESOLVED, context.now, fence, detail=detail),), Reply("resolved"))
+
+
+def _repeat_or_stale(effect: Effect, command: Reset | Resolve) -> Decision:
+    """The effect has another fence than the admin saw. A reset or resolve raises it by one at most."""
+    if isinstance(command, Resolve):
+        if effect.result_sha256 == command.result.sha256:
+            return Decision(effect, (), Reply("already_committed"))
+    elif effect.fence - 1 == command.expected_fence and _is_reset(effect, command.mode):
+        return Decision(effect, (), Reply("already_reset"))
+    return _refuse(effect, "stale_fence")
 
 
 def _same_result_or_finished(effect: Effect, command: Resolve, _context: Context) -> Decision:
@@ -311,11 +373,12 @@ _not_failed = _refusal("not_failed")
 TABLE: dict[type[Command], dict[State, Rule]] = {
     Lease: {
         State.NONE: _grant("none"),
-        State.IDLE: _grant_after_reset,
+        State.IDLE: _grant_once_settled,
         State.RUNNING: _repeat_or_conflict,
         State.EXPIRED: _repeat_or_take_over,
         State.COMMITTED: _unchanged("cached_completed"),
         State.FAILED: _unchanged("cached_failed"),
+        State.RELEASED: _grant_once_settled,
     },
     Commit: {
         State.NONE: _not_found,
@@ -324,6 +387,7 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
         State.EXPIRED: _commit,
         State.COMMITTED: _unchanged("already_committed"),
         State.FAILED: _finished,
+        State.RELEASED: _commit,
     },
     Fail: {
         State.NONE: _not_found,
@@ -332,6 +396,7 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
         State.EXPIRED: _fail,
         State.COMMITTED: _finished,
         State.FAILED: _unchanged("already_failed"),
+        State.RELEASED: _fail,
     },
     Renew: {
         State.NONE: _not_found,
@@ -340,6 +405,16 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
         State.EXPIRED: _renew,
         State.COMMITTED: _finished,
         State.FAILED: _finished,
+        State.RELEASED: _stale,
+    },
+    Release: {
+        State.NONE: _not_found,
+        State.IDLE: _unchanged("already_released"),
+        State.RUNNING: _release,
+        State.EXPIRED: _release,
+        State.COMMITTED: _finished,
+        State.FAILED: _finished,
+        State.RELEASED: _unchanged("already_released"),
     },
     ReportObserve: {
         State.NONE: _not_found,
@@ -348,6 +423,7 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
         State.EXPIRED: _report,
         State.COMMITTED: _report,
         State.FAILED: _report,
+        State.RELEASED: _report,
     },
     Reset: {
         State.NONE: _not_found,
@@ -356,6 +432,7 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
         State.EXPIRED: _reset,
         State.COMMITTED: _finished,
         State.FAILED: _reset,
+        State.RELEASED: _reset,
     },
     Resolve: {
         State.NONE: _not_found,
@@ -364,5 +441,6 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
         State.EXPIRED: _resolve,
         State.COMMITTED: _same_result_or_finished,
         State.FAILED: _resolve,
+        State.RELEASED: _resolve,
     },
 }

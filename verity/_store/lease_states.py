@@ -20,7 +20,7 @@ class LeaseState(NamedTuple):
     """How the ledger would answer a lease request for an effect: refuse it, give the outcome, or grant the lease."""
 
     remaining_ms: int
-    """How long the lease still lasts, in ms by the ledger's clock; 0: there is no live lease."""
+    """For how long nobody is granted (the lease is live, or settles), in ms by the ledger's clock."""
     is_decided: bool
     """Whether all lease requests would be answered with the outcome. Otherwise one would be granted the lease."""
 
@@ -29,8 +29,9 @@ NO_LEASE = LeaseState(0, is_decided=False)
 """The state of an effect that does not exist."""
 
 
-def read_lease_state(status: str, lease_expires_at: int, now: int) -> LeaseState:
+def read_lease_state(status: str, lease_expires_at: int, settles_at: int | None, now: int) -> LeaseState:
     """The lease state of an effect's row. Times are ms since 1970."""
-    if status == Status.RUNNING:
-        return LeaseState(max(0, lease_expires_at - now), is_decided=False)
-    return LeaseState(0, is_decided=status != Status.IDLE)
+    if status not in (Status.RUNNING, Status.IDLE):
+        return LeaseState(0, is_decided=True)
+    free_at = settles_at if settles_at is not None else lease_expires_at if status == Status.RUNNING else now
+    return LeaseState(max(0, free_at - now), is_decided=False)

@@ -29,6 +29,7 @@ _KINDS = {
         (Operation.RENEW_EFFECT, Operation.RENEW_EFFECT),
         (Operation.COMMIT_EFFECT, Operation.COMMIT_EFFECT),
         (Operation.FAIL_EFFECT, Operation.COMMIT_EFFECT),
+        (Operation.RELEASE_EFFECT, Operation.COMMIT_EFFECT),
         (Operation.REPORT_OBSERVE, Operation.REPORT_OBSERVE),
     )
 }

@@ -4,8 +4,8 @@ A store carries calls out in batches, in the order in which they arrive. Without
 under way would delay every other key's calls by all of them. So a node hands over a limited number for each key. The
 key's other calls wait here, in order. They delay no other key, and none of them is refused.
 
-The limit counts for renewals, for commits and failures, and for all other calls separately. So a key's leases delay
-neither its renewals nor its commits.
+The limit counts separately for renewals, for a holder's other calls (commits, failures and releases), and for all
+other calls. So a key's leases delay neither its renewals nor its commits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from verity.server.rate_limiter import HOLDER_CALLS
 MIN_CALLS = 512
 _CHECK_EVERY_S = 1.0
 
-_GROUPS = {Operation.RENEW_EFFECT: 2, Operation.COMMIT_EFFECT: 1, Operation.FAIL_EFFECT: 1}
+_GROUPS = {
+    Operation.RENEW_EFFECT: 2,
+    Operation.COMMIT_EFFECT: 1,
+    Operation.FAIL_EFFECT: 1,
+    Operation.RELEASE_EFFECT: 1,
+}
 """Operations that are counted together; all others are group 0."""
 
 

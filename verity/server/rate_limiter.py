@@ -1,8 +1,9 @@
 """Limits the rate of requests of each API key on this node, with token buckets in the node's memory.
 
-A request takes tokens by its cost. The holder's calls (commits, failures and renewals) are never refused because of the
-key's other requests: the act has happened, and the ledger must learn its outcome. Only holder's calls that change
-nothing (with a stale lease, say) take tokens from a second bucket. While that is empty, holder's calls are refused.
+A request takes tokens by its cost. The holder's calls (commits, failures, renewals and releases) are never refused
+because of the key's other requests: the act may have happened, and the ledger must learn its outcome. Only holder's
+calls that change nothing (with a stale lease, say) take tokens from a second bucket. While that is empty, holder's
+calls are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from verity._ledger.calls import Answer
 from verity._operations import Operation
 from verity._store.reads import SEARCHES
 
-HOLDER_CALLS = frozenset({Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT, Operation.RENEW_EFFECT})
+HOLDER_CALLS = frozenset(
+    {Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT, Operation.RENEW_EFFECT, Operation.RELEASE_EFFECT}
+)
 """A holder's calls about an effect that it was granted. Refusing one could lose the outcome of an act."""
 
 SEARCH_COST = 10
@@ -24,7 +27,7 @@ BYTES_PER_TOKEN = 65_536
 _MAX_BUCKETS = 10_000
 _LARGEST_DEBT_S = 10.0
 _LARGEST_NO_EFFECT_DEBT_S = 2.0
-_HAS_EFFECT = frozenset({"accepted", "recorded", "renewed"})
+_HAS_EFFECT = frozenset({"accepted", "recorded", "renewed", "released"})
 
 
 class TokenBuckets:

@@ -28,7 +28,7 @@ _POLL_PAUSE_FACTOR = 5
 """The pause after a poll is at least so many times as long as the poll took."""
 
 DECIDING = frozenset({Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT, Operation.RESOLVE_EFFECT})
-CHANGING = DECIDING | {Operation.RESET_EFFECT}
+CHANGING = DECIDING | {Operation.RESET_EFFECT, Operation.RELEASE_EFFECT}
 
 
 class _Waiter:
@@ -119,7 +119,7 @@ class LeaseWaiters:
         return replace(answer, headers={**answer.headers, "preference-applied": "wait"})
 
     def wake_after(self, request: Request) -> None:
-        """Wake the effect's waiters after a call on this node that may have decided or reset it."""
+        """Wake the effect's waiters after a call on this node that may have decided, released or reset it."""
         waiters = self._waiters.get(name_of(request)) if request.operation in CHANGING else None
         if waiters:
             self._wake(waiters, wake_all=request.operation in DECIDING)
@@ -148,7 +148,7 @@ class LeaseWaiters:
 
     @staticmethod
     def _wake(waiters: deque[_Waiter], *, wake_all: bool) -> None:
-        """Wake all waiters, or the one that waited longest: after an expiry or a reset only one gets the lease."""
+        """Wake all waiters, or the one that waited longest: after an expiry, a release or a reset only one gets it."""
         for waiter in waiters if wake_all else [waiters[0]]:
             waiter.wake()
 

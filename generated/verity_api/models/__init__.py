@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .namespace_page import NamespacePage
     from .problem import Problem
     from .problem_error import ProblemError
+    from .release_reply import ReleaseReply
+    from .release_request import ReleaseRequest
     from .renew_reply import RenewReply
     from .renew_request import RenewRequest
     from .report_observe_reply import ReportObserveReply
@@ -56,6 +58,8 @@ _MODULES = {
     "NamespacePage": ".namespace_page",
     "Problem": ".problem",
     "ProblemError": ".problem_error",
+    "ReleaseReply": ".release_reply",
+    "ReleaseRequest": ".release_request",
     "RenewReply": ".renew_reply",
     "RenewRequest": ".renew_request",
     "ReportObserveReply": ".report_observe_reply",
@@ -98,6 +102,8 @@ __all__ = (
     "NamespacePage",
     "Problem",
     "ProblemError",
+    "ReleaseReply",
+    "ReleaseRequest",
     "RenewReply",
     "RenewRequest",
     "ReportObserveReply",

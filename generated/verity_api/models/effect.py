@@ -23,9 +23,11 @@ class Effect:
         fence_token (int):
         created_at (str):
         updated_at (str):
-        prior_state (str | Unset): The `priorState` of the current grant.
+        prior_state (str | Unset): The `priorState` of the current grant; of an IDLE effect, that of the next grant.
+        attempt (int | Unset): How many grants the effect has had.
         lease_duration_ms (int | Unset):
-        lease_expires_at (str | Unset):
+        lease_expires_at (str | Unset): When the lease expires
+        settles_at (str | Unset): The lease was released, and nobody is granted or was granted before this time.
         effect_name (str | Unset):
         agent_id (str | Unset):
         workflow_name (str | Unset):
@@ -47,8 +49,10 @@ class Effect:
     created_at: str
     updated_at: str
     prior_state: str | Unset = UNSET
+    attempt: int | Unset = UNSET
     lease_duration_ms: int | Unset = UNSET
     lease_expires_at: str | Unset = UNSET
+    settles_at: str | Unset = UNSET
     effect_name: str | Unset = UNSET
     agent_id: str | Unset = UNSET
     workflow_name: str | Unset = UNSET
@@ -79,9 +83,13 @@ class Effect:
 
         prior_state = self.prior_state
 
+        attempt = self.attempt
+
         lease_duration_ms = self.lease_duration_ms
 
         lease_expires_at = self.lease_expires_at
+
+        settles_at = self.settles_at
 
         effect_name = self.effect_name
 
@@ -120,10 +128,14 @@ class Effect:
         )
         if prior_state is not UNSET:
             field_dict["priorState"] = prior_state
+        if attempt is not UNSET:
+            field_dict["attempt"] = attempt
         if lease_duration_ms is not UNSET:
             field_dict["leaseDurationMs"] = lease_duration_ms
         if lease_expires_at is not UNSET:
             field_dict["leaseExpiresAt"] = lease_expires_at
+        if settles_at is not UNSET:
+            field_dict["settlesAt"] = settles_at
         if effect_name is not UNSET:
             field_dict["effectName"] = effect_name
         if agent_id is not UNSET:
@@ -168,9 +180,13 @@ class Effect:
 
         prior_state = d.pop("priorState", UNSET)
 
+        attempt = d.pop("attempt", UNSET)
+
         lease_duration_ms = d.pop("leaseDurationMs", UNSET)
 
         lease_expires_at = d.pop("leaseExpiresAt", UNSET)
+
+        settles_at = d.pop("settlesAt", UNSET)
 
         effect_name = d.pop("effectName", UNSET)
 
@@ -203,8 +219,10 @@ class Effect:
             created_at=created_at,
             updated_at=updated_at,
             prior_state=prior_state,
+            attempt=attempt,
             lease_duration_ms=lease_duration_ms,
             lease_expires_at=lease_expires_at,
+            settles_at=settles_at,
             effect_name=effect_name,
             agent_id=agent_id,
             workflow_name=workflow_name,

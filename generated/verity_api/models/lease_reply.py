@@ -25,7 +25,13 @@ class LeaseReply:
             lease_token (None | str):
             namespace (str | Unset):
             lease_expires_at (str | Unset):
-            prior_state (str | Unset): Now `none`, `expired` (an earlier holder may have acted) or `reset`.
+            prior_state (str | Unset): Now `none` (no earlier holder acted), `expired` (an earlier holder may have acted) or
+                `reset` (an admin said
+                that none acted). Treat a value that you do not know as `expired`.
+            attempt_key (str | Unset): A key for the outside world, at most 64 URL-safe characters: send it as the
+                idempotency key of what you do.
+                All grants of the effect have the same one, until a reset with mode `retry` changes it.
+            attempt (int | Unset): The number of this grant among the grants of the effect, from 1.
             cached_result (Any | Unset):
             cached_error (Any | Unset):
     """
@@ -38,6 +44,8 @@ class LeaseReply:
     namespace: str | Unset = UNSET
     lease_expires_at: str | Unset = UNSET
     prior_state: str | Unset = UNSET
+    attempt_key: str | Unset = UNSET
+    attempt: int | Unset = UNSET
     cached_result: Any | Unset = UNSET
     cached_error: Any | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
@@ -60,6 +68,10 @@ class LeaseReply:
 
         prior_state = self.prior_state
 
+        attempt_key = self.attempt_key
+
+        attempt = self.attempt
+
         cached_result = self.cached_result
 
         cached_error = self.cached_error
@@ -81,6 +93,10 @@ class LeaseReply:
             field_dict["leaseExpiresAt"] = lease_expires_at
         if prior_state is not UNSET:
             field_dict["priorState"] = prior_state
+        if attempt_key is not UNSET:
+            field_dict["attemptKey"] = attempt_key
+        if attempt is not UNSET:
+            field_dict["attempt"] = attempt
         if cached_result is not UNSET:
             field_dict["cachedResult"] = cached_result
         if cached_error is not UNSET:
@@ -112,6 +128,10 @@ class LeaseReply:
 
         prior_state = d.pop("priorState", UNSET)
 
+        attempt_key = d.pop("attemptKey", UNSET)
+
+        attempt = d.pop("attempt", UNSET)
+
         cached_result = d.pop("cachedResult", UNSET)
 
         cached_error = d.pop("cachedError", UNSET)
@@ -125,6 +145,8 @@ class LeaseReply:
             namespace=namespace,
             lease_expires_at=lease_expires_at,
             prior_state=prior_state,
+            attempt_key=attempt_key,
+            attempt=attempt,
             cached_result=cached_result,
             cached_error=cached_error,
         )

@@ -21,12 +21,17 @@ class ResetRequest:
             observes before it acts. `retry`: it has `reset`. The effect has certainly not happened, and the holder may act
             without observing.
         force (bool | Unset): Reset the effect even if a holder's lease is live.
+        expected_fence (int | Unset): The `fenceToken` of the effect that the sender has looked at. If the effect has
+            another one by now, it was granted,
+            reset or resolved since: the answer is `stale_fence`, and nothing changes. The same change sent again is
+            success.
         reason (str | Unset): The reason, for the audit trail. No NUL character.
     """
 
     effect_key: str
     mode: str | Unset = UNSET
     force: bool | Unset = UNSET
+    expected_fence: int | Unset = UNSET
     reason: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
@@ -36,6 +41,8 @@ class ResetRequest:
         mode = self.mode
 
         force = self.force
+
+        expected_fence = self.expected_fence
 
         reason = self.reason
 
@@ -50,6 +57,8 @@ class ResetRequest:
             field_dict["mode"] = mode
         if force is not UNSET:
             field_dict["force"] = force
+        if expected_fence is not UNSET:
+            field_dict["expectedFence"] = expected_fence
         if reason is not UNSET:
             field_dict["reason"] = reason
 
@@ -64,12 +73,15 @@ class ResetRequest:
 
         force = d.pop("force", UNSET)
 
+        expected_fence = d.pop("expectedFence", UNSET)
+
         reason = d.pop("reason", UNSET)
 
         reset_request = cls(
             effect_key=effect_key,
             mode=mode,
             force=force,
+            expected_fence=expected_fence,
             reason=reason,
         )
 

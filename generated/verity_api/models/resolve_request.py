@@ -18,11 +18,16 @@ class ResolveRequest:
     Attributes:
         effect_key (str): The permanent name of one effect within its namespace. No NUL character.
         result (Any): Any JSON value, null included, of at most 65,536 bytes as compact UTF-8 JSON.
+        expected_fence (int | Unset): The `fenceToken` of the effect that the sender has looked at. If the effect has
+            another one by now, it was granted,
+            reset or resolved since: the answer is `stale_fence`, and nothing changes. The same change sent again is
+            success.
         reason (str | Unset): The reason, for the audit trail. No NUL character.
     """
 
     effect_key: str
     result: Any
+    expected_fence: int | Unset = UNSET
     reason: str | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
@@ -30,6 +35,8 @@ class ResolveRequest:
         effect_key = self.effect_key
 
         result = self.result
+
+        expected_fence = self.expected_fence
 
         reason = self.reason
 
@@ -41,6 +48,8 @@ class ResolveRequest:
                 "result": result,
             }
         )
+        if expected_fence is not UNSET:
+            field_dict["expectedFence"] = expected_fence
         if reason is not UNSET:
             field_dict["reason"] = reason
 
@@ -53,11 +62,14 @@ class ResolveRequest:
 
         result = d.pop("result")
 
+        expected_fence = d.pop("expectedFence", UNSET)
+
         reason = d.pop("reason", UNSET)
 
         resolve_request = cls(
             effect_key=effect_key,
             result=result,
+            expected_fence=expected_fence,
             reason=reason,
         )
 

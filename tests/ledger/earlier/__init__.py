@@ -25,8 +25,15 @@ KEYS = [
     ApiKey("key_2", b"\1" * 32, "live", "org_admin", frozenset({"mail", "payments"}), "ops", 2, 9, 3),
 ]
 NAMES = ["done", "observed", "failed", "resolved", "told reset", "told expired", "purged", "purged failure", "expired"]
-NAMES_IN = {("sqlite", 1): [name for name in NAMES if name not in ("told expired", "purged", "purged failure")]}
-"""What a version of a kind has, where that is not all."""
+NAMES += ["settling", "given back", "given back in doubt"]
+
+
+def names_in(kind: str, version: int) -> list[str]:
+    """What a version of a kind has."""
+    absent = {"settling", "given back", "given back in doubt"} if version < 4 else set()
+    if (kind, version) == ("sqlite", 1):
+        absent |= {"told expired", "purged", "purged failure"}
+    return [name for name in NAMES if name not in absent]
 
 
 def fill(store: Any, clock: Any) -> None:
@@ -51,7 +58,7 @@ def fill(store: Any, clock: Any) -> None:
         send("fail_effect", call("lease_effect", {"effectKey": key}), "error", ERROR)
     call("reset_effect", {"effectKey": "told reset", "mode": "retry", "reason": "mended"})
     call("reset_effect", {"effectKey": "told expired", "mode": "verify"})
-    for key in ("resolved", "expired"):
+    for key in ("resolved", "expired", "given back in doubt"):
         call("lease_effect", {"effectKey": key, "leaseDurationMs": 5000})
     clock.advance(5000)
     call("resolve_effect", {"effectKey": "resolved", "result": RESULT, "reason": "in the dashboard"})
@@ -61,6 +68,12 @@ def fill(store: Any, clock: Any) -> None:
     Caller(store, namespace="mail").commit("done", "of mail")
     live = call("lease_effect", {"effectKey": "live", "leaseDurationMs": 60_000, "inputJson": "x", **PLACE}, key="once")
     call("renew_effect", {**call.tokens(live), "extensionMs": 120_000})
+    for key, body in {
+        "settling": {"acted": "unknown", "settleMs": 600_000},
+        "given back": {"acted": "no"},
+        "given back in doubt": {"acted": "no"},
+    }.items():
+        call("release_effect", {**call.tokens(call("lease_effect", {"effectKey": key})), **body})
     for each in KEYS:
         store.insert_key(each)
 

@@ -116,10 +116,7 @@ class AsyncPostgresStore(AsyncStore):
         rows = [(name.environment, name.namespace, hash_effect_name(*name)) for name in names]
         async with self._node_read() as connection:
             found = await connection.fetch(self._sql.states, *to_arrays(rows))
-        return [
-            NO_LEASE if status is None else read_lease_state(status, expires_at, now)
-            for status, expires_at, now in found
-        ]
+        return [NO_LEASE if status is None else read_lease_state(status, *times) for status, *times in found]
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how many seconds ago the oldest lease expired that was not taken over."""

@@ -17,7 +17,7 @@ of a statement timeout has passed since it was first blocked. Later calls on its
 queue where it was blocked, until one of them is answered.
 
 A call whose statement was lost is retried once, on the slow path, which finds what the lost statement did. After a
-second loss the answer is that the outcome is unknown. A forced reset is never retried after a loss.
+second loss the answer is that the outcome is unknown. A forced reset that names no fence is never retried after a loss.
 """
 
 from __future__ import annotations

@@ -134,8 +134,9 @@ class PendingCall:
 
     @property
     def is_forced_reset(self) -> bool:
-        """Whether it ends a live lease. Sent twice, it could end the lease of the next holder."""
-        return isinstance(self.call.command, Reset) and self.call.command.force
+        """Whether it ends any live lease. Sent twice, it could end the next holder's, unless it names a fence."""
+        command = self.call.command
+        return isinstance(command, Reset) and command.force and command.expected_fence is None
 
     @property
     def idempotency_key(self) -> str:

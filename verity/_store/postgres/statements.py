@@ -34,6 +34,10 @@ _TYPES = {
     "lease_duration_ms": "integer",
     "event_count": "integer",
     "updated_at": "bigint",
+    "settles_at": "bigint",
+    "doubt_since": "bigint",
+    "retries": "integer",
+    "attempt": "integer",
     "key_hash": "bytea",
     "sequence": "integer",
     "at": "bigint",
@@ -107,7 +111,7 @@ FROM unnest($1::text[], $2::text[], $3::bytea[], $4::boolean[])
 LEFT JOIN effects ON {_IS_NAMED}
 """
 _STATES = f"""
-SELECT effects.status, effects.lease_expires_at, :clock
+SELECT effects.status, effects.lease_expires_at, effects.settles_at, :clock
 FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS wanted(environment, namespace, key_hash, n)
 LEFT JOIN effects ON {_IS_NAMED} ORDER BY wanted.n
 """
@@ -184,7 +188,7 @@ class Statements(NamedTuple):
     oldest_expired: str
     """By environment, how many ms ago the oldest lease expired that was not taken over."""
     states: str
-    """Status, expiry and the time, or nulls, in the order of the names."""
+    """Status, expiry, settle time and the time, or nulls, in the order of the names."""
 
 
 def write_statements(clock: str = CLOCK) -> Statements:

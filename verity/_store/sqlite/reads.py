@@ -107,12 +107,13 @@ class SqliteReads:
             for start in range(0, len(hashes), _LOOKED_UP_AT_ONCE):
                 some = hashes[start : start + _LOOKED_UP_AT_ONCE]
                 rows: Rows = connection.execute(
-                    "SELECT key_hash, status, lease_expires_at FROM effects"
+                    "SELECT key_hash, status, lease_expires_at, settles_at FROM effects"
                     f" WHERE key_hash IN ({', '.join('?' * len(some))})",
                     some,
                 ).fetchall()
                 found.update(
-                    (key_hash, read_lease_state(status, expires_at, now)) for key_hash, status, expires_at in rows
+                    (key_hash, read_lease_state(status, expires_at, settles_at, now))
+                    for key_hash, status, expires_at, settles_at in rows
                 )
             return found
 

@@ -194,13 +194,16 @@ def _read_back(operation: str, effect: Any, event: Any, ledger: Ledger) -> dict[
             return {"acted": detail["acted"], "settleMs": detail["settleMs"]}
         case "report_observe":
             return {"hit": event["type"] == "OBSERVE_HIT", "durationMs": detail["durationMs"]}
-        case "reset_effect":
-            mode = {"expired": "verify", "reset": "retry"}[effect["priorState"]]
-            return {"mode": mode, "force": detail["forced"]} | {
-                name: detail[name] for name in ("expectedFence", "reason")
-            }
         case _:
-            return {"result": effect["result"], **{name: detail[name] for name in ("expectedFence", "reason")}}
+            return _read_back_by_admin(operation, effect, detail)
+
+
+def _read_back_by_admin(operation: str, effect: Any, detail: Any) -> dict[str, Any]:
+    said = {name: detail[name] for name in ("expectedFence", "reason")}
+    if operation == "reset_effect":
+        assert detail["mode"] == {"expired": "verify", "reset": "retry"}[effect["priorState"]]
+        return {"mode": detail["mode"], "force": detail["forced"], **said}
+    return {"result": effect["result"], **said}
 
 
 def _ms_until(text: str, ledger: Ledger) -> int:

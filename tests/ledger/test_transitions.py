@@ -90,7 +90,8 @@ def in_state(state: State) -> Story:
 
 
 ALL = tuple(State)
-# command -> what it answers in NONE, IDLE, RUNNING, EXPIRED, COMMITTED, FAILED, RELEASED (the order of State); ! is a refusal.
+# command -> what it answers in NONE, IDLE, RUNNING, EXPIRED, COMMITTED, FAILED, RELEASED (the order of State).
+# ! is a refusal.
 EXPECTED = {
     Lease: "granted granted !lease_conflict granted cached_completed cached_failed granted",
     Commit: "!effect_not_found !stale_fence accepted accepted already_committed !effect_finished accepted",

@@ -175,7 +175,7 @@ def _grant(prior_state: str) -> Rule:
 
 def _grant_once_settled(effect: Effect, command: Lease, context: Context) -> Decision:
     if effect.settles_after(context.now):
-        return _refuse(effect, "lease_conflict")
+        return _conflict(effect, command, context)
     prior_state = effect.prior_state if effect.status == Status.IDLE else "expired"
     return _grant(prior_state)(effect, command, context)
 

@@ -68,12 +68,9 @@ def fill(store: Any, clock: Any) -> None:
     Caller(store, namespace="mail").commit("done", "of mail")
     live = call("lease_effect", {"effectKey": "live", "leaseDurationMs": 60_000, "inputJson": "x", **PLACE}, key="once")
     call("renew_effect", {**call.tokens(live), "extensionMs": 120_000})
-    for key, body in {
-        "settling": {"acted": "unknown", "settleMs": 600_000},
-        "given back": {"acted": "no"},
-        "given back in doubt": {"acted": "no"},
-    }.items():
-        call("release_effect", {**call.tokens(call("lease_effect", {"effectKey": key})), **body})
+    for key, acted in (("settling", "unknown"), ("given back", "no"), ("given back in doubt", "no")):
+        tokens = call.tokens(call("lease_effect", {"effectKey": key}))
+        call("release_effect", {**tokens, "acted": acted, "settleMs": 600_000})
     for each in KEYS:
         store.insert_key(each)
 

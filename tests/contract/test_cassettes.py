@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 import yaml
 from verity_api import AuthenticatedClient, models
-from verity_api.api.effects import commit_effect, fail_effect, lease_effect, renew_effect, report_observe
+from verity_api.api.effects import (
+    commit_effect,
+    fail_effect,
+    lease_effect,
+    release_effect,
+    renew_effect,
+    report_observe,
+)
 
 from tests.helpers import openapi
 from tests.helpers.cassettes import BASE_URL, CASSETTES, OLDER, cassette
@@ -21,11 +28,12 @@ CALLS: dict[str, tuple[Any, str]] = {
     "lease": (lease_effect, "Lease"),
     "commit": (commit_effect, "Commit"),
     "fail": (fail_effect, "Fail"),
+    "release": (release_effect, "Release"),
     "renew": (renew_effect, "Renew"),
     "report-observe": (report_observe, "ReportObserve"),
 }
 TAPES = sorted(CASSETTES.glob("*.yaml"))
-OLDER_TAPES = sorted(tape for tape in OLDER.glob("*.yaml") if not tape.stem.startswith("release_"))
+OLDER_TAPES = sorted(OLDER.glob("*.yaml"))
 by_tape = pytest.mark.parametrize("tape", [*TAPES, *OLDER_TAPES], ids=lambda tape: f"{tape.parent.name}-{tape.stem}")
 
 

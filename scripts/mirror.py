@@ -35,6 +35,7 @@ NAMES = {
     "aclose": "close",
     "aread": "read",
     "async_addresses": "sync_addresses",
+    "async_blocking": "sync_blocking",
     "async_check_callable": "sync_check_callable",
     "async_connect": "sync_connect",
     "async_gather": "sync_gather",

@@ -14,7 +14,9 @@ from verity.errors import VerityConfigError
 from verity.policy import ON_OBSERVE_ERROR, EffectPolicy, OnObserveError, choose_policy
 
 OnConflict = Literal["retry", "throw"]
+SpoolWhen = Literal["trouble", "always"]
 ON_CONFLICT: tuple[OnConflict, ...] = get_args(OnConflict)
+SPOOL_WHEN: tuple[SpoolWhen, ...] = get_args(SpoolWhen)
 
 MAX_TIMEOUT_S = 1_000_000_000
 """About thirty years. Much larger values are errors for a socket."""
@@ -77,6 +79,8 @@ class ClientSettings:
     conflict_retry: ConflictRetryConfig
     logger: logging.Logger
     policy: EffectPolicy
+    spool: str | None
+    spool_when: SpoolWhen
 
     @property
     def is_embedded(self) -> bool:
@@ -105,6 +109,8 @@ def read_settings(
     logger: logging.Logger | None,
     on_observe_error: OnObserveError | None,
     policy: EffectPolicy | None,
+    spool: str | os.PathLike[str] | Literal[False] | None,
+    spool_when: SpoolWhen,
 ) -> ClientSettings:
     """Check a client's arguments, and read missing ones from environment variables.
 
@@ -127,6 +133,9 @@ def read_settings(
         raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
     if policy is not None and not isinstance(policy, EffectPolicy):
         raise _wrong("policy", "an EffectPolicy", policy)
+    spool_choice = read_choice(spool_when, SPOOL_WHEN)
+    if spool_choice is None:
+        raise _wrong("spool_when", '"trouble" or "always"', spool_when)
     logger = logger or logging.getLogger("verity")
     _warn_of_plain_http(url, logger)
     if key is None:
@@ -142,6 +151,8 @@ def read_settings(
         conflict_retry=conflict_retry or ConflictRetryConfig(),
         logger=logger,
         policy=choose_policy(EffectPolicy(), policy, observe_choice),
+        spool=_read_spool(spool),
+        spool_when=spool_choice,
     )
 
 
@@ -242,6 +253,22 @@ def _read_api_key(api_key: str | None, *, is_embedded: bool) -> str | None:
     if flaw is not None:
         raise VerityConfigError(f"{name} {flaw}: remove it.", parameter="api_key")
     return key
+
+
+def _read_spool(spool: str | os.PathLike[str] | bool | None) -> str | None:
+    if spool is False:
+        return None
+    given: object = os.environ.get("VERITY_SPOOL") or None if spool is None else spool
+    if given is None:
+        return None
+    path = read_text(os.fspath(given) if isinstance(given, os.PathLike) else given)
+    if not path:
+        raise _wrong("spool", "the path of a file, or False", given)
+    flaw = find_flaw(path)
+    if flaw is not None:
+        name = "spool" if spool is not None else "VERITY_SPOOL (spool)"
+        raise VerityConfigError(f"{name} {flaw}: remove it.", parameter="spool")
+    return path
 
 
 def _check_flag(name: str, value: object) -> None:

@@ -208,6 +208,11 @@ class CommitUncertainError(VerityError):
     Attributes:
         result: the result of `act` or `observe`. Never shown in the message or the repr.
         commit_error: the `VerityError` that tells why the commit is not confirmed.
+        spooled: True: the result is in the client's spool, which commits it as soon as the ledger accepts it. False:
+            there is no spool, it can't be written, or the ledger refused the result for good (then the spool keeps it
+            for people).
+
+    .. versionadded:: 0.2 ``spooled``
     """
 
     def __init__(
@@ -216,11 +221,13 @@ class CommitUncertainError(VerityError):
         *,
         result: Any = None,
         commit_error: BaseException | None = None,
+        spooled: bool = False,
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
         self.result = result
         self.commit_error = commit_error
+        self.spooled = spooled
 
     def __reduce__(self) -> Any:
         return _portable_reduce(self)

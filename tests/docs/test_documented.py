@@ -19,6 +19,7 @@ from verity._sync.effects import SyncEffects
 from verity.cli.effects import effects
 from verity.cli.group import cli
 from verity.cli.purge import purge
+from verity.cli.recover import recover
 from verity.server import uvicorn_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +100,13 @@ def test_every_option_of_purge_is_explained() -> None:
     for parameter in purge.params:
         for option in parameter.opts if isinstance(parameter, click.Option) else []:
             assert option == "--database" or f"| `{option}" in DOCS["operations.md"], option
+
+
+def test_every_option_of_recover_is_explained() -> None:
+    page = DOCS["operations.md"].partition("## After a `CommitUncertainError`")[2]
+    for parameter in recover.params:
+        for option in parameter.opts if isinstance(parameter, click.Option) else []:
+            assert f"| `{option}" in page, option
 
 
 def test_every_option_of_effects_and_every_exit_code_are_explained() -> None:

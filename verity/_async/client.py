@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import httpx
 
@@ -36,8 +37,10 @@ from verity._limits import DEFAULT_LEASE_DURATION_MS
 from verity._tracing import EffectSpan
 from verity.config import (
     ON_CONFLICT,
+    ClientSettings,
     ConflictRetryConfig,
     OnConflict,
+    SpoolWhen,
     read_settings,
 )
 from verity.errors import VerityConfigError, VerityValidationError
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from verity._async.effects import AsyncEffects
+    from verity._spool import Spool
 
 T = TypeVar("T")
 
@@ -84,6 +88,12 @@ class VerityClient:
         logger: where to log; `logging.getLogger("verity")` by default.
         on_observe_error: the policy's field of this name, for short.
         policy: what to do where an outcome is unknown; `EffectPolicy()` by default.
+        spool: a file that keeps results whose commit is not confirmed, until the ledger accepts them; the default is
+            `VERITY_SPOOL`, or none. False: none in any case. The file has payloads and lease tokens.
+            .. versionadded:: 0.2
+        spool_when: `"trouble"` (default) writes a result when its commit fails. `"always"` writes each result before
+            its commit, so that it outlives a crash of this process. That costs some milliseconds of disk time.
+            .. versionadded:: 0.2
         transport: an httpx transport to send through. The caller closes it.
         http_client: an httpx client to send through. The caller closes it.
 
@@ -105,6 +115,8 @@ class VerityClient:
         *,
         on_observe_error: OnObserveError | None = None,
         policy: EffectPolicy | None = None,
+        spool: str | os.PathLike[str] | Literal[False] | None = None,
+        spool_when: SpoolWhen = "trouble",
         transport: httpx.AsyncBaseTransport | None = None,
         http_client: httpx.AsyncClient | None = None,
         _runtime: AsyncRuntime | None = None,
@@ -121,8 +133,11 @@ class VerityClient:
             logger=logger,
             on_observe_error=on_observe_error,
             policy=policy,
+            spool=spool,
+            spool_when=spool_when,
         )
         self._runtime = _runtime or AsyncRuntime()
+        opened = _open_spool(self._settings)  # first: if it fails, nothing is left open
         self._ledger = AsyncLedger(
             make_sender(self._settings, transport, http_client),
             self._runtime,
@@ -130,7 +145,7 @@ class VerityClient:
             max_delay_s=self._settings.conflict_retry.max_delay_s,
             timeout_s=self._settings.request_timeout_s,
         )
-        self._protector = AsyncProtector(self._ledger, self._runtime, self._settings)
+        self._protector = AsyncProtector(self._ledger, self._runtime, self._settings, opened)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -138,6 +153,7 @@ class VerityClient:
 
     async def __aenter__(self) -> VerityClient:
         self._check_open()
+        await self._protector.replay()
         return self
 
     async def __aexit__(
@@ -380,6 +396,14 @@ class VerityClient:
         if self._closed:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
         async_here.check()
+
+
+def _open_spool(settings: ClientSettings) -> Spool | None:
+    if settings.spool is None:
+        return None
+    from verity._spool import Spool  # only clients with a spool load it
+
+    return Spool(settings.spool)
 
 
 def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:

@@ -103,14 +103,18 @@ class AsyncLedger:
             ),
         )
 
-    async def commit(self, namespace: str, body: Wire) -> CommitResponse:
+    async def commit(
+        self, namespace: str, body: Wire, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None
+    ) -> CommitResponse:
         """Record a result."""
         request = CommitRequest.from_dict(body)
+        api = self._api_with(timeout_s)
         return await self.call(
             CommitResponse,
             Operation.COMMIT_EFFECT,
             _asked(namespace, body),
-            lambda: commit_effect.asyncio_response(namespace, client=self.api, body=request),
+            lambda: commit_effect.asyncio_response(namespace, client=api, body=request),
+            attempts,
         )
 
     async def fail(self, namespace: str, body: Wire) -> FailResponse:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verity._async.acquisition import AsyncAcquisition
 from verity._async.commit import AsyncCommitter
 from verity._async.effect import AsyncEffect
 from verity._async.lease_keeper import AsyncLeaseKeeper, Lateness, prepare_renewals
 from verity._async.ledger import AsyncLedger
+from verity._async.unprotected import AsyncUnprotected, may_proceed
 from verity._concurrency import AsyncRuntime, async_here, async_settled
 from verity._core.failure import add_note, describe_failure
 from verity._core.interruption import is_interrupt
@@ -24,27 +25,51 @@ from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
 from verity.config import ClientSettings
 from verity.errors import (
     EffectPreviouslyFailedError,
+    LeaseConflictError,
     ObserveFailedError,
     VerityError,
 )
 from verity.values import LeaseResponse
+
+if TYPE_CHECKING:
+    from verity._async.spooling import AsyncSpooler
+    from verity._spool import Entry, Spool
 
 REPORT_TIMEOUT_S = 2.0
 """How many seconds an effect waits at most for its report to the audit trail."""
 
 
 class AsyncProtector:
-    """Runs effects against one ledger."""
+    """Runs effects against one ledger.
 
-    def __init__(self, ledger: AsyncLedger, runtime: AsyncRuntime, settings: ClientSettings) -> None:
+    Attributes:
+        spooler: the client's spool; None: it has none.
+    """
+
+    def __init__(
+        self, ledger: AsyncLedger, runtime: AsyncRuntime, settings: ClientSettings, spool: Spool | None
+    ) -> None:
         self._ledger = ledger
         self._runtime = runtime
         self._settings = settings
         self._logger: logging.Logger = settings.logger
         self._acquisition = AsyncAcquisition(ledger, runtime, settings.logger)
-        self._committer = AsyncCommitter(ledger, runtime, settings)
+        self.spooler = self._make_spooler(spool)
+        self._committer = AsyncCommitter(ledger, runtime, settings, self.spooler)
         self._lateness = Lateness(settings.logger)
         self._warned_names: set[str | None] = set()
+
+    def _make_spooler(self, spool: Spool | None) -> AsyncSpooler | None:
+        if spool is None:
+            return None
+        from verity._async.spooling import AsyncSpooler  # only clients with a spool load it
+
+        return AsyncSpooler(spool, self._ledger, self._runtime, self._settings)
+
+    async def replay(self) -> None:
+        """Commit results that wait in the spool, if there is one."""
+        if self.spooler is not None:
+            await self.spooler.replay()
 
     async def protect(self, effect: AsyncEffect) -> Any:
         """Return the effect's result: the cached one, or that of observe or act, once it is committed."""
@@ -64,9 +89,34 @@ class AsyncProtector:
         await effect.cancellation.check(effect.act, effect.observe)
         if self._settings.auto_renew:
             prepare_renewals(self._runtime, effect.key)
-        lease, requested_at = await self._acquisition.acquire(
-            effect.namespace, effect.lease_body, effect.conflict_retry
-        )
+        conflicts: list[LeaseConflictError] = []
+        is_left = False
+        try:
+            if self.spooler is not None:
+                is_left = await self.spooler.before_lease(effect)
+            lease, requested_at = await self._acquisition.acquire(
+                effect.namespace, effect.lease_body, effect.conflict_retry, conflicts
+            )
+        except VerityError as error:
+            if not may_proceed(effect, conflicts, error):
+                raise
+            away = error
+        else:
+            return await self._protect_under(lease, effect, requested_at, is_left=is_left)
+        observe = partial(self._observe, effect, None)
+        return await AsyncUnprotected(effect, observe, self.spooler, self._logger).run(away)
+
+    async def _protect_under(
+        self, lease: LeaseResponse, effect: AsyncEffect, requested_at: float, *, is_left: bool
+    ) -> Any:
+        """Return the effect's result, after the ledger has answered.
+
+        Args:
+            lease: the grant, or the cached outcome.
+            effect: the effect.
+            requested_at: when the lease was asked for, in seconds of the runtime's clock.
+            is_left: whether the spool still has a result of the effect.
+        """
         if lease.status == CACHED_COMPLETED:
             effect.span.outcome = "cached"
             return lease.cached_result
@@ -81,6 +131,10 @@ class AsyncProtector:
             with effect.inside:
                 await async_settled("on_lease", effect.on_lease(lease))
         with self._keep(effect, lease, requested_at) as keeper, effect.cancellation:
+            spooled = None if self.spooler is None else await self.spooler.find(effect, lease, is_left=is_left)
+            if spooled is not None:
+                commit = partial(self._commit_spooled, effect, lease, keeper, spooled)
+                return await effect.cancellation.finish(commit)
             found = await self._observe(effect, lease)
             if found is not None:
                 commit = partial(self._committer.commit, effect, lease, keeper, "observed", found)
@@ -89,6 +143,15 @@ class AsyncProtector:
             commit = partial(self._committer.commit, effect, lease, keeper, "acted")
             fail = partial(self._record_failure, effect, lease)
             return await effect.cancellation.then(act, commit, fail)
+
+    async def _commit_spooled(
+        self, effect: AsyncEffect, lease: LeaseResponse, keeper: AsyncLeaseKeeper, entry: Entry
+    ) -> Any:
+        """Commit a result that an earlier holder left in the spool, under this call's lease."""
+        result = await self._committer.commit(effect, lease, keeper, "observed", entry.value)
+        if self.spooler is not None:
+            await self.spooler.forget(entry)
+        return result
 
     async def _act(self, effect: AsyncEffect, lease: LeaseResponse, keeper: AsyncLeaseKeeper) -> Any:
         try:
@@ -116,12 +179,18 @@ class AsyncProtector:
             inside=effect.inside,
         )
 
-    async def _observe(self, effect: AsyncEffect, lease: LeaseResponse) -> Any:
-        """Return what observe found, or None if the effect has not happened or there is no observe."""
+    async def _observe(self, effect: AsyncEffect, lease: LeaseResponse | None) -> Any:
+        """Return what observe found, or None if the effect has not happened or there is no observe.
+
+        Args:
+            effect: the effect.
+            lease: the grant; None for an effect that runs unprotected.
+        """
         if effect.observe is None:
-            if lease.prior_state == "expired":
+            if lease is not None and lease.prior_state == "expired":
                 self._warn_unobserved(effect)
             return None
+        request_id = None if lease is None else lease.request_id
         started_at = self._runtime.monotonic()
         found: Any = None
         raised: str | None = None
@@ -138,7 +207,7 @@ class AsyncProtector:
                         f"observe of effect {effect.key!r} raised {raised}, so it is unknown whether the effect "
                         "already happened. act did not run. Fix observe, and call again once the lease has expired.",
                         effect_key=effect.key,
-                        request_id=lease.request_id,
+                        request_id=request_id,
                         observe_error=error,
                     ) from error
             else:
@@ -150,8 +219,9 @@ class AsyncProtector:
                 raised,
             )
             return None
-        check_found(found, effect.key, lease.request_id)
-        await self._report_observe(effect, lease, hit=found is not None, started_at=started_at)
+        check_found(found, effect.key, request_id)
+        if lease is not None:
+            await self._report_observe(effect, lease, hit=found is not None, started_at=started_at)
         return found
 
     async def _report_observe(self, effect: AsyncEffect, lease: LeaseResponse, *, hit: bool, started_at: float) -> None:

@@ -6,6 +6,7 @@ psycopg's `_acompat.py`.
 """
 
 from verity._concurrency.async_calls import AsyncCancellation
+from verity._concurrency.blocking import async_blocking, sync_blocking
 from verity._concurrency.callables import (
     AsyncAct,
     AsyncFunction,
@@ -51,6 +52,7 @@ __all__ = [
     "SyncThunk",
     "Timer",
     "async_addresses",
+    "async_blocking",
     "async_check_callable",
     "async_connect",
     "async_here",
@@ -60,6 +62,7 @@ __all__ = [
     "forget_in_child",
     "notice_fork",
     "sync_addresses",
+    "sync_blocking",
     "sync_check_callable",
     "sync_connect",
     "sync_here",

@@ -53,6 +53,10 @@ _ADMINISTRATION = frozenset({Operation.RESET_EFFECT, Operation.RESOLVE_EFFECT})
 _LOOKUPS = frozenset({Operation.GET_EFFECT, Operation.GET_EFFECT_BY_ID})
 _ALL_WORDS = frozenset().union(*_WORDS.values())
 
+_NEVER = frozenset(
+    {"stale_fence", "effect_finished", "effect_not_found", "effect_purged", "invalid_request", "payload_too_large"}
+)
+
 _MAX_MESSAGE_CHARS = 300
 _MAX_CAUSES = 8
 _API_KEY = re.compile(r"vt_(live|test)_[A-Za-z0-9_\-]+")
@@ -92,6 +96,24 @@ def why_no_answer(error: BaseException) -> str:
             break
         cause = cause.__context__ if cause.__cause__ is None else cause.__cause__
     return type(error).__name__
+
+
+def is_away(error: VerityError) -> bool:
+    """Whether the error says that the ledger is away: no answer, or a 5xx. A 4xx is an answer."""
+    is_refusal = isinstance(error, VerityApiError) and error.status_code < 500
+    return isinstance(error, (VerityApiError, VerityConnectionError)) and not is_refusal
+
+
+def why_never(error: VerityError) -> str | None:
+    """The code of an answer to a commit that the ledger will always give to it; None: the same commit may succeed yet.
+
+    404, 400 and 413 count only with a code of the ledger's own: a proxy answers so for a while.
+    """
+    if not isinstance(error, VerityApiError):
+        return None
+    if error.code in _NEVER:
+        return error.code
+    return f"http_{error.status_code}" if error.status_code in (409, 410) and error.code is None else None
 
 
 def is_definite_loss(error: VerityError) -> bool:

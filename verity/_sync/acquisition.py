@@ -27,11 +27,19 @@ class SyncAcquisition:
         self._logger = logger
         self._waits = NonBlockingLimiter(MAX_WAITS)
 
-    def acquire(self, namespace: str, lease_body: Wire, config: ConflictRetryConfig) -> tuple[LeaseResponse, float]:
+    def acquire(
+        self, namespace: str, lease_body: Wire, config: ConflictRetryConfig, conflicts: list[LeaseConflictError]
+    ) -> tuple[LeaseResponse, float]:
         """Return the lease or the cached outcome, and the monotonic time of the first request for it.
 
         The lease's duration is counted from the first request, even if a later one was answered: the ledger may have
         granted the lease at the first request, and that answer was lost. The later answer is then about the same lease.
+
+        Args:
+            namespace: the effect's namespace.
+            lease_body: the request.
+            config: how to wait for another holder.
+            conflicts: if another holder's lease was live, the ledger's answer is appended, whatever follows.
 
         Raises:
             LeaseConflictError: another holder's lease is live, still after all retries that `config` allows.
@@ -41,6 +49,7 @@ class SyncAcquisition:
         try:
             return self._ledger.lease(namespace, lease_body, idempotency_key=idempotency_key), requested_at
         except LeaseConflictError as conflict:
+            conflicts.append(conflict)
             if not config.enabled or config.max_attempts == 1:
                 raise
             return self._wait_for_holder(namespace, lease_body, config, idempotency_key, conflict), requested_at

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import httpx
 
@@ -35,8 +36,10 @@ from verity._sync.workflow import SyncWorkflow
 from verity._tracing import EffectSpan
 from verity.config import (
     ON_CONFLICT,
+    ClientSettings,
     ConflictRetryConfig,
     OnConflict,
+    SpoolWhen,
     read_settings,
 )
 from verity.errors import VerityConfigError, VerityValidationError
@@ -59,6 +62,7 @@ from verity.values import (
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from verity._spool import Spool
     from verity._sync.effects import SyncEffects
 
 T = TypeVar("T")
@@ -82,6 +86,12 @@ class SyncVerityClient:
         logger: where to log; `logging.getLogger("verity")` by default.
         on_observe_error: the policy's field of this name, for short.
         policy: what to do where an outcome is unknown; `EffectPolicy()` by default.
+        spool: a file that keeps results whose commit is not confirmed, until the ledger accepts them; the default is
+            `VERITY_SPOOL`, or none. False: none in any case. The file has payloads and lease tokens.
+            .. versionadded:: 0.2
+        spool_when: `"trouble"` (default) writes a result when its commit fails. `"always"` writes each result before
+            its commit, so that it outlives a crash of this process. That costs some milliseconds of disk time.
+            .. versionadded:: 0.2
         transport: an httpx transport to send through. The caller closes it.
         http_client: an httpx client to send through. The caller closes it.
 
@@ -103,6 +113,8 @@ class SyncVerityClient:
         *,
         on_observe_error: OnObserveError | None = None,
         policy: EffectPolicy | None = None,
+        spool: str | os.PathLike[str] | Literal[False] | None = None,
+        spool_when: SpoolWhen = "trouble",
         transport: httpx.BaseTransport | None = None,
         http_client: httpx.Client | None = None,
         _runtime: SyncRuntime | None = None,
@@ -119,8 +131,11 @@ class SyncVerityClient:
             logger=logger,
             on_observe_error=on_observe_error,
             policy=policy,
+            spool=spool,
+            spool_when=spool_when,
         )
         self._runtime = _runtime or SyncRuntime()
+        opened = _open_spool(self._settings)  # first: if it fails, nothing is left open
         self._ledger = SyncLedger(
             make_sender(self._settings, transport, http_client),
             self._runtime,
@@ -128,7 +143,7 @@ class SyncVerityClient:
             max_delay_s=self._settings.conflict_retry.max_delay_s,
             timeout_s=self._settings.request_timeout_s,
         )
-        self._protector = SyncProtector(self._ledger, self._runtime, self._settings)
+        self._protector = SyncProtector(self._ledger, self._runtime, self._settings, opened)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -136,6 +151,7 @@ class SyncVerityClient:
 
     def __enter__(self) -> SyncVerityClient:
         self._check_open()
+        self._protector.replay()
         return self
 
     def __exit__(
@@ -364,6 +380,14 @@ class SyncVerityClient:
         if self._closed:
             raise VerityConfigError("This client is closed; create a new one.", parameter="client")
         sync_here.check()
+
+
+def _open_spool(settings: ClientSettings) -> Spool | None:
+    if settings.spool is None:
+        return None
+    from verity._spool import Spool  # only clients with a spool load it
+
+    return Spool(settings.spool)
 
 
 def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:

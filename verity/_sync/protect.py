@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verity._concurrency import SyncRuntime, sync_here, sync_settled
 from verity._core.failure import add_note, describe_failure
@@ -22,30 +22,53 @@ from verity._sync.commit import SyncCommitter
 from verity._sync.effect import SyncEffect
 from verity._sync.lease_keeper import Lateness, SyncLeaseKeeper, prepare_renewals
 from verity._sync.ledger import SyncLedger
+from verity._sync.unprotected import SyncUnprotected, may_proceed
 from verity.config import ClientSettings
 from verity.errors import (
     EffectPreviouslyFailedError,
+    LeaseConflictError,
     ObserveFailedError,
     VerityError,
 )
 from verity.values import LeaseResponse
+
+if TYPE_CHECKING:
+    from verity._spool import Entry, Spool
+    from verity._sync.spooling import SyncSpooler
 
 REPORT_TIMEOUT_S = 2.0
 """How many seconds an effect waits at most for its report to the audit trail."""
 
 
 class SyncProtector:
-    """Runs effects against one ledger."""
+    """Runs effects against one ledger.
 
-    def __init__(self, ledger: SyncLedger, runtime: SyncRuntime, settings: ClientSettings) -> None:
+    Attributes:
+        spooler: the client's spool; None: it has none.
+    """
+
+    def __init__(self, ledger: SyncLedger, runtime: SyncRuntime, settings: ClientSettings, spool: Spool | None) -> None:
         self._ledger = ledger
         self._runtime = runtime
         self._settings = settings
         self._logger: logging.Logger = settings.logger
         self._acquisition = SyncAcquisition(ledger, runtime, settings.logger)
-        self._committer = SyncCommitter(ledger, runtime, settings)
+        self.spooler = self._make_spooler(spool)
+        self._committer = SyncCommitter(ledger, runtime, settings, self.spooler)
         self._lateness = Lateness(settings.logger)
         self._warned_names: set[str | None] = set()
+
+    def _make_spooler(self, spool: Spool | None) -> SyncSpooler | None:
+        if spool is None:
+            return None
+        from verity._sync.spooling import SyncSpooler  # only clients with a spool load it
+
+        return SyncSpooler(spool, self._ledger, self._runtime, self._settings)
+
+    def replay(self) -> None:
+        """Commit results that wait in the spool, if there is one."""
+        if self.spooler is not None:
+            self.spooler.replay()
 
     def protect(self, effect: SyncEffect) -> Any:
         """Return the effect's result: the cached one, or that of observe or act, once it is committed."""
@@ -65,7 +88,32 @@ class SyncProtector:
         effect.cancellation.check(effect.act, effect.observe)
         if self._settings.auto_renew:
             prepare_renewals(self._runtime, effect.key)
-        lease, requested_at = self._acquisition.acquire(effect.namespace, effect.lease_body, effect.conflict_retry)
+        conflicts: list[LeaseConflictError] = []
+        is_left = False
+        try:
+            if self.spooler is not None:
+                is_left = self.spooler.before_lease(effect)
+            lease, requested_at = self._acquisition.acquire(
+                effect.namespace, effect.lease_body, effect.conflict_retry, conflicts
+            )
+        except VerityError as error:
+            if not may_proceed(effect, conflicts, error):
+                raise
+            away = error
+        else:
+            return self._protect_under(lease, effect, requested_at, is_left=is_left)
+        observe = partial(self._observe, effect, None)
+        return SyncUnprotected(effect, observe, self.spooler, self._logger).run(away)
+
+    def _protect_under(self, lease: LeaseResponse, effect: SyncEffect, requested_at: float, *, is_left: bool) -> Any:
+        """Return the effect's result, after the ledger has answered.
+
+        Args:
+            lease: the grant, or the cached outcome.
+            effect: the effect.
+            requested_at: when the lease was asked for, in seconds of the runtime's clock.
+            is_left: whether the spool still has a result of the effect.
+        """
         if lease.status == CACHED_COMPLETED:
             effect.span.outcome = "cached"
             return lease.cached_result
@@ -80,6 +128,10 @@ class SyncProtector:
             with effect.inside:
                 sync_settled("on_lease", effect.on_lease(lease))
         with self._keep(effect, lease, requested_at) as keeper, effect.cancellation:
+            spooled = None if self.spooler is None else self.spooler.find(effect, lease, is_left=is_left)
+            if spooled is not None:
+                commit = partial(self._commit_spooled, effect, lease, keeper, spooled)
+                return effect.cancellation.finish(commit)
             found = self._observe(effect, lease)
             if found is not None:
                 commit = partial(self._committer.commit, effect, lease, keeper, "observed", found)
@@ -88,6 +140,13 @@ class SyncProtector:
             commit = partial(self._committer.commit, effect, lease, keeper, "acted")
             fail = partial(self._record_failure, effect, lease)
             return effect.cancellation.then(act, commit, fail)
+
+    def _commit_spooled(self, effect: SyncEffect, lease: LeaseResponse, keeper: SyncLeaseKeeper, entry: Entry) -> Any:
+        """Commit a result that an earlier holder left in the spool, under this call's lease."""
+        result = self._committer.commit(effect, lease, keeper, "observed", entry.value)
+        if self.spooler is not None:
+            self.spooler.forget(entry)
+        return result
 
     def _act(self, effect: SyncEffect, lease: LeaseResponse, keeper: SyncLeaseKeeper) -> Any:
         try:
@@ -115,12 +174,18 @@ class SyncProtector:
             inside=effect.inside,
         )
 
-    def _observe(self, effect: SyncEffect, lease: LeaseResponse) -> Any:
-        """Return what observe found, or None if the effect has not happened or there is no observe."""
+    def _observe(self, effect: SyncEffect, lease: LeaseResponse | None) -> Any:
+        """Return what observe found, or None if the effect has not happened or there is no observe.
+
+        Args:
+            effect: the effect.
+            lease: the grant; None for an effect that runs unprotected.
+        """
         if effect.observe is None:
-            if lease.prior_state == "expired":
+            if lease is not None and lease.prior_state == "expired":
                 self._warn_unobserved(effect)
             return None
+        request_id = None if lease is None else lease.request_id
         started_at = self._runtime.monotonic()
         found: Any = None
         raised: str | None = None
@@ -137,7 +202,7 @@ class SyncProtector:
                         f"observe of effect {effect.key!r} raised {raised}, so it is unknown whether the effect "
                         "already happened. act did not run. Fix observe, and call again once the lease has expired.",
                         effect_key=effect.key,
-                        request_id=lease.request_id,
+                        request_id=request_id,
                         observe_error=error,
                     ) from error
             else:
@@ -149,8 +214,9 @@ class SyncProtector:
                 raised,
             )
             return None
-        check_found(found, effect.key, lease.request_id)
-        self._report_observe(effect, lease, hit=found is not None, started_at=started_at)
+        check_found(found, effect.key, request_id)
+        if lease is not None:
+            self._report_observe(effect, lease, hit=found is not None, started_at=started_at)
         return found
 
     def _report_observe(self, effect: SyncEffect, lease: LeaseResponse, *, hit: bool, started_at: float) -> None:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "keys": "verity.cli.keys:keys",
     "migrate": "verity.cli.migrate:migrate",
     "purge": "verity.cli.purge:purge",
+    "recover": "verity.cli.recover:recover",
     "serve": "verity.cli.serve:serve",
 }
 

@@ -89,7 +89,7 @@ def ledger_options(command: _Command) -> _Command:
 def _open(url: str | None, database: str | None, environment: Environment | None) -> Iterator[SyncEffects]:
     url, database = _choose(url, database)
     if url is None:
-        with open_store(database or "", create=False) as store, _translating_errors(DatabaseError):
+        with open_store(database or "", create=False) as store, translating_errors(DatabaseError):
             if environment is None and os.environ.get("VERITY_API_KEY", "").startswith("vt_test_"):
                 click.echo(
                     "Using the live data: --database ignores VERITY_API_KEY. For test data: --environment test.",
@@ -101,7 +101,7 @@ def _open(url: str | None, database: str | None, environment: Environment | None
         raise click.UsageError("--environment goes with --database. On a served ledger, the API key decides.")
     from verity import SyncVerityClient
 
-    with _translating_errors(NoAnswer), SyncVerityClient(url) as client:
+    with translating_errors(NoAnswer), SyncVerityClient(url, spool=False) as client:
         yield client.effects
 
 
@@ -186,7 +186,7 @@ def _user() -> str:
 
 
 @contextmanager
-def _translating_errors(no_answer: type[click.ClickException]) -> Iterator[None]:
+def translating_errors(no_answer: type[click.ClickException]) -> Iterator[None]:
     """Turn the client's errors into errors of commands; `no_answer` is the type for a ledger that did not answer."""
     from verity.errors import VerityApiError, VerityConfigError, VerityConnectionError, VerityValidationError
 

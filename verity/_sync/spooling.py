@@ -1,0 +1,249 @@
+# Made from verity/_async/spooling.py by scripts/mirror.py. Do not edit.
+"""How results go into the spool, and out of it: see `verity/_spool.py` for the file.
+
+An entry leaves the spool only when the ledger has confirmed its result, or has refused it for good. A commit is
+idempotent for its lease, so to replay an entry twice, or in two processes at once, does no harm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from verity._concurrency import SyncRuntime, sync_blocking
+from verity._core.backoff import SEND_ATTEMPTS
+from verity._core.bodies import to_wire
+from verity._core.keys import check_namespace
+from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED, is_transient, why_never
+from verity._spool import Entry, Spool, SpoolError, make_entry, name_ledger
+from verity._sync.effect import SyncEffect
+from verity._sync.ledger import SyncLedger, Wire
+from verity.config import ClientSettings
+from verity.errors import LeaseConflictError, VerityApiError, VerityError
+from verity.values import CommitRequestBody, LeaseRequestBody, LeaseResponse
+
+T = TypeVar("T")
+
+REPLAY_S = 10.0
+"""For how many seconds a call replays entries of other effects at most."""
+REPLAY_TIMEOUT_S = 5.0
+"""How many seconds a replayed commit waits for its answer."""
+AGAIN_AFTER_S = 30.0
+"""How many seconds after a replay that left something, or after a result was spooled, a call replays again."""
+
+OTHER_RESULT = "other_result"
+"""Why an unprotected result can't be committed: the effect has another result."""
+INVALID_ENTRY = "invalid_entry"
+"""Why an entry can't be committed: its fields are no commit. Something else wrote the file."""
+
+
+class SyncSpooler:
+    """The spool of one client.
+
+    Attributes:
+        name: the client's ledger, as entries have it.
+        writes_first: whether results are written before their first commit.
+    """
+
+    def __init__(self, spool: Spool, ledger: SyncLedger, runtime: SyncRuntime, settings: ClientSettings) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._runtime = runtime
+        self._logger = settings.logger
+        self.name = name_ledger(settings.base_url, settings.environment)
+        self._due_at = -math.inf
+        self.writes_first = settings.spool_when == "always"
+
+    # -- into the spool --
+
+    def keep(self, effect: SyncEffect, body: Wire) -> Entry | None:
+        """Write the result of a commit request durably. None: it could not be written, as a warning says."""
+        entry = self._make(effect, "committed", body["result"], body["source"], body["leaseToken"], body["fenceToken"])
+        return entry if self._write(entry) else None
+
+    def keep_unprotected(self, effect: SyncEffect, source: str, result: Any) -> bool:
+        """Write the result of an effect without a lease durably. False: it could not be written."""
+        return self._write(self._make(effect, "unprotected", result, source, self._runtime.new_id()))
+
+    def keep_refused(self, effect: SyncEffect, body: Wire, entry: Entry | None, error: VerityError) -> bool:
+        """Keep a result whose commit failed. Returns whether it is in the spool and will be replayed.
+
+        Args:
+            effect: the effect.
+            body: the commit request.
+            entry: the entry, if the result was written before.
+            error: why the commit is not confirmed.
+        """
+        code = why_never(error)
+        if code is None:
+            return (entry or self.keep(effect, body)) is not None
+        source, token, fence = body["source"], body["leaseToken"], body["fenceToken"]
+        refused = entry or self._make(effect, "committed", body["result"], source, token, fence)
+        self._reject(refused, code)
+        return False
+
+    def _write(self, entry: Entry) -> bool:
+        def add() -> bool:
+            self._spool.add(entry)
+            return True
+
+        is_written = self._guarded(add, otherwise=False)
+        self._due_at = min(self._due_at, self._runtime.monotonic() + AGAIN_AFTER_S)
+        return is_written
+
+    def _make(
+        self, effect: SyncEffect, kind: Any, result: Any, source: str, token: str, fence: int | None = None
+    ) -> Entry:
+        return make_entry(
+            self.name,
+            effect.namespace,
+            effect.key,
+            kind,
+            fence=fence,
+            token=token,
+            result=result,
+            source=source,
+            run_id=effect.lease_body.get("runId"),
+            lease_request=effect.lease_body if kind == "unprotected" else None,
+        )
+
+    # -- out of it --
+
+    def find(self, effect: SyncEffect, lease: LeaseResponse, *, is_left: bool) -> Entry | None:
+        """The effect's result, if it is in the spool although this call was granted the lease.
+
+        An earlier holder may have written it while this call waited. Its own lease has expired by now.
+
+        Args:
+            effect: the effect.
+            lease: the grant.
+            is_left: whether `before_lease` left an entry.
+        """
+        if not is_left and lease.prior_state in ("none", "reset"):
+            return None
+        return next(iter(self.read(effect)), None)
+
+    def before_lease(self, effect: SyncEffect) -> bool:
+        """Replay what is due, and the effect's own entries. Returns whether one of its entries is left.
+
+        Raises:
+            VerityError: the effect has a result, and the ledger did not confirm it. The call must not go on: it could
+                be granted a lease, and act again.
+        """
+        if self._runtime.monotonic() >= self._due_at:
+            self.replay()
+        is_left = False
+        for entry in self.read(effect):
+            try:
+                self.settle(entry)
+            except LeaseConflictError:  # another holder is at work; this call waits for it
+                is_left = True
+        return is_left
+
+    def read(self, effect: SyncEffect) -> list[Entry]:
+        """The entries of the effect, the latest grant's first."""
+        if self._spool.is_known_to_be_empty():
+            return []
+        return self._guarded(lambda: self._spool.read_effect(self.name, effect.namespace, effect.key), otherwise=[])
+
+    def replay(self) -> None:
+        """Replay the entries of the ledger, oldest first, for some seconds. It stops once the ledger is away."""
+        self._due_at = math.inf
+        is_done = False
+        try:
+            is_done = self._replay(self._runtime.monotonic() + REPLAY_S)
+        finally:
+            if not is_done:
+                self._due_at = min(self._due_at, self._runtime.monotonic() + AGAIN_AFTER_S)
+
+    def _replay(self, ends_at: float) -> bool:
+        """Whether no entry is left."""
+        after, is_left = 0, False
+        while entries := self._read_after(after):
+            for entry in entries:
+                if self._runtime.monotonic() >= ends_at:
+                    return False
+                try:
+                    self.settle(entry, attempts=1, timeout_s=REPLAY_TIMEOUT_S)
+                except VerityError as error:
+                    self._logger.debug("A spooled result is not committed yet (%s).", type(error).__name__)
+                    if is_transient(error):
+                        return False
+                    is_left = True
+                after = entry.id
+        return not is_left
+
+    def _read_after(self, after: int) -> list[Entry]:
+        return self._guarded(lambda: self._spool.read(self.name, after=after), otherwise=[])
+
+    def settle(self, entry: Entry, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None) -> str | None:
+        """Commit an entry, and take it out of the spool. Returns None, or why it can never be committed.
+
+        Raises:
+            LeaseConflictError: an unprotected effect is another holder's at the moment.
+            VerityError: the ledger is away, or refuses for now. The entry stays.
+        """
+        try:
+            code = self._commit(entry, attempts, timeout_s)
+        except VerityError as error:
+            code = why_never(error)
+            if code is None:
+                raise
+        if code is None:
+            self.forget(entry)
+            self._logger.info("The spooled result of effect %r is committed.", entry.effect_key)
+        else:
+            self._reject(entry, code)
+        return code
+
+    def forget(self, entry: Entry) -> None:
+        """Remove an entry that the ledger has confirmed. If that fails, it is replayed once more, which is harmless."""
+        self._guarded(lambda: self._spool.remove(entry), otherwise=None)
+
+    def _reject(self, entry: Entry, code: str) -> None:
+        self._guarded(lambda: self._spool.reject(entry, code), otherwise=None)
+        self._logger.warning(
+            "The result of effect %r in namespace %r can never be committed (%s): `verity recover --list` shows it. "
+            "Compare it with the effect in the ledger, and reconcile the two.",
+            entry.effect_key,
+            entry.namespace,
+            code,
+        )
+
+    def _commit(self, entry: Entry, attempts: int, timeout_s: float | None) -> str | None:
+        try:
+            namespace = check_namespace(entry.namespace)
+            body = to_wire(entry.commit_body(), CommitRequestBody)
+            request = to_wire(entry.lease_body(), LeaseRequestBody)
+        except (VerityError, ValueError, TypeError):
+            return INVALID_ENTRY
+        if entry.kind == "committed":
+            self._ledger.commit(namespace, body, attempts=attempts, timeout_s=timeout_s)
+            return None
+        lease = self._ledger.lease(namespace, request, idempotency_key=entry.token)
+        if lease.status == CACHED_FAILED:
+            return "effect_finished"
+        if lease.status == CACHED_COMPLETED:
+            return None if entry.has_result(lease.cached_result) else OTHER_RESULT
+        self._commit_under(lease, namespace, body, attempts, timeout_s)
+        return None
+
+    def _commit_under(
+        self, lease: LeaseResponse, namespace: str, body: Wire, attempts: int, timeout_s: float | None
+    ) -> None:
+        tokens = {"fenceToken": lease.fence_token, "leaseToken": lease.lease_token}
+        try:
+            self._ledger.commit(namespace, {**body, **tokens}, attempts=attempts, timeout_s=timeout_s)
+        except VerityApiError as error:
+            if error.code != "stale_fence":
+                raise
+            raise LeaseConflictError(str(error), status_code=409, effect_key=error.effect_key) from error
+
+    def _guarded(self, work: Callable[[], T], *, otherwise: T) -> T:
+        """Run an operation of the spool. If it fails, warn, and return `otherwise`: the effect matters more."""
+        try:
+            return sync_blocking(work)
+        except SpoolError as error:
+            self._logger.warning("The spool %s can't be used: %s.", self._spool.path, error)
+            return otherwise

@@ -365,3 +365,13 @@ def test_an_id_reads_back(number: int) -> None:
 )
 def test_what_is_no_id_is_none(text: str) -> None:
     assert parse_effect_id(text) is None
+
+
+def test_an_effect_in_doubt_that_a_holder_gives_back_needs_a_person_after_a_reset_as_well() -> None:
+    story = in_state(State.IDLE)  # failed, and reset with mode `verify`
+    story.send(Lease(30_000, "request-2"))
+    story.send(Release(*story.pair(), "no"))
+    assert story.effect is not None
+    assert story.effect.shown_status(story.now) == "EXPIRED"
+    assert story.effect.lease_expires_at <= story.now
+    assert story.send(Resolve(RESULT, "admin", None)).reply.word == "resolved"

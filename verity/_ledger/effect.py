@@ -102,8 +102,8 @@ class Effect(NamedTuple):
     """Set by a release of a lease whose holder, or the one before, may have acted: nobody is granted before this time.
     The next grant clears it."""
     doubt_since: int | None
-    """Set by the grant that took over an expired or released lease: the expiry of that lease. A release without an act
-    restores it."""
+    """Set by a grant with prior state `expired`: the expiry of the lease before. A release without an act restores it,
+    and the effect is EXPIRED again."""
     retries: int
     """How many resets with mode `retry` there were. Each one changes the attempt key."""
     attempt: int

@@ -20,12 +20,12 @@ Why nothing acts twice:
    compared: the first one counts.
 
 A holder may release its lease before it expires. If it has not acted, the effect becomes what the grant found: IDLE
-with the grant's prior state, or, if the grant took over a lease, RELEASED with the expiry of that lease. If the holder
-may have acted, the effect becomes RELEASED, and nobody is granted before the settle time has passed, because what was
-sent may still take effect. The next grant is told `expired`. The pair of a released lease stays in the row, so that a
-release that is resent is recognized, and the holder may still commit or fail a RELEASED effect: its outcome is true. It
-can't renew the lease, because nobody holds it. A release drops the Idempotency-Key, so that the lease request, if it is
-resent, is no repeat of the grant.
+with the grant's prior state, or, if an earlier holder may have acted, RELEASED with the expiry of that holder's lease,
+so that the effect is listed as EXPIRED and can be resolved. If the holder itself may have acted, the effect becomes
+RELEASED, and nobody is granted before the settle time has passed, because what was sent may still take effect. The next
+grant is told `expired`. The pair of a released lease stays in the row, so that a release that is resent is recognized,
+and the holder may still commit or fail a RELEASED effect: its outcome is true. It can't renew the lease, because nobody
+holds it. A release drops the Idempotency-Key, so that the lease request, if it is resent, is no repeat of the grant.
 
 An admin's reset or resolve may name the fence that the admin saw. With another fence it is refused: the effect was
 granted since, or another admin changed it. The same change, sent again, is success.
@@ -164,7 +164,8 @@ def _grant(prior_state: str) -> Rule:
             updated_at=now,
             purged_at=None,
             settles_at=None,
-            doubt_since=effect.lease_expires_at if effect is not None and effect.status == Status.RUNNING else None,
+            # Not in the future, as the expiry of an effect that failed early and was reset with mode `verify` may be.
+            doubt_since=min(effect.lease_expires_at, now) if effect is not None and prior_state == "expired" else None,
             retries=0 if effect is None else effect.retries,
             attempt=1 if effect is None else effect.attempt + 1,
         )

@@ -353,7 +353,7 @@ class Spool:
     @staticmethod
     def _is_settled(stamp: tuple[int, ...]) -> bool:
         """Whether the file's next change will change the stamp: time stamps are coarse."""
-        return bool(stamp) and max(stamp[3:]) < wall_clock_ns() - _SETTLED_AFTER_NS
+        return bool(stamp) and stamp[3] < wall_clock_ns() - _SETTLED_AFTER_NS
 
 
 def _bindings(entry: Entry) -> dict[str, Any]:

@@ -133,6 +133,8 @@ def steps(session: nox.Session) -> None:
     for ledger in ("embedded", "served"):
         session.run("python", "-m", "tests.steps", "--ledger", ledger, "--storms", "5000", *session.posargs)
         session.run("python", "-m", "tests.steps", "--ledger", ledger, "--at-once", "3", *session.posargs)
+    for fault in ("kill", "interrupt"):
+        session.run("python", "-m", "tests.client.spool_faults", fault)
 
 
 @nox.session(python=HERE)

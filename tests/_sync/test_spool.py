@@ -169,12 +169,17 @@ def test_a_commit_that_arrived_although_its_answer_was_lost_is_confirmed_by_the_
 def test_a_replay_stops_while_the_ledger_is_away_and_is_tried_again_later(
     world: SyncWorld, client: SyncVerityClient, path: str
 ) -> None:
+    first = world.key
+    fail_to_commit(world, client)
+    world.key = f"{first}-second"
     fail_to_commit(world, client)
     world.network.faults["commit"] = [Says(503)]
+    world.network.sent.clear()
     with world.new_client(spool=path) as other:
-        assert len(waiting(path)) == 1
+        assert [each.body["effectKey"] for each in world.network.sent] == [first]
+        assert len(waiting(path)) == 2
         other.protect(f"{world.key}-soon", act=world.act)
-        assert len(waiting(path)) == 1, "not with every call"
+        assert len(waiting(path)) == 2, "not with every call"
         world.runtime.advance(31)
         other.protect(f"{world.key}-later", act=world.act)
         assert waiting(path) == []

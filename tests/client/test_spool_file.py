@@ -14,14 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import apsw
 import pytest
 
-from tests.helpers.concurrency import sync_gather
-from verity import SyncVerityClient, VerityConfigError
+from tests.helpers.concurrency import async_until, sync_gather
+from verity import SyncVerityClient, VerityClient, VerityConfigError
 from verity._clock import wall_clock_ns
 from verity._spool import Entry, LedgerName, Spool, SpoolError, make_entry, name_ledger
 
+ROOT = Path(__file__).parents[2]
 LEDGER = LedgerName("https://ledger.example/v1", "live")
 
 
@@ -283,7 +286,11 @@ def test_a_full_disk_is_an_error_and_what_was_there_stays(path: str, disk: Disk)
         raise apsw.FullError("database or disk is full")
 
     disk.on_write = refuse
-    for work in (lambda: spool.add(entry("new")), lambda: spool.reject(entry("before"), "stale_fence")):
+    works: list[Callable[[], object]] = [
+        lambda: spool.add(entry("new")),
+        lambda: spool.reject(entry("before"), "stale_fence"),
+    ]
+    for work in works:
         with pytest.raises(SpoolError, match="FullError: database or disk is full"):
             work()
     disk.on_write = bool
@@ -359,3 +366,79 @@ def test_an_empty_spool_is_known_to_be_empty_until_it_changes(path: str) -> None
     spool.remove(entry())
     Path(path).unlink()
     assert not spool.is_known_to_be_empty()
+
+
+FORKS = """
+import os, signal, sys, threading
+from tests.apps.forking import _fork
+from verity._spool import LedgerName, Spool, make_entry
+
+LEDGER = LedgerName("https://ledger.example/v1", "live")
+spool = Spool(sys.argv[1])
+signal.alarm(60)
+
+def write(who, count):
+    for number in range(count):
+        entry = make_entry(LEDGER, "n", f"{who}-{number}", "committed", fence=1, token="t", result=1, source="acted")
+        spool.add(entry)
+        assert spool.read_effect(LEDGER, "n", f"{who}-{number}")
+
+COUNT = 0 if os.environ["FORK"] == "C" else 3  # code in C can not fork while other threads run; Python can
+threads = [threading.Thread(target=write, args=[f"thread{n}", 60]) for n in range(COUNT)]
+for each in threads:
+    each.start()
+children = []
+for number in range(8):
+    child = _fork()
+    if not child:
+        signal.alarm(60)
+        write(f"child{number}", 10)
+        os._exit(0)
+    children.append(child)
+for each in threads:
+    each.join()
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+write("after", 5)
+"""
+
+
+@pytest.mark.parametrize("kind", ["hooks", "C"])
+def test_one_spool_is_used_in_a_parent_its_threads_and_its_children(path: str, kind: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", FORKS, path], env={**os.environ, "FORK": kind}, cwd=ROOT, check=True, timeout=100
+    )
+    spool = Spool(path)
+    found = spool.read(limit=1000)
+    assert len(found) == (265 if kind == "hooks" else 85)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_locked_spool_does_not_block_the_event_loop(
+    path: str, tmp_path: Path, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise no task could release the lock, and the write would give up."""
+    client = VerityClient(f"sqlite:///{tmp_path}/ledger.db", namespace="n", spool=path, spool_when="always")
+    other = apsw.Connection(path)
+    acted: list[int] = []
+
+    async def release() -> None:
+        await async_until(lambda: bool(acted))
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()
+        other.execute("COMMIT")
+
+    async def act() -> int:
+        other.execute("BEGIN EXCLUSIVE")
+        acted.append(1)
+        return 1
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(release)
+            assert await client.protect("k", act=act) == 1
+        await client.close()
+
+    with caplog.at_level(logging.WARNING, logger="verity"):
+        anyio.run(main, backend=backend)
+    other.close()
+    assert "can't be used" not in caplog.text

@@ -52,8 +52,24 @@ class EffectRecord(Response):
 
     @property
     def prior_state(self) -> str | None:
-        """The state before the current grant, or after a reset before the next one: `none`, `expired` or `reset`."""
+        """What the current grant was told, or what the next one will be if it is IDLE: `none`, `expired` or `reset`."""
         return self._fields.get("priorState")
+
+    @property
+    def attempt(self) -> int | None:
+        """How many grants it has had.
+
+        .. versionadded:: 0.2
+        """
+        return self._fields.get("attempt")
+
+    @property
+    def settles_at(self) -> str | None:
+        """If its lease was released: nobody is, or was, granted before this time. None: it was not released.
+
+        .. versionadded:: 0.2
+        """
+        return self._fields.get("settlesAt")
 
     @property
     def lease_duration_ms(self) -> int | None:
@@ -62,7 +78,7 @@ class EffectRecord(Response):
 
     @property
     def lease_expires_at(self) -> str | None:
-        """When the lease expires or expired; None unless the status is RUNNING or EXPIRED."""
+        """When the lease expires, expired or was released; None unless the status is RUNNING or EXPIRED."""
         return self._fields.get("leaseExpiresAt")
 
     @property

@@ -327,6 +327,30 @@ def test_a_forced_reset_is_sent_once(world: SyncWorld) -> None:
     assert world.network.operations().count("reset") == 1, "a second one could hit the next holder"
 
 
+def test_a_change_that_names_another_fence_is_refused(world: SyncWorld) -> None:
+    effects = world.client.effects
+
+    def expire() -> None:
+        world.client.request_lease("payments", {"effectKey": world.key, "leaseDurationMs": 5000})
+        world.clock.advance(5000)
+
+    expire()
+    seen = effects.get(world.key)
+    expire()
+    for change in (
+        lambda: effects.reset(world.key, expected_fence=seen.fence_token),
+        lambda: effects.reset(world.key, force=True, expected_fence=seen.fence_token),
+        lambda: effects.resolve(world.key, 1, expected_fence=seen.fence_token),
+    ):
+        with pytest.raises(VerityApiError, match="Look at the effect again") as caught:
+            change()
+        assert caught.value.code == "stale_fence"
+    seen = effects.get(world.key)
+    assert (seen.status, seen.fence_token, seen.attempt) == ("EXPIRED", 2, 2)
+    world.network.faults["resolve"] = [LOSE_ANSWER]
+    assert (effects.resolve(world.key, 1, expected_fence=2)).status == "already_committed"
+
+
 def test_a_committed_effect_is_never_reset(client: SyncVerityClient) -> None:
     client.protect("refund:1", act=act)
     with pytest.raises(VerityApiError, match="effect_finished"):
@@ -427,6 +451,8 @@ def test_an_agents_key_may_read_and_not_change(world: SyncWorld) -> None:
         ("reset", {"effect_key": "k", "force": 1}, "force"),
         ("reset", {"effect_key": "k", "reason": ""}, "reason"),
         ("reset", {"effect_key": "k", "reason": "x" * 1025}, "reason"),
+        ("reset", {"effect_key": "k", "expected_fence": "1"}, "expected_fence"),
+        ("resolve", {"effect_key": "k", "result": 1, "expected_fence": 0}, "expected_fence"),
         ("resolve", {"effect_key": "k", "result": {1, 2}}, "result"),
         ("resolve", {"effect_key": "k", "result": "x" * 65_536}, "result"),
         ("resolve", {"effect_key": "", "result": 1}, "effect_key"),

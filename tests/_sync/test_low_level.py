@@ -19,6 +19,7 @@ from verity import (
     LeaseConflictError,
     LeaseRequestBody,
     LeaseResponse,
+    ReleaseRequestBody,
     RenewRequestBody,
     ReportObserveBody,
     SyncVerityClient,
@@ -69,6 +70,30 @@ def test_the_whole_life_with_mappings(world: SyncWorld) -> None:
     assert failed.effect_id == lease.effect_id
     again = world.client.request_lease("payments", {"effectKey": world.key})
     assert (again.status, again.cached_error) == ("cached_failed", {"message": "declined"})
+
+
+def test_a_lease_is_given_back(world: SyncWorld) -> None:
+    first = world.client.request_lease("payments", {"effectKey": world.key})
+    assert (first.attempt, len(first.attempt_key or "")) == (1, 43)
+    not_acted = ReleaseRequestBody(world.key, first["fenceToken"], first["leaseToken"], acted="no")
+    assert first["leaseToken"] not in repr(not_acted)
+    world.network.faults["release"] = [LOSE_ANSWER]
+    released = world.client.release("payments", not_acted)
+    assert (released.status, released.fence_token, released.settles_at) == ("already_released", 1, None)
+    assert world.network.operations().count("release") == 2
+
+    second = world.client.request_lease("payments", {"effectKey": world.key})
+    assert (second.prior_state, second.attempt, second.attempt_key) == ("none", 2, first.attempt_key)
+    tokens = {name: second[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+    doubtful = world.client.release("payments", {**tokens, "acted": "unknown", "settleMs": 600_000})
+    assert (doubtful.status, doubtful.settles_at) == ("released", doubtful["settlesAt"])
+    with pytest.raises(LeaseConflictError) as caught:
+        world.client.request_lease("payments", {"effectKey": world.key})
+    assert caught.value.lease_expires_at == doubtful.settles_at
+    with pytest.raises(VerityApiError, match="stale_fence"):
+        world.client.renew("payments", tokens)
+    with pytest.raises(VerityApiError, match="stale_fence"):
+        world.client.release("payments", not_acted)
 
 
 def test_a_result_may_be_null_and_must_be_there(world: SyncWorld) -> None:
@@ -122,6 +147,11 @@ GOOD = {"effectKey": "k", "fenceToken": 1, "leaseToken": "t"}
         ("fail", {**GOOD, "error": "x" * 65_536}, "error has 65,538 bytes"),
         ("renew", {"effectKey": "k", "fenceToken": 1}, "leaseToken is missing"),
         ("renew", {**GOOD, "extensionMs": 200_000}, "extension_ms must be"),
+        ("release", GOOD, "acted is missing"),
+        ("release", {**GOOD, "acted": "yes"}, 'acted must be "no" or "unknown"'),
+        ("release", {**GOOD, "acted": True}, 'acted must be "no" or "unknown"'),
+        ("release", {**GOOD, "acted": "no", "settleMs": -1}, "settle_ms must be"),
+        ("release", {**GOOD, "acted": "no", "settleMs": 600_001}, "settle_ms must be"),
         ("report_observe", {**GOOD, "hit": 1}, "hit must be True or False"),
         ("report_observe", {**GOOD, "hit": True, "durationMs": -1}, "duration_ms must be"),
     ],
@@ -185,8 +215,9 @@ def test_an_answer_is_a_read_only_mapping(world: SyncWorld) -> None:
     lease = world.client.request_lease("payments", {"effectKey": world.key})
     assert set(lease) == {
         "status", "effectId", "namespace", "effectKey", "fenceToken", "leaseToken", "leaseExpiresAt", "priorState",
+        "attemptKey", "attempt",
     }  # fmt: skip
-    assert len(lease) == 8
+    assert len(lease) == 10
     assert "cachedResult" not in lease
     assert lease.get("cachedResult", "none") == "none"
     assert lease.cached_result is None

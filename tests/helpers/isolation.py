@@ -20,7 +20,7 @@ from verity._ledger.calls import ENVIRONMENTS
 NAMESPACES = ("payments", "mail", "payments2", "päyments")
 BINDINGS: tuple[tuple[str, ...], ...] = ((), *((each,) for each in NAMESPACES), NAMESPACES[:2], NAMESPACES[1:])
 ADMINS_ONLY = {"reset_effect", "resolve_effect"}
-HOLDERS_ONLY = {"commit_effect", "fail_effect", "renew_effect", "report_observe"}
+HOLDERS_ONLY = {"commit_effect", "fail_effect", "renew_effect", "release_effect", "report_observe"}
 _WEIGHTS = {"lease_effect": 4, "commit_effect": 2, "fail_effect": 2, "reset_effect": 3}
 
 

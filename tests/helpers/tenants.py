@@ -54,6 +54,7 @@ def body_of(operation: str, tenant: Tenant, key: str, tokens: Any = None, **more
         "commit_effect": {**tokens, "result": tenant.mark},
         "fail_effect": {**tokens, "error": {"message": tenant.mark}},
         "renew_effect": tokens,
+        "release_effect": {**tokens, "acted": "no"},
         "report_observe": {**tokens, "hit": False},
         "reset_effect": {"reason": tenant.mark},
         "resolve_effect": {"result": tenant.mark, "reason": tenant.mark},
@@ -198,6 +199,7 @@ class Sight:
 _CHANGES = {
     "granted": ("RUNNING", "LEASE_GRANTED"),
     "renewed": (None, "LEASE_RENEWED"),
+    "released": ("IDLE", "LEASE_RELEASED"),
     "reported": (None, "OBSERVE_MISS"),
     "accepted": ("COMMITTED", "COMMITTED"),
     "recorded": ("FAILED", "FAILED"),

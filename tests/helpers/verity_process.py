@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,15 +29,21 @@ def run_verity(*arguments: str, **environment: str) -> subprocess.CompletedProce
     )
 
 
-def on_terminal(*arguments: str, answer: bytes = b"", **environment: str) -> tuple[int, str]:
-    """Run `verity` on a terminal where somebody types the answer; the exit code and what the terminal saw."""
+def on_terminal(
+    *arguments: str, answer: bytes = b"", before_the_answer: Callable[[], object] | None = None, **environment: str
+) -> tuple[int, str]:
+    """Run `verity` on a terminal where somebody types the answer; the exit code and what the terminal saw.
+
+    `before_the_answer` is called once the command has asked. Without it, the answer is typed at once.
+    """
     leader, follower = pty.openpty()
     variables = {**os.environ, "TERM": "xterm", "COLUMNS": "120", **environment}
     with subprocess.Popen(
         [*VERITY, *arguments], stdin=follower, stdout=follower, stderr=follower, env=variables
     ) as process:
         os.close(follower)
-        os.write(leader, answer)
+        if before_the_answer is None:
+            os.write(leader, answer)
         give_up = threading.Timer(_ENDS_WITHIN_S, process.kill)
         give_up.start()
         seen = b""
@@ -49,6 +55,10 @@ def on_terminal(*arguments: str, answer: bytes = b"", **environment: str) -> tup
             if not piece:
                 break
             seen += piece
+            if before_the_answer is not None and b"[y/N]" in seen:
+                before_the_answer()
+                before_the_answer = None
+                os.write(leader, answer)
         give_up.cancel()
     os.close(leader)
     return process.returncode, seen.decode()

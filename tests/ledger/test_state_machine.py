@@ -18,6 +18,7 @@ from verity._ledger.commands import (
     Decision,
     Fail,
     Lease,
+    Release,
     Renew,
     ReportObserve,
     Reset,
@@ -51,6 +52,9 @@ class Life(RuleBasedStateMachine):
         self.request_key: str | None = None
         self.result: str | None = None
         self.told = ""
+        self.settles_at: int | None = None
+        self.doubt_since: int | None = None
+        self.retries = self.grants = 0
 
     def send(self, command: Command) -> Decision:
         """Apply a command to the real table."""
@@ -70,7 +74,7 @@ class Life(RuleBasedStateMachine):
         return decision
 
     def live(self) -> bool:
-        return self.state == "RUNNING" and self.now < self.expires_at
+        return self.state == "RUNNING" and self.settles_at is None and self.now < self.expires_at
 
     def pairs(self) -> st.SearchStrategy[tuple[int, str]]:
         return st.sampled_from(self.history)
@@ -93,7 +97,7 @@ class Life(RuleBasedStateMachine):
             assert reply.word == "granted"
             if not self.live():
                 self.expires_at = self.now + self.duration
-        elif self.live():
+        elif self.live() or (self.settles_at is not None and self.now < self.settles_at):
             assert (reply.word, reply.refused) == ("lease_conflict", True)
         else:
             assert reply.word == "granted"
@@ -101,6 +105,8 @@ class Life(RuleBasedStateMachine):
             prior = {"NONE": "none", "IDLE": self.told, "RUNNING": "expired"}[self.state]
             assert self.effect.prior_state == prior
             assert self.effect.fence == self.fence + 1
+            self.doubt_since = self.expires_at if self.state == "RUNNING" else None
+            self.settles_at, self.told, self.grants = None, prior, self.grants + 1
             self.state, self.fence, self.token = "RUNNING", self.fence + 1, self.effect.lease_token
             self.expires_at, self.duration, self.request_key = self.now + duration, duration, key
             assert self.token is not None
@@ -129,6 +135,8 @@ class Life(RuleBasedStateMachine):
             self.state, self.result = "COMMITTED", result.sha256
         elif self.state == "COMMITTED":
             assert decision.reply.word == "already_committed"
+        elif self.state == "IDLE":
+            assert decision.reply.word == "stale_fence"
         else:
             assert decision.reply.word == "effect_finished"
 
@@ -143,6 +151,8 @@ class Life(RuleBasedStateMachine):
             self.state = "FAILED"
         elif self.state == "FAILED":
             assert decision.reply.word == "already_failed"
+        elif self.state == "IDLE":
+            assert decision.reply.word == "stale_fence"
         else:
             assert decision.reply.word == "effect_finished"
 
@@ -152,12 +162,36 @@ class Life(RuleBasedStateMachine):
         decision = self.send(Renew(*pair, extension))
         if self.refused_before_the_state_counts(decision, pair):
             return
-        if self.state == "RUNNING":
+        if self.state == "RUNNING" and self.settles_at is not None:
+            assert decision.reply.word == "stale_fence", "nobody holds the lease"
+        elif self.state == "RUNNING":
             assert decision.reply.word == "renewed"
             asked = extension or self.duration
             gain = self.now + asked - self.expires_at
             if gain > 0:
                 self.expires_at = self.now + asked + (asked // 4 if gain < asked // 4 else 0)
+        elif self.state == "IDLE":
+            assert decision.reply.word == "stale_fence"
+        else:
+            assert decision.reply.word == "effect_finished"
+
+    @rule(data=st.data(), acted=st.sampled_from(["no", "unknown"]), settle_ms=st.sampled_from([0, 5_000, 30_000]))
+    def release(self, data: st.DataObject, acted: str, settle_ms: int) -> None:
+        pair = data.draw(self.pairs())
+        decision = self.send(Release(*pair, acted, settle_ms))
+        if self.refused_before_the_state_counts(decision, pair):
+            return
+        if self.state == "IDLE" or (self.state == "RUNNING" and self.settles_at is not None):
+            assert decision.reply.word == "already_released", "the first one counts"
+        elif self.state == "RUNNING":
+            assert decision.reply.word == "released"
+            self.request_key = None
+            if acted == "no" and self.doubt_since is None:
+                self.state = "IDLE"
+            elif acted == "no":
+                self.expires_at, self.settles_at = self.doubt_since or 0, self.now
+            else:
+                self.expires_at, self.settles_at = min(self.expires_at, self.now), self.now + settle_ms
         else:
             assert decision.reply.word == "effect_finished"
 
@@ -165,17 +199,28 @@ class Life(RuleBasedStateMachine):
     def report(self, data: st.DataObject, hit: bool) -> None:
         pair = data.draw(self.pairs())
         decision = self.send(ReportObserve(*pair, hit, 3))
-        if not self.refused_before_the_state_counts(decision, pair):
+        if self.refused_before_the_state_counts(decision, pair):
+            return
+        if self.state == "IDLE":
+            assert decision.reply.word == "stale_fence"
+        else:
             assert decision.reply.word == "reported"
             assert decision.events[0].type is (EventType.OBSERVE_HIT if hit else EventType.OBSERVE_MISS)
 
-    @rule(mode=st.sampled_from(["verify", "retry"]), force=st.booleans())
-    def reset(self, mode: str, force: bool) -> None:
-        reply = self.send(Reset("admin", "because", mode, force)).reply
+    @rule(mode=st.sampled_from(["verify", "retry"]), force=st.booleans(), saw=st.none() | st.integers(-2, 0))
+    def reset(self, mode: str, force: bool, saw: int | None) -> None:
+        expected = None if saw is None else self.fence + saw
+        reply = self.send(Reset("admin", "because", mode, force, expected)).reply
         told = {"verify": "expired", "retry": "reset"}[mode]
+        is_reset = self.state == "IDLE" and self.token is None and told == self.told
+        if self.state != "NONE" and saw is not None and saw < (-1 if is_reset else 0):
+            assert (reply.word, reply.refused) == ("stale_fence", True)
+            return
+        if reply.word == "reset" and mode == "retry":
+            self.retries, self.settles_at = self.retries + 1, None
         if self.state == "IDLE":
-            assert reply.word == ("already_reset" if told == self.told else "reset")
-            self.told = told
+            assert reply.word == ("already_reset" if is_reset else "reset")
+            self.told, self.token = told, None
         elif self.state == "FAILED" or (self.state == "RUNNING" and (force or not self.live())):
             assert reply.word == "reset"
             self.fence += self.state == "RUNNING"
@@ -185,10 +230,14 @@ class Life(RuleBasedStateMachine):
             assert reply.word == words[self.state]
             assert reply.refused
 
-    @rule(result=PAYLOADS)
-    def resolve(self, result: Payload) -> None:
-        reply = self.send(Resolve(result, "admin", "found it")).reply
-        if self.state == "FAILED" or (self.state == "RUNNING" and not self.live()):
+    @rule(result=PAYLOADS, saw=st.none() | st.integers(-2, 0))
+    def resolve(self, result: Payload, saw: int | None) -> None:
+        expected = None if saw is None else self.fence + saw
+        reply = self.send(Resolve(result, "admin", "found it", expected)).reply
+        is_same = self.state == "COMMITTED" and result.sha256 == self.result
+        if self.state != "NONE" and saw not in (None, 0) and not is_same:
+            assert (reply.word, reply.refused) == ("stale_fence", True)
+        elif self.state == "FAILED" or (self.state == "RUNNING" and not self.live()):
             assert reply.word == "resolved"
             self.state, self.fence, self.token, self.result = "COMMITTED", self.fence + 1, None, result.sha256
         elif self.state == "COMMITTED":
@@ -207,6 +256,7 @@ class Life(RuleBasedStateMachine):
         assert (effect.fence, effect.lease_token) == (self.fence, self.token)
         assert effect.lease_expires_at == self.expires_at
         assert effect.result_sha256 == self.result
+        assert (effect.settles_at, effect.retries, effect.attempt) == (self.settles_at, self.retries, self.grants)
 
     @precondition(lambda self: self.effect is not None)
     @invariant()

@@ -153,7 +153,10 @@ def test_stuck_lists_what_nobody_took_over_the_oldest_first(shell: Shell) -> Non
 def test_reset_lets_an_effect_be_tried_again(shell: Shell) -> None:
     done = shell.run("reset", "failed", *IN, "--mode", "retry", "--reason", "another card")
     assert (done.exit_code, done.stdout) == (0, "")
-    assert done.stderr == "reset: effect 'failed' in namespace 'payments'.\n"
+    assert done.stderr.splitlines() == [
+        "Effect 'failed' in namespace 'payments' is FAILED (fence 1).",
+        "reset: effect 'failed' in namespace 'payments'.",
+    ]
     assert (shell.effect("failed")["status"], shell.effect("failed")["priorState"]) == ("IDLE", "reset")
     (again,) = shell.rows("reset", "failed", *IN, "--mode", "retry")
     assert again["status"] == "already_reset"
@@ -162,6 +165,21 @@ def test_reset_lets_an_effect_be_tried_again(shell: Shell) -> None:
     detail = shell.rows("events", "failed", *IN)[-1]["detail"]
     assert detail["reason"] == "another card"
     assert detail["actor"].startswith("shell:")
+
+
+def test_a_released_effect_is_stuck_and_can_be_reset_at_once(shell: Shell) -> None:
+    for key, acted in (("may have happened", "unknown"), ("given back", "no")):
+        lease = shell.call("lease_effect", {"effectKey": key, "agentId": "w-9"})
+        shell.call("release_effect", {**shell.call.tokens(lease), "acted": acted, "settleMs": 600_000})
+    assert [row["effectKey"] for row in shell.rows("stuck")] == ["early", "late", "may have happened"]
+    assert "may have happened" in shell.keys("--status", "EXPIRED")
+    assert shell.keys("--status", "IDLE") == ["given back"]
+    (effect,) = shell.rows("show", "may have happened", *IN)
+    assert effect["settlesAt"] > effect["leaseExpiresAt"]
+    assert shell.run("reset", "may have happened", *IN, "--mode", "retry").exit_code == 0
+    kinds = [event["type"] for event in shell.rows("events", "may have happened", *IN)]
+    assert kinds == ["LEASE_GRANTED", "LEASE_RELEASED", "RESET"]
+    assert shell.call("lease_effect", {"effectKey": "may have happened"})["priorState"] == "reset"
 
 
 def test_a_live_lease_is_taken_away_only_by_force_and_after_asking(shell: Shell) -> None:
@@ -180,7 +198,11 @@ def test_resolve_commits_what_happened(shell: Shell, tmp_path: Path) -> None:
     assert shell.run("resolve", "early", *IN, "--result", '{"refund_id": "re_7"}').exit_code == 2, "it asks"
     assert shell.effect("early")["status"] == "EXPIRED"
     done = shell.run("resolve", "early", *IN, "--result", '{"refund_id": "re_7"}', "--yes", "--reason", "found it")
-    assert (done.exit_code, done.stderr) == (0, "resolved: effect 'early' in namespace 'payments'.\n")
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [
+        "Effect 'early' in namespace 'payments' is EXPIRED (fence 1, granted last to 'w-2').",
+        "resolved: effect 'early' in namespace 'payments'.",
+    ]
     effect = shell.effect("early")
     assert (effect["status"], effect["source"], effect["result"]) == ("COMMITTED", "resolved", {"refund_id": "re_7"})
     (again,) = shell.rows("resolve", "early", *IN, "--result", '{"refund_id":"re_7"}', "--yes")
@@ -369,9 +391,9 @@ def test_a_served_ledger(shell: Shell) -> None:
 # --- on a terminal ---
 
 
-def effects_on_terminal(shell: Shell, *arguments: str, answer: bytes = b"", **environment: str) -> tuple[int, str]:
+def effects_on_terminal(shell: Shell, *arguments: str, answer: bytes = b"", **more: Any) -> tuple[int, str]:
     named = {"VERITY_DATABASE": shell.url, "VERITY_API_KEY": "", "VERITY_BASE_URL": ""}
-    return on_terminal("effects", *arguments, "--environment", "test", answer=answer, **named, **environment)
+    return on_terminal("effects", *arguments, "--environment", "test", answer=answer, **named, **more)
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -418,9 +440,27 @@ def test_on_a_narrow_terminal_what_is_copied_stays_whole(shell: Shell) -> None:
 @pytest.mark.parametrize(("answer", "exit_code", "status"), [(b"n\n", 1, "EXPIRED"), (b"y\n", 0, "COMMITTED")])
 def test_on_a_terminal_it_asks(shell: Shell, answer: bytes, exit_code: int, status: str) -> None:
     code, seen = effects_on_terminal(shell, "resolve", "early", *IN, "--result", "7", answer=answer)
-    assert "Effect 'early' in namespace 'payments' is EXPIRED, granted last to 'w-2'." in seen
+    assert "Effect 'early' in namespace 'payments' is EXPIRED (fence 1, granted last to 'w-2')." in seen
     assert "Commit this result? It can't be changed afterwards. [y/N]" in seen
     assert (code, shell.effect("early")["status"]) == (exit_code, status)
+
+
+@pytest.mark.parametrize("arguments", [("reset", "--force"), ("resolve", "--result", "7")], ids=lambda given: given[0])
+def test_an_effect_that_changed_while_the_person_decided_is_left_as_it_is(
+    shell: Shell, arguments: tuple[str, ...]
+) -> None:
+    def take_over_and_die() -> None:
+        shell.call("lease_effect", {"effectKey": "early", "leaseDurationMs": 5_000})
+        shell.clock.advance(5_000)
+
+    name, *options = arguments
+    code, seen = effects_on_terminal(
+        shell, name, "early", *IN, *options, answer=b"y\n", before_the_answer=take_over_and_die
+    )
+    assert code == 7
+    assert "changed since it had fence 1: it has fence 2 now" in " ".join(seen.split())
+    assert "Nothing was changed. Look at the effect again" in " ".join(seen.split())
+    assert (shell.effect("early")["status"], shell.effect("early")["fenceToken"]) == ("EXPIRED", 2)
 
 
 # --- completion ---

@@ -121,7 +121,10 @@ async def test_each_answer_lets_one_more_call_go_on() -> None:
     assert calls.store.names == [f"a-{number}" for number in range(7)]
 
 
-@pytest.mark.parametrize("operation", [Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT, Operation.RENEW_EFFECT])
+@pytest.mark.parametrize(
+    "operation",
+    [Operation.COMMIT_EFFECT, Operation.FAIL_EFFECT, Operation.RENEW_EFFECT, Operation.RELEASE_EFFECT],
+)
 async def test_finishing_calls_do_not_wait_behind_leases(operation: Operation) -> None:
     calls = Calls(2)
     tasks = [calls.begin(f"a-{number}") for number in range(6)]

@@ -38,6 +38,7 @@ RULES = {
     "commit_effect": Rule(ALL, "path", 409, 404),
     "fail_effect": Rule(ALL, "path", 409, 404),
     "renew_effect": Rule(ALL, "path", 409, 404),
+    "release_effect": Rule(ALL, "path", 409, 404),
     "report_observe": Rule(ALL, "path", 409, 404),
     "reset_effect": Rule(ADMINS, "path", 409, 404),
     "resolve_effect": Rule(ADMINS, "path", 409, 404),

@@ -126,6 +126,8 @@ def test_a_key_over_its_limit_can_still_finish_what_it_began() -> None:
             assert int(refused.headers["retry-after"]) >= 1
             grant = {"effectKey": "a", "fenceToken": granted["fenceToken"], "leaseToken": granted["leaseToken"]}
             assert client.post("/effects/payments/renew", json=grant).status_code == 200
+            released = client.post("/effects/payments/release", json={**grant, "acted": "unknown"})
+            assert released.status_code == 200
             assert client.post("/effects/payments/commit", json={**grant, "result": 1}).status_code == 200
             assert client.post("/effects/payments/fail", json={**grant, "error": 1}).status_code == 409
             assert client.get("/namespaces", headers=other).status_code == 200

@@ -141,6 +141,39 @@ def test_a_lease_that_runs_out_or_is_reset_is_granted_to_one(node: Node) -> None
     assert waiting.result().json()["fenceToken"] == 4
 
 
+def test_a_lease_that_is_given_back_without_an_act_is_granted_to_one_at_once(node: Node) -> None:
+    tokens = node.hold(120_000)
+    held = [node.lease() for _ in range(3)]
+    sync_until(lambda: node.waiting_count == 3)
+    for fence in (2, 3, 4):
+        assert node.post("release", **tokens, acted="no").json()["status"] == "released"
+        sync_until(lambda: any(each.done() for each in held))
+        (granted,) = [each for each in held if each.done()]
+        held.remove(granted)
+        answer = granted.result().json()
+        assert (answer["fenceToken"], answer["priorState"]) == (fence, "none")
+        tokens = {name: answer[name] for name in ("fenceToken", "leaseToken")}
+
+
+def test_a_lease_that_is_given_back_after_an_act_is_granted_once_it_has_settled(node: Node) -> None:
+    tokens = node.hold(120_000)
+    held = [node.lease(wait_s=20) for _ in range(3)]
+    sync_until(lambda: node.waiting_count == 3)
+    released = node.post("release", **tokens, acted="unknown", settleMs=1_500).json()
+    refused = node.post("lease")
+    assert (refused.status_code, refused.headers["retry-after"]) == (409, "1")
+    assert refused.json()["error"]["details"]["leaseExpiresAt"] == released["settlesAt"]
+    sync_until(lambda: any(each.done() for each in held))
+    (granted,) = [each for each in held if each.done()]
+    assert granted.result().json()["priorState"] == "expired"
+    events = node.http.get("/effects/payments/events", params={"effectKey": "k"}).json()["items"]
+    assert [event["type"] for event in events] == ["LEASE_GRANTED", "LEASE_RELEASED", "LEASE_GRANTED"]
+    assert events[2]["at"] >= released["settlesAt"]
+    tokens = {name: granted.result().json()[name] for name in ("fenceToken", "leaseToken")}
+    node.post("commit", **tokens, result=7)
+    assert {each.result().status_code for each in held} == {200}
+
+
 def test_when_the_time_is_over_the_answer_is_the_conflict(node: Node) -> None:
     node.hold()
     answer = node.lease(wait_s=1).result()

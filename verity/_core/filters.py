@@ -98,7 +98,9 @@ def check_effect_id(effect_id: object) -> str:
     return text
 
 
-def read_reset(effect_key: object, mode: object, force: object, reason: object) -> dict[str, Any]:
+def read_reset(
+    effect_key: object, mode: object, force: object, reason: object, expected_fence: object = None
+) -> dict[str, Any]:
     """Return the body of a reset.
 
     Raises:
@@ -110,7 +112,15 @@ def read_reset(effect_key: object, mode: object, force: object, reason: object) 
     if not isinstance(force, bool):
         raise _wrong("force", "True or False", force)
     body = {"effectKey": check_effect_key(effect_key), "mode": known_mode, "force": force or None}
-    return without_none({**body, "reason": check_reason(reason)})
+    return without_none({**body, "reason": check_reason(reason), "expectedFence": check_fence(expected_fence)})
+
+
+def check_fence(expected_fence: object) -> int | None:
+    """Return the fence that an admin saw, or raise VerityValidationError. None means absent."""
+    fence = read_int(expected_fence)
+    if expected_fence is not None and (fence is None or fence < 1):
+        raise _wrong("expected_fence", "the fence_token of the effect that you looked at", expected_fence)
+    return fence
 
 
 def check_reason(reason: object) -> str | None:

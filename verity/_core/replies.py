@@ -73,6 +73,7 @@ _ADVICE = {
     "not_failed": "Only a failed or expired effect can be reset or resolved; look at its status.",
     "payload_too_large": "Send a smaller payload: at most 64 KB of compact JSON each.",
 }
+_CHANGED = "Nothing was changed. Look at the effect again, and decide anew."
 _LIVE = "Wait until it is released or has expired; only a forced reset takes it away from its holder."
 
 
@@ -227,7 +228,8 @@ def _read_problem(
             **context,
         )
     else:
-        advice = _ADVICE.get(code or "", "")
+        is_outdated = operation in _ADMINISTRATION and code == "stale_fence"
+        advice = _CHANGED if is_outdated else _ADVICE.get(code or "", "")
         error = VerityApiError(
             f"{operation}{about} was answered with HTTP {status} ({said}). {advice}".rstrip(), **context
         )

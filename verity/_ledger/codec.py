@@ -349,9 +349,7 @@ def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Pr
             details={**asked, "status": effect.status, "purgedAt": format_time(effect.purged_at or now)},
         )
     if code == "stale_fence" and (expected := getattr(call.command, "expected_fence", None)) is not None:
-        message = (
-            f"The {name} changed since it had fence {expected}: it now has fence {effect.fence}. Look at it again."
-        )
+        message = f"The {name} changed since it had fence {expected}: it has fence {effect.fence} now."
         return Problem(409, code, message, details={**asked, "expectedFence": expected})
     messages = {
         "stale_fence": f"This lease on {name} is not current: it was released, granted again, reset or resolved.",

@@ -120,3 +120,8 @@ class Decision(NamedTuple):
     effect: Effect | None
     events: tuple[Event, ...]
     reply: Reply
+
+
+def refuse(effect: Effect | None, code: str) -> Decision:
+    """The decision that changes nothing, and is answered with this error code."""
+    return Decision(effect, (), Reply(code, refused=True))

@@ -47,6 +47,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from verity._ledger.administration import (
+    repeat_or_stale,
+    reset,
+    reset_again,
+    reset_if_forced,
+    resolve,
+    same_result_or_finished,
+)
 from verity._ledger.commands import (
     Command,
     Commit,
@@ -60,6 +68,7 @@ from verity._ledger.commands import (
     ReportObserve,
     Reset,
     Resolve,
+    refuse,
 )
 from verity._ledger.effect import Effect, Event, EventType, State, Status
 
@@ -85,28 +94,24 @@ def apply(effect: Effect | None, command: Command, context: Context) -> Decision
         and isinstance(command, (Commit, Fail, Renew, Release, ReportObserve))
         and (command.fence, command.lease_token) != (effect.fence, effect.lease_token)
     ):
-        return _refuse(effect, "stale_fence")
+        return refuse(effect, "stale_fence")
     if (
         effect is not None
         and effect.purged_at is not None
         and isinstance(command, (Lease, ReportObserve, Reset, Resolve))
     ):
-        return _refuse(effect, "effect_purged")
+        return refuse(effect, "effect_purged")
     if (
         effect is not None
         and isinstance(command, (Reset, Resolve))
         and command.expected_fence not in (None, effect.fence)
     ):
-        return _repeat_or_stale(effect, command)
+        return repeat_or_stale(effect, command)
     return TABLE[type(command)][state](effect, command, context)
 
 
-def _refuse(effect: Effect | None, code: str) -> Decision:
-    return Decision(effect, (), Reply(code, refused=True))
-
-
 def _refusal(code: str) -> Rule:
-    return lambda effect, _command, _context: _refuse(effect, code)
+    return lambda effect, _command, _context: refuse(effect, code)
 
 
 def _unchanged(word: str) -> Rule:
@@ -184,7 +189,7 @@ def _grant_once_settled(effect: Effect, command: Lease, context: Context) -> Dec
 def _repeat_or_conflict(effect: Effect, command: Lease, _context: Context) -> Decision:
     if _is_same_request(effect, command):
         return Decision(effect, (), Reply("granted"))
-    return _refuse(effect, "lease_conflict")
+    return refuse(effect, "lease_conflict")
 
 
 def _repeat_or_take_over(effect: Effect, command: Lease, context: Context) -> Decision:
@@ -278,93 +283,6 @@ def _report(effect: Effect, command: ReportObserve, context: Context) -> Decisio
     return Decision(after, (event,), Reply("reported"))
 
 
-# --- reset, resolve ---
-
-
-_PRIOR_STATES = {"verify": "expired", "retry": "reset"}
-
-
-def _reset(effect: Effect, command: Reset, context: Context) -> Decision:
-    # A holder may still be at work: raise the fence, so that its pair is recognized as old.
-    fence = effect.fence + (effect.status == Status.RUNNING)
-    detail = {
-        "actor": command.actor,
-        "reason": command.reason,
-        "mode": command.mode,
-        "forced": True if effect.state(context.now) is State.RUNNING else None,
-        "expectedFence": command.expected_fence,
-    }
-    after = effect._replace(
-        status=Status.IDLE.value,
-        fence=fence,
-        lease_token=None,
-        idempotency_key=None,
-        prior_state=_PRIOR_STATES[command.mode],
-        error_text=None,
-        error_sha256=None,
-        source=None,
-        event_count=effect.event_count + 1,
-        updated_at=context.now,
-        settles_at=None if command.mode == "retry" else effect.settles_at,
-        retries=effect.retries + (command.mode == "retry"),
-    )
-    return Decision(after, (Event(EventType.RESET, context.now, fence, detail=detail),), Reply("reset"))
-
-
-def _reset_again(effect: Effect, command: Reset, context: Context) -> Decision:
-    if _is_reset(effect, command.mode):
-        return Decision(effect, (), Reply("already_reset"))
-    return _reset(effect, command, context)
-
-
-def _is_reset(effect: Effect, mode: str) -> bool:
-    """Whether the latest change was a reset with this mode. A release, too, makes effects IDLE, but keeps the token."""
-    return effect.status == Status.IDLE and effect.lease_token is None and effect.prior_state == _PRIOR_STATES[mode]
-
-
-def _reset_if_forced(effect: Effect, command: Reset, context: Context) -> Decision:
-    return _reset(effect, command, context) if command.force else _refuse(effect, "lease_conflict")
-
-
-def _resolve(effect: Effect, command: Resolve, context: Context) -> Decision:
-    fence = effect.fence + 1
-    detail = {
-        "source": "resolved",
-        "resultSha256": command.result.sha256,
-        "actor": command.actor,
-        "reason": command.reason,
-        "expectedFence": command.expected_fence,
-    }
-    after = effect._replace(
-        status=Status.COMMITTED.value,
-        fence=fence,
-        lease_token=None,
-        idempotency_key=None,
-        result_text=command.result.text,
-        result_sha256=command.result.sha256,
-        source="resolved",
-        event_count=effect.event_count + 1,
-        updated_at=context.now,
-    )
-    return Decision(after, (Event(EventType.RESOLVED, context.now, fence, detail=detail),), Reply("resolved"))
-
-
-def _repeat_or_stale(effect: Effect, command: Reset | Resolve) -> Decision:
-    """The effect has another fence than the admin saw. A reset or resolve raises it by one at most."""
-    if isinstance(command, Resolve):
-        if effect.result_sha256 == command.result.sha256:
-            return Decision(effect, (), Reply("already_committed"))
-    elif effect.fence - 1 == command.expected_fence and _is_reset(effect, command.mode):
-        return Decision(effect, (), Reply("already_reset"))
-    return _refuse(effect, "stale_fence")
-
-
-def _same_result_or_finished(effect: Effect, command: Resolve, _context: Context) -> Decision:
-    if effect.result_sha256 == command.result.sha256:
-        return Decision(effect, (), Reply("already_committed"))
-    return _refuse(effect, "effect_finished")
-
-
 _not_found = _refusal("effect_not_found")
 _stale = _refusal("stale_fence")  # IDLE has no current pair, so apply() has refused every pair before
 _finished = _refusal("effect_finished")
@@ -428,20 +346,20 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
     },
     Reset: {
         State.NONE: _not_found,
-        State.IDLE: _reset_again,
-        State.RUNNING: _reset_if_forced,
-        State.EXPIRED: _reset,
+        State.IDLE: reset_again,
+        State.RUNNING: reset_if_forced,
+        State.EXPIRED: reset,
         State.COMMITTED: _finished,
-        State.FAILED: _reset,
-        State.RELEASED: _reset,
+        State.FAILED: reset,
+        State.RELEASED: reset,
     },
     Resolve: {
         State.NONE: _not_found,
         State.IDLE: _not_failed,
         State.RUNNING: _conflict,
-        State.EXPIRED: _resolve,
-        State.COMMITTED: _same_result_or_finished,
-        State.FAILED: _resolve,
-        State.RELEASED: _resolve,
+        State.EXPIRED: resolve,
+        State.COMMITTED: same_result_or_finished,
+        State.FAILED: resolve,
+        State.RELEASED: resolve,
     },
 }

@@ -149,6 +149,7 @@ class SyncEffects:
         mode: ResetMode = "verify",
         force: bool = False,
         reason: str | None = None,
+        expected_fence: int | None = None,
     ) -> ResetResponse:
         """Let a failed or expired effect be tried again. Needs an API key with the role org_admin.
 
@@ -161,19 +162,28 @@ class SyncEffects:
                 its commit. If the answer is lost, the client does not resend a forced reset: it could hit the next
                 holder.
             reason: why, for the audit trail.
+            expected_fence: the `fence_token` of the effect that you looked at. If the effect has another one by now,
+                nothing changes. (versionadded: 0.2)
 
         Raises:
             LeaseConflictError: a lease is live, and `force` is False.
-            VerityApiError: `effect_not_found`, `effect_finished` (it is committed), `effect_purged`, `forbidden`.
+            VerityApiError: `effect_not_found`, `effect_finished` (it is committed), `effect_purged`, `forbidden`,
+                `stale_fence` (it was granted, reset or resolved since `expected_fence`).
         """
-        fields = filters.read_reset(effect_key, mode, force, reason)
+        fields = filters.read_reset(effect_key, mode, force, reason, expected_fence)
         send = self._change(reset_effect.sync_response, namespace, ResetRequest.from_dict(fields))
-        attempts = 1 if force else SEND_ATTEMPTS
+        attempts = 1 if force else SEND_ATTEMPTS  # also with a fence, which an older ledger would ignore
         asked = self._asked(fields["effectKey"], namespace)
         return self._ledger.call(ResetResponse, Operation.RESET_EFFECT, asked, send, attempts)
 
     def resolve(
-        self, effect_key: str, result: Any, *, namespace: str | None = None, reason: str | None = None
+        self,
+        effect_key: str,
+        result: Any,
+        *,
+        namespace: str | None = None,
+        reason: str | None = None,
+        expected_fence: int | None = None,
     ) -> ResolveResponse:
         """Commit the result of an expired or failed effect that has happened. Every later caller gets this result.
 
@@ -184,14 +194,17 @@ class SyncEffects:
             result: the result that `act` would have returned: a JSON value of at most 64 KB.
             namespace: overrides the client's.
             reason: how you know, for the audit trail.
+            expected_fence: the `fence_token` of the effect that you looked at. If the effect has another one by now,
+                nothing changes. (versionadded: 0.2)
 
         Raises:
             LeaseConflictError: a lease is live.
             VerityApiError: `effect_not_found`, `effect_finished` (committed with another result), `not_failed`,
-                `effect_purged`, `forbidden`.
+                `effect_purged`, `forbidden`, `stale_fence` (it was granted, reset or resolved since `expected_fence`).
         """
         fields = {"effectKey": check_effect_key(effect_key), "result": payload.round_trip(result, "result")}
-        body = ResolveRequest.from_dict(filters.without_none({"reason": filters.check_reason(reason)}) | fields)
+        more = {"reason": filters.check_reason(reason), "expectedFence": filters.check_fence(expected_fence)}
+        body = ResolveRequest.from_dict(filters.without_none(more) | fields)
         send = self._change(resolve_effect.sync_response, namespace, body)
         return self._ledger.call(
             ResolveResponse, Operation.RESOLVE_EFFECT, self._asked(fields["effectKey"], namespace), send

@@ -129,9 +129,9 @@ def stuck(
 ) -> None:
     """List effects that may need a person, the longest stuck first.
 
-    These are effects whose lease expired and that no other holder has taken over. Whether they happened is unknown. The
-    next `protect()` with the same key observes first, and then finishes the effect. If no such call comes, find out
-    what happened, then `reset` or `resolve` the effect.
+    These are effects whose lease expired, or was released by a holder that may have acted, and that no other holder has
+    taken over. Whether they happened is unknown. The next `protect()` with the same key observes first, and then
+    finishes the effect. If no such call comes, find out what happened, then `reset` or `resolve` the effect.
     """
     now = datetime.now(timezone.utc)
     found: Iterable[Row] = (
@@ -174,12 +174,21 @@ def reset(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Allow a failed or expired effect to be tried again."""
-    record = _find(effects, effect, namespace)
+    """Allow a failed or expired effect to be tried again.
+
+    It shows the effect first. If another holder was granted the effect since, nothing is changed.
+    """
+    record = _show_before(effects, effect, namespace)
     if force:
-        _confirm(record, "Reset it, although its holder may be acting at this moment?", yes=yes)
-    key = str(record.effect_key)
-    done = effects.reset(key, namespace=record.namespace, mode=mode, force=force, reason=reason)
+        _confirm("Reset it, although its holder may be acting at this moment?", yes=yes)
+    done = effects.reset(
+        str(record.effect_key),
+        namespace=record.namespace,
+        mode=mode,
+        force=force,
+        reason=reason,
+        expected_fence=record.fence_token,
+    )
     _print_done(done, record, as_json=as_json)
 
 
@@ -202,11 +211,20 @@ def resolve(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Commit the result of an expired or failed effect that did happen. Final; asks for confirmation."""
+    """Commit the result of an expired or failed effect that did happen. Final; asks for confirmation.
+
+    It shows the effect first. If another holder was granted the effect since, nothing is changed.
+    """
     result = _read_result(text, file)
-    record = _find(effects, effect, namespace)
-    _confirm(record, "Commit this result? It can't be changed afterwards.", yes=yes)
-    done = effects.resolve(str(record.effect_key), result, namespace=record.namespace, reason=reason)
+    record = _show_before(effects, effect, namespace)
+    _confirm("Commit this result? It can't be changed afterwards.", yes=yes)
+    done = effects.resolve(
+        str(record.effect_key),
+        result,
+        namespace=record.namespace,
+        reason=reason,
+        expected_fence=record.fence_token,
+    )
     _print_done(done, record, as_json=as_json)
 
 
@@ -261,14 +279,20 @@ def _print_up_to(limit: int | None, rows: Iterable[Row], columns: tuple[str, ...
         click.echo(f"There are more than these {limit}: see --limit and --all.", err=True)
 
 
-def _confirm(record: EffectRecord, question: str, *, yes: bool) -> None:
+def _show_before(effects: SyncEffects, effect: str, namespace: str | None) -> EffectRecord:
+    """Show the effect that is to be changed. The change then names the shown fence."""
+    record = _find(effects, effect, namespace)
+    agent = f", granted last to {record.agent_id!r}" if record.agent_id else ""
+    shown = f"is {record.status} (fence {record.fence_token}{agent})"
+    click.echo(f"Effect {record.effect_key!r} in namespace {record.namespace!r} {shown}.", err=True)
+    return record
+
+
+def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
-    agent = f", granted last to {record.agent_id!r}" if record.agent_id else ""
-    about = f"Effect {record.effect_key!r} in namespace {record.namespace!r} is {record.status}{agent}."
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{about} There is no terminal to ask for confirmation: add --yes.")
-    click.echo(about, err=True)
+        raise click.UsageError("There is no terminal to ask for confirmation: add --yes.")
     click.confirm(question, abort=True, err=True)
 
 

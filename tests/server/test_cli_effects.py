@@ -392,7 +392,7 @@ def test_a_served_ledger(shell: Shell) -> None:
 
 
 def effects_on_terminal(shell: Shell, *arguments: str, answer: bytes = b"", **more: Any) -> tuple[int, str]:
-    named = {"VERITY_DATABASE": shell.url, "VERITY_API_KEY": "", "VERITY_BASE_URL": ""}
+    named: dict[str, Any] = {"VERITY_DATABASE": shell.url, "VERITY_API_KEY": "", "VERITY_BASE_URL": ""}
     return on_terminal("effects", *arguments, "--environment", "test", answer=answer, **named, **more)
 
 

@@ -81,6 +81,13 @@ def kind(request: pytest.FixtureRequest) -> Any:
         ({"conflict_retry": {"max_attempts": 3}}, "conflict_retry", "ConflictRetryConfig"),
         ({"logger": "verity"}, "logger", "logging.Logger"),
         ({"on_observe_error": "ignore"}, "on_observe_error", '"raise" or "act"'),
+        ({"spool": ""}, "spool", "the path of a file, or False"),
+        ({"spool": True}, "spool", "the path of a file, or False"),
+        ({"spool": 7}, "spool", "the path of a file, or False"),
+        ({"spool": b"x"}, "spool", "the path of a file, or False"),
+        ({"spool": "x.spool\n"}, "spool", "ends with U+000A (line feed)"),
+        ({"spool": "/no/such/directory/x.spool"}, "spool", "No such file or directory"),
+        ({"spool_when": "never"}, "spool_when", '"trouble" or "always"'),
         ({"transport": "x"}, "transport", "httpx."),
         ({"http_client": "x"}, "http_client", "httpx."),
     ],
@@ -137,6 +144,21 @@ def test_a_wrong_variable_is_named(kind: Any, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(VerityConfigError, match=r"^VERITY_API_KEY .* U\+000A \(line feed\) at position 15") as caught:
         kind(URL)
     assert "secret" not in str(caught.value)
+
+
+def test_the_spool_of_the_environment_is_used_unless_it_is_switched_off(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VERITY_SPOOL", str(tmp_path / "one"))
+    assert kind(URL, "vt_test_x")._settings.spool == str(tmp_path / "one")
+    assert (tmp_path / "one").exists()
+    assert kind(URL, "vt_test_x", spool=tmp_path / "two")._settings.spool == str(tmp_path / "two")
+    assert kind(URL, "vt_test_x", spool=False)._settings.spool is None
+    monkeypatch.setenv("VERITY_SPOOL", "")
+    assert kind(URL, "vt_test_x")._settings.spool is None
+    monkeypatch.setenv("VERITY_SPOOL", f"{tmp_path}/three\r")
+    with pytest.raises(VerityConfigError, match=r"^VERITY_SPOOL \(spool\) ends with U\+000D"):
+        kind(URL, "vt_test_x")
 
 
 def test_names_that_only_look_strange_are_names(kind: Any, tmp_path: Path) -> None:

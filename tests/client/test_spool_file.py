@@ -19,8 +19,10 @@ import anyio.lowlevel
 import apsw
 import pytest
 
+from tests.helpers._sync.virtual_runtime import SyncVirtualRuntime
 from tests.helpers.concurrency import async_until, sync_gather
-from verity import SyncVerityClient, VerityClient, VerityConfigError
+from tests.helpers.served_ledger import TestClock
+from verity import CommitUncertainError, EffectPolicy, SyncVerityClient, VerityClient, VerityConfigError
 from verity._clock import wall_clock_ns
 from verity._spool import Entry, LedgerName, Spool, SpoolError, make_entry, name_ledger
 
@@ -442,3 +444,27 @@ def test_a_locked_spool_does_not_block_the_event_loop(
         anyio.run(main, backend=backend)
     other.close()
     assert "can't be used" not in caplog.text
+
+
+# --- an embedded ledger ---
+
+
+def test_an_embedded_ledger_whose_file_is_away(path: str, tmp_path: Path) -> None:
+    file, aside = tmp_path / "ledger.db", tmp_path / "aside.db"
+    policy = EffectPolicy(on_unavailable="proceed", commit_patience_s=0)
+
+    def act_while_it_is_away() -> int:
+        file.rename(aside)
+        return 1
+
+    runtime = SyncVirtualRuntime(TestClock())
+    with SyncVerityClient(f"sqlite:///{file}", None, "n", spool=path, policy=policy, _runtime=runtime) as client:
+        with pytest.raises(CommitUncertainError) as caught:
+            client.protect("k", act=act_while_it_is_away, lease_duration_ms=5000)
+        assert caught.value.spooled
+        assert client.protect("k", act=lambda: 2) == 1
+        assert client.protect("k2", act=lambda: 3) == 3
+        aside.rename(file)
+        assert [client.protect(key, act=lambda: 4) for key in ("k", "k2")] == [1, 3]
+        assert [client.effects.get(key).status for key in ("k", "k2")] == ["COMMITTED"] * 2
+    assert Spool(path).read() == []

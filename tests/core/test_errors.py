@@ -46,7 +46,9 @@ ERRORS = [
     OutcomeUnknownError("what happened", fence_token=3, **COMMON),
     NotExecuted("what happened", **COMMON),
     OutcomeUnknown("what happened", **COMMON),
-    CommitUncertainError("what happened", result={"id": 1}, commit_error=VerityConnectionError("lost"), **COMMON),
+    CommitUncertainError(
+        "what happened", result={"id": 1}, commit_error=VerityConnectionError("lost"), spooled=True, **COMMON
+    ),
 ]
 
 

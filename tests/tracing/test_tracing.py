@@ -19,6 +19,7 @@ from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitUncertainError,
     ConflictRetryConfig,
+    EffectPolicy,
     EffectPreviouslyFailedError,
     LeaseConflictError,
     ObserveFailedError,
@@ -149,6 +150,18 @@ def test_outcomes(served: ServedLedger, spans: InMemorySpanExporter) -> None:
     assert [attributes(span)["error.type"] for span in failures] == [
         "ValueError", "EffectPreviouslyFailedError", "ObserveFailedError", "LeaseConflictError", "CommitUncertainError",
     ]  # fmt: skip
+
+
+def test_the_outcome_of_an_effect_without_a_lease(spans: InMemorySpanExporter) -> None:
+    def no() -> None:
+        raise ValueError(SECRET)
+
+    policy = EffectPolicy(on_unavailable="proceed")
+    with SyncVerityClient("http://127.0.0.1:9/v1", "vt_test_x", "payments", policy=policy) as client:
+        assert client.protect("k", act=lambda: 1) == 1
+        with pytest.raises(ValueError, match=SECRET):
+            client.protect("k", act=no)
+    assert [attributes(span)["verity.outcome"] for span in named(spans, "verity.protect")] == ["unprotected", "failed"]
 
 
 def test_no_span_tells_of_keys_payloads_or_messages(served: ServedLedger, spans: InMemorySpanExporter) -> None:

@@ -63,6 +63,7 @@ class AsyncSpooler:
 
     async def keep_unprotected(self, effect: AsyncEffect, source: str, result: Any) -> bool:
         """Write the result of an effect without a lease durably. False: it could not be written."""
+        self._replay_soon()
         return await self._write(self._make(effect, "unprotected", result, source, self._runtime.new_id()))
 
     async def keep_refused(self, effect: AsyncEffect, body: Wire, entry: Entry | None, error: VerityError) -> bool:
@@ -76,6 +77,7 @@ class AsyncSpooler:
         """
         code = why_never(error)
         if code is None:
+            self._replay_soon()
             return (entry or await self.keep(effect, body)) is not None
         source, token, fence = body["source"], body["leaseToken"], body["fenceToken"]
         refused = entry or self._make(effect, "committed", body["result"], source, token, fence)
@@ -87,9 +89,10 @@ class AsyncSpooler:
             self._spool.add(entry)
             return True
 
-        is_written = await self._guarded(add, otherwise=False)
+        return await self._guarded(add, otherwise=False)
+
+    def _replay_soon(self) -> None:
         self._due_at = min(self._due_at, self._runtime.monotonic() + AGAIN_AFTER_S)
-        return is_written
 
     def _make(
         self, effect: AsyncEffect, kind: Any, result: Any, source: str, token: str, fence: int | None = None
@@ -156,7 +159,7 @@ class AsyncSpooler:
             is_done = await self._replay(self._runtime.monotonic() + REPLAY_S)
         finally:
             if not is_done:
-                self._due_at = min(self._due_at, self._runtime.monotonic() + AGAIN_AFTER_S)
+                self._replay_soon()
 
     async def _replay(self, ends_at: float) -> bool:
         """Whether no entry is left."""

@@ -30,27 +30,27 @@ def encode_json(value: Any) -> bytes:
     return _dump(value).encode()
 
 
-def round_trip(value: Any, parameter: str) -> Any:
+def round_trip(value: Any, parameter: str, *, max_bytes: float = MAX_PAYLOAD_BYTES) -> Any:
     """Return the value as every later caller will read it.
 
     `(1, 2)` becomes `[1, 2]`. An object that is not JSON but has a method `to_dict`, as objects of Stripe's SDK have,
     becomes the result of that method.
 
     Raises:
-        VerityValidationError: it is not JSON, too deep, or over 64 KB; the error's `parameter` names the part.
+        VerityValidationError: it is not JSON, too deep, or over `max_bytes`; the error's `parameter` names the part.
     """
     if value is None or value is True or value is False:
         return value
     with suppress(VerityValidationError):
-        return json.loads(encode(value, parameter))
-    return json.loads(encode(_with_dicts(value, parameter), parameter))
+        return json.loads(encode(value, parameter, max_bytes=max_bytes))
+    return json.loads(encode(_with_dicts(value, parameter), parameter, max_bytes=max_bytes))
 
 
-def encode(value: Any, parameter: str) -> str:
+def encode(value: Any, parameter: str, *, max_bytes: float = MAX_PAYLOAD_BYTES) -> str:
     """Return the compact JSON text of a payload.
 
     Raises:
-        VerityValidationError: it is not JSON, too deep, or over 64 KB; the error's `parameter` names the part.
+        VerityValidationError: it is not JSON, too deep, or over `max_bytes`; the error's `parameter` names the part.
     """
     try:
         _check(value, parameter, 0)
@@ -66,10 +66,10 @@ def encode(value: Any, parameter: str) -> str:
         if is_from_handler(error):
             raise
         raise _unreadable(parameter, error) from error
-    if size > MAX_PAYLOAD_BYTES:
+    if size > max_bytes:
         raise _refuse(
             parameter,
-            f"has {size:,} bytes as compact UTF-8 JSON; at most {MAX_PAYLOAD_BYTES:,} are allowed. "
+            f"has {size:,} bytes as compact UTF-8 JSON; at most {max_bytes:,} are allowed. "
             "Store the large part elsewhere and keep a reference here",
         )
     return text

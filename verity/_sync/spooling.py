@@ -64,6 +64,7 @@ class SyncSpooler:
 
     def keep_unprotected(self, effect: SyncEffect, source: str, result: Any) -> bool:
         """Write the result of an effect without a lease durably. False: it could not be written."""
+        self._replay_soon()
         return self._write(self._make(effect, "unprotected", result, source, self._runtime.new_id()))
 
     def keep_refused(self, effect: SyncEffect, body: Wire, entry: Entry | None, error: VerityError) -> bool:
@@ -77,6 +78,7 @@ class SyncSpooler:
         """
         code = why_never(error)
         if code is None:
+            self._replay_soon()
             return (entry or self.keep(effect, body)) is not None
         source, token, fence = body["source"], body["leaseToken"], body["fenceToken"]
         refused = entry or self._make(effect, "committed", body["result"], source, token, fence)
@@ -88,9 +90,10 @@ class SyncSpooler:
             self._spool.add(entry)
             return True
 
-        is_written = self._guarded(add, otherwise=False)
+        return self._guarded(add, otherwise=False)
+
+    def _replay_soon(self) -> None:
         self._due_at = min(self._due_at, self._runtime.monotonic() + AGAIN_AFTER_S)
-        return is_written
 
     def _make(
         self, effect: SyncEffect, kind: Any, result: Any, source: str, token: str, fence: int | None = None
@@ -155,7 +158,7 @@ class SyncSpooler:
             is_done = self._replay(self._runtime.monotonic() + REPLAY_S)
         finally:
             if not is_done:
-                self._due_at = min(self._due_at, self._runtime.monotonic() + AGAIN_AFTER_S)
+                self._replay_soon()
 
     def _replay(self, ends_at: float) -> bool:
         """Whether no entry is left."""

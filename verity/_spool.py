@@ -29,6 +29,8 @@ import apsw
 
 from verity._clock import wall_clock_ns
 from verity._core.payload import encode_json
+from verity._mutex import Mutex
+from verity._process import forget_in_child, notice_fork
 from verity._store.sqlite import forks
 from verity._store.sqlite.location import read_location
 from verity.errors import VerityConfigError
@@ -196,6 +198,21 @@ def make_entry(
     return Entry(*ledger, namespace, effect_key, kind, fence, token, text, source, run_id, request, now_ms)
 
 
+class _Turns:
+    """The mutex for all spools of the process."""
+
+    def __init__(self) -> None:
+        self.reset_after_fork()
+        forget_in_child(self)
+
+    def reset_after_fork(self) -> None:
+        """Make a new mutex: a thread of the parent may hold the old one."""
+        self.mutex = Mutex()
+
+
+_turns = _Turns()
+
+
 class Spool:
     """One spool file. It is created if it does not exist. Safe to use from several threads, processes and forks.
 
@@ -315,10 +332,16 @@ class Spool:
     def _run(self, work: Callable[[apsw.Connection], T], within_ms: int, *, creates: bool = False) -> T:
         """Open the file, work, and close it. No fork happens meanwhile: it would copy SQLite's locks.
 
-        Threads of a process take turns here, since they share these locks, too.
+        Threads of a process take turns here, since they share these locks, too. A turn is awaited for `within_ms`: a
+        disk that hangs must not hold up every call.
         """
+        notice_fork()
+        done: list[T] = []
+        run = partial(self._run_alone, work, within_ms, creates=creates)
         try:
-            return forks.without_forks(partial(self._run_alone, work, within_ms, creates=creates))
+            if not _turns.mutex.run_if_free(lambda: done.append(forks.without_forks(run)), within_ms / 1000):
+                raise SpoolError(f"another thread has been using it for {within_ms / 1000:g} seconds")
+            return done[0]
         except apsw.Error as error:
             raise SpoolError(f"{type(error).__name__}: {error}") from error
         except (OSError, VerityConfigError) as error:  # the latter: a child of a fork that may not use SQLite

@@ -5,6 +5,7 @@ The long form takes every step: `nox -s steps`.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +26,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.untraced
-@pytest.mark.parametrize(("fault", "every"), [("kill", 17), ("interrupt", 7)])
-def test_the_sync_client(fault: str, every: int) -> None:
+@pytest.mark.parametrize(("fault", "every"), [("kill", 29), ("interrupt", 11)])
+def test_the_sync_client(fault: str, every: int, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.client.spool_faults", fault, str(every)],
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=240,

@@ -19,6 +19,7 @@ import anyio.lowlevel
 import apsw
 import pytest
 
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
 from tests.helpers._sync.virtual_runtime import SyncVirtualRuntime
 from tests.helpers.concurrency import async_until, sync_gather
 from tests.helpers.served_ledger import TestClock
@@ -368,6 +369,27 @@ def test_an_empty_spool_is_known_to_be_empty_until_it_changes(path: str) -> None
     spool.remove(entry())
     Path(path).unlink()
     assert not spool.is_known_to_be_empty()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_spool_that_stays_locked_holds_up_one_call_and_not_each(
+    path: str, tmp_path: Path, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = AsyncVirtualRuntime(TestClock())
+    client = VerityClient(f"sqlite:///{tmp_path}/ledger.db", namespace="n", spool=path, _runtime=runtime)
+    other = apsw.Connection(path)
+
+    async def main() -> None:
+        assert await client.protect("first", act=lambda: 1) == 1
+        other.execute("BEGIN EXCLUSIVE")
+        for number in range(20):
+            assert await client.protect(f"k{number}", act=lambda: 1) == 1
+        await client.close()
+
+    with caplog.at_level(logging.WARNING, logger="verity"):
+        anyio.run(main, backend=backend)
+    other.close()
+    assert caplog.text.count("can't be used") == 1
 
 
 FORKS = """

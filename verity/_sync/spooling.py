@@ -31,6 +31,8 @@ REPLAY_TIMEOUT_S = 5.0
 """How many seconds a replayed commit waits for its answer."""
 AGAIN_AFTER_S = 30.0
 """How many seconds after a replay that left something, or after a result was spooled, a call replays again."""
+UNREADABLE_S = 5.0
+"""For how many seconds calls do not look for their effects' entries after the spool could not be read."""
 
 OTHER_RESULT = "other_result"
 """Why an unprotected result can't be committed: the effect has another result."""
@@ -53,6 +55,7 @@ class SyncSpooler:
         self._logger = settings.logger
         self.name = name_ledger(settings.base_url, settings.environment)
         self._due_at = -math.inf
+        self._unreadable_until = -math.inf
         self.writes_first = settings.spool_when == "always"
 
     # -- into the spool --
@@ -137,6 +140,8 @@ class SyncSpooler:
         if self._runtime.monotonic() >= self._due_at:
             self.replay()
         is_left = False
+        if self._runtime.monotonic() < self._unreadable_until:
+            return False
         for entry in self.read(effect):
             try:
                 self.settle(entry)
@@ -148,7 +153,13 @@ class SyncSpooler:
         """The entries of the effect, the latest grant's first."""
         if self._spool.is_known_to_be_empty():
             return []
-        return self._guarded(lambda: self._spool.read_effect(self.name, effect.namespace, effect.key), otherwise=[])
+        found = self._guarded(lambda: self._read_effect(effect), otherwise=None)
+        if found is None:
+            self._unreadable_until = self._runtime.monotonic() + UNREADABLE_S
+        return found or []
+
+    def _read_effect(self, effect: SyncEffect) -> list[Entry] | None:
+        return self._spool.read_effect(self.name, effect.namespace, effect.key)
 
     def replay(self) -> None:
         """Replay the entries of the ledger, oldest first, for some seconds. It stops once the ledger is away."""

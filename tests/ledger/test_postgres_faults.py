@@ -77,7 +77,7 @@ async def test_a_commit_whose_answer_is_lost_is_told_the_truth(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("operation", ["fail", "renew", "reset"])
+@pytest.mark.parametrize("operation", ["fail", "renew", "release", "reset", "forced reset of what was seen"])
 async def test_a_change_whose_answer_is_lost_is_told_the_truth(
     node: Node, relay: PostgresRelay, sql: Any, operation: str, fault: str
 ) -> None:
@@ -86,10 +86,14 @@ async def test_a_change_whose_answer_is_lost_is_told_the_truth(
     body, once, again, events = {
         "fail": ({**tokens, "error": "declined"}, "recorded", "already_failed", ["FAILED"]),
         "renew": (tokens, "renewed", "renewed", ["LEASE_RENEWED"]),
+        "release": ({**tokens, "acted": "unknown"}, "released", "already_released", ["LEASE_RELEASED"]),
         "reset": ({"effectKey": "k"}, "reset", "already_reset", ["RESET"]),
-    }[operation]
+        "forced reset of what was seen": (
+            {"effectKey": "k", "force": True, "expectedFence": 1}, "reset", "already_reset", ["RESET"],
+        ),
+    }[operation]  # fmt: skip
     relay.plan(fault, CHANGE)
-    answer = await node(operation, body)
+    answer = await node("reset" if "reset" in operation else operation, body)
     assert answer["status"] == (once if fault == "request" else again)
     twice = operation == "renew" and fault != "request"  # the same lease, for longer
     assert await trail(sql, "k") == ["LEASE_GRANTED", *events, *(events * twice)]

@@ -84,6 +84,8 @@ def test_what_calls_came_to(agent: httpx.Client, admin: httpx.Client, clock: Tes
             "expired": scrapes.value("verity_leases_granted_total", prior_state="expired"),
             "reset": scrapes.value("verity_leases_granted_total", prior_state="reset"),
             "renewed": scrapes.value("verity_leases_renewed_total"),
+            "given back": scrapes.value("verity_leases_released_total", acted="no"),
+            "released": scrapes.value("verity_leases_released_total", acted="unknown"),
             "cached": scrapes.value("verity_leases_decided_total", outcome="completed"),
             "failed before": scrapes.value("verity_leases_decided_total", outcome="failed"),
             "conflict": scrapes.value("verity_conflicts_total", code="lease_conflict"),
@@ -110,9 +112,11 @@ def test_what_calls_came_to(agent: httpx.Client, admin: httpx.Client, clock: Tes
     admin.post("/effects/payments/reset", json={"effectKey": "taken over", "mode": "retry"})
     agent.post("/effects/payments/fail", json={**lease(agent, "taken over"), "error": "no", "source": "acted"})
     admin.post("/effects/payments/resolve", json={"effectKey": "taken over", "result": 1})
+    for acted in ("no", "unknown"):
+        agent.post("/effects/payments/release", json={**lease(agent, f"released {acted}"), "acted": acted})
     after = counts()
     assert {name: after[name] - before[name] for name in after} == {
-        "none": 3, "expired": 1, "reset": 1, "renewed": 1, "cached": 1, "failed before": 1, "conflict": 1, "stale": 1,
+        "none": 5, "given back": 1, "released": 1, "expired": 1, "reset": 1, "renewed": 1, "cached": 1, "failed before": 1, "conflict": 1, "stale": 1,
         "acted": 1, "observed": 1, "resolved": 1, "failures": 2, "resets": 1,
     }  # fmt: skip
 

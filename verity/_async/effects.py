@@ -162,7 +162,8 @@ class AsyncEffects:
                 holder.
             reason: why, for the audit trail.
             expected_fence: the `fence_token` of the effect that you looked at. If the effect has another one by now,
-                nothing changes. (versionadded: 0.2)
+                nothing changes.
+                .. versionadded:: 0.2
 
         Raises:
             LeaseConflictError: a lease is live, and `force` is False.
@@ -194,7 +195,8 @@ class AsyncEffects:
             namespace: overrides the client's.
             reason: how you know, for the audit trail.
             expected_fence: the `fence_token` of the effect that you looked at. If the effect has another one by now,
-                nothing changes. (versionadded: 0.2)
+                nothing changes.
+                .. versionadded:: 0.2
 
         Raises:
             LeaseConflictError: a lease is live.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import datetime, timezone
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from verity._attempt_key import make_attempt_key
 from verity._ledger import commands
 from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.commands import Command, Decision
-from verity._ledger.effect import Effect, Event, Labels, Payload, Status, format_effect_id
+from verity._ledger.effect import Effect, Labels, Payload, format_effect_id
 from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.raw_json import Members, NotJson, Raw, dump_fields, read_members, to_payload
+from verity._ledger.shown import LABELS, format_time
 from verity._limits import DEFAULT_LEASE_DURATION_MS, DEFAULT_SETTLE_MS
 from verity._operations import Operation
 
@@ -135,9 +133,7 @@ def _tokens(members: Members) -> tuple[int, str]:
     return _need(members, "fenceToken", int), _need(members, "leaseToken", str)
 
 
-_LABELS = tuple(re.sub(r"_(\w)", lambda found: found[1].upper(), name) for name in Labels._fields)
-"""The names of the labels in JSON."""
-_LABELS_IN_BODY = _LABELS[:-1]  # the trace parent comes in a header
+_LABELS_IN_BODY = LABELS[:-1]  # the trace parent comes in a header
 
 
 def _lease(members: Members, request: Request) -> Command:
@@ -255,7 +251,9 @@ def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
         fields["leaseExpiresAt"] = format_time(effect.lease_expires_at)
     elif operation is Operation.RELEASE_EFFECT and effect.settles_after(now):
         fields["settlesAt"] = format_time(effect.settles_at or now)
-    return Answer(200, dump_fields(fields), outcome=(reply.word, effect.source or ""))
+    command = call.command
+    detail = command.acted if isinstance(command, commands.Release) else effect.source or ""
+    return Answer(200, dump_fields(fields), outcome=(reply.word, detail))
 
 
 def answer_grant(
@@ -357,60 +355,3 @@ def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Pr
         "not_failed": f"The {name} has not failed; it is {effect.shown_status(now)}.",
     }
     return Problem(409, code, messages[code], details=asked)
-
-
-def effect_fields(effect: Effect, now: int) -> dict[str, Any]:
-    """An effect as the reads show it. They never show the lease token."""
-    fields: dict[str, Any] = {
-        "effectId": effect.effect_id,
-        "namespace": effect.namespace,
-        "effectKey": effect.key,
-        "status": effect.shown_status(now),
-        "fenceToken": effect.fence,
-        "priorState": effect.prior_state,
-        "attempt": effect.attempt,
-        "leaseDurationMs": effect.lease_duration_ms,
-        "leaseExpiresAt": format_time(effect.lease_expires_at) if effect.status == Status.RUNNING else None,
-        "settlesAt": format_time(effect.settles_at) if effect.settles_at and effect.status in _SETTLING else None,
-        **dict(zip(_LABELS, effect.labels, strict=True)),
-        "source": effect.source,
-        "createdAt": format_time(effect.created_at),
-        "updatedAt": format_time(effect.updated_at),
-        "purgedAt": None if effect.purged_at is None else format_time(effect.purged_at),
-    }
-    fields = {name: value for name, value in fields.items() if value is not None}
-    payloads = {"inputJson": effect.input_text, "result": effect.result_text, "error": effect.error_text}
-    return fields | {name: Raw(text) for name, text in payloads.items() if text is not None}
-
-
-_SETTLING = (Status.RUNNING, Status.IDLE)
-
-
-def event_fields(sequence: int, event: Event) -> dict[str, Any]:
-    """An audit event as the reads show it."""
-    detail = dict(event.detail)
-    for name in ("leaseExpiresAt", "settlesAt"):
-        if name in detail:
-            detail[name] = format_time(detail[name])
-    fields: dict[str, Any] = {
-        "sequence": sequence,
-        "type": event.type.value,
-        "at": format_time(event.at),
-        "fenceToken": event.fence,
-        "agentId": event.agent_id,
-        "runId": event.run_id,
-        "detail": {name: value for name, value in detail.items() if value is not None},
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def format_time(ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    seconds, rest = divmod(ms, 1000)
-    return f"{_format_second(seconds)}.{rest:03d}Z"
-
-
-@lru_cache(maxsize=1024)
-def _format_second(seconds: int) -> str:
-    """Cached: most leases that are granted in the same second also expire in the same second."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19]  # %Y would not pad a year before 1000

@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from verity._ledger.calls import Answer, Request
-from verity._ledger.codec import effect_fields, event_fields, format_time
 from verity._ledger.effect import Effect, EventType, from_row, parse_effect_id
 from verity._ledger.problems import Problem
 from verity._ledger.raw_json import dump_fields
+from verity._ledger.shown import effect_fields, event_fields, format_time
 from verity._limits import MAX_PAGE_SIZE
 from verity._operations import Operation
 from verity._rfc3339 import parse_time

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verity._ledger.codec import format_time
+from verity._ledger.shown import format_time
 from verity.cli.database import database_option, open_store
 from verity.cli.options import json_option, read_duration, read_namespaces
 from verity.cli.output import print_rows

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from verity._ledger.codec import format_time
+from verity._ledger.shown import format_time
 from verity.cli.database import Store, database_option, open_store
 from verity.cli.options import json_option, read_duration, read_namespace
 from verity.cli.output import Row, print_rows

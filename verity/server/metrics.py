@@ -174,6 +174,12 @@ def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
         registry=registry,
     )
     renewed = Counter("verity_leases_renewed", "Leases renewed.", registry=registry)
+    released = Counter(
+        "verity_leases_released",
+        "Leases given back without an outcome: `no`, the holder has not acted; `unknown`, it may have acted.",
+        ["acted"],
+        registry=registry,
+    )
     cached = Counter(
         "verity_leases_decided", "Lease requests answered with the effect's outcome.", ["outcome"], registry=registry
     )
@@ -186,6 +192,7 @@ def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
     return {
         **{("granted", state): granted.labels(state).inc for state in ("none", "expired", "reset")},
         ("renewed", ""): renewed.inc,
+        **{("released", acted): released.labels(acted).inc for acted in ("no", "unknown")},
         ("cached_completed", ""): cached.labels("completed").inc,
         ("cached_failed", ""): cached.labels("failed").inc,
         **{

@@ -116,8 +116,8 @@ def test_what_calls_came_to(agent: httpx.Client, admin: httpx.Client, clock: Tes
         agent.post("/effects/payments/release", json={**lease(agent, f"released {acted}"), "acted": acted})
     after = counts()
     assert {name: after[name] - before[name] for name in after} == {
-        "none": 5, "given back": 1, "released": 1, "expired": 1, "reset": 1, "renewed": 1, "cached": 1, "failed before": 1, "conflict": 1, "stale": 1,
-        "acted": 1, "observed": 1, "resolved": 1, "failures": 2, "resets": 1,
+        "none": 5, "expired": 1, "reset": 1, "renewed": 1, "cached": 1, "failed before": 1, "conflict": 1, "stale": 1,
+        "acted": 1, "observed": 1, "resolved": 1, "failures": 2, "resets": 1, "given back": 1, "released": 1,
     }  # fmt: skip
 
 

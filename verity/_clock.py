@@ -25,6 +25,15 @@ def suspend_aware_clock(clocks: Any = time, platform: str = sys.platform) -> Cal
 monotonic = suspend_aware_clock()
 
 
+def _awake_clock(clocks: Any = time, platform: str = sys.platform) -> Callable[[], int]:
+    """A monotonic clock, in ns, that stops while the machine is suspended, and that nobody sets."""
+    clock_id = getattr(clocks, "CLOCK_UPTIME_RAW" if platform == "darwin" else "CLOCK_MONOTONIC", None)
+    return partial(clocks.monotonic_ns) if clock_id is None else partial(clocks.clock_gettime_ns, clock_id)
+
+
+awake_ns = _awake_clock()
+
+
 def _wall_clock() -> Callable[[], int]:
     """The machine's wall clock, in ns since 1970, which no test tool replaces.
 

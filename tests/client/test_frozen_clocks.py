@@ -17,7 +17,7 @@ import verity
 from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient
 from verity._concurrency import SyncRuntime
 from verity._concurrency.single_flight import SyncSingleFlight
-from verity._store.sqlite.store import now_ms
+from verity._store.sqlite.clocks import now_ms
 
 VERITY = Path(verity.__file__).parent
 ONE_SECOND = ConflictRetryConfig(max_attempts=2, initial_delay_s=1.0, max_delay_s=1.0, jitter=False)

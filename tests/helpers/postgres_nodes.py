@@ -17,6 +17,7 @@ from verity._store.postgres.async_store import AsyncPostgresStore
 from verity._store.postgres.database import connect
 from verity._store.postgres.migrations import migrate
 from verity._store.postgres.pending import Ids
+from verity._store.postgres.statements import CLOCK
 
 _ANSWERED_WITHIN_S = 30
 """Longer than what a node gives itself: who is left waiting is a failure, not a test that hangs."""
@@ -57,10 +58,10 @@ class Node:
 
 
 @asynccontextmanager
-async def node_on(url: str, *, ids: Ids | None = None, **settings: Any) -> AsyncIterator[Node]:
+async def node_on(url: str, *, ids: Ids | None = None, clock: str = CLOCK, **settings: Any) -> AsyncIterator[Node]:
     database = await connect(url, readers=1, **settings)
     await migrate(database)
-    store = AsyncPostgresStore(database, ids=ids)
+    store = AsyncPostgresStore(database, ids=ids, clock=clock)
     try:
         yield Node(store)
     finally:

@@ -49,6 +49,7 @@ def calls_of(operation: str, **body: Any) -> list[PendingCall]:
 async def test_two_nodes_batches_lock_in_the_same_order() -> None:
     """Whatever the order in which their calls came: else each may wait for what the other has locked."""
     sql: Any = SimpleNamespace(read="read", grant="grant", commit="commit", change="change")
+    no_outages: Any = SimpleNamespace(outages=lambda *_: ())
     leases = calls_of("lease_effect")
     commits = calls_of("commit_effect", result=1, fenceToken=1, leaseToken="t")
     names = sorted(call.name for call in leases)
@@ -63,16 +64,18 @@ async def test_two_nodes_batches_lock_in_the_same_order() -> None:
 
     expired = [call.decide(None, now=0).effect for call in sorted(leases, key=lambda call: call.name)]
     found = [
-        (number, 10**12, False, 0, *to_row(effect)) for number, effect in enumerate(expired, 1) if effect is not None
+        (number, 10**12, False, 0, None, None, *to_row(effect))
+        for number, effect in enumerate(expired, 1)
+        if effect is not None
     ]
     session = Recorder(found)
-    await batches.decide(session, sql, leases)
+    await batches.decide(session, sql, leases, heartbeat=no_outages)
     assert [row[:3] for row in session.sent["read"]] == names
     assert [row[1:4] for row in session.sent["change"]] == names
 
-    absent = [(number, 10**12, False, 0, None) for number in range(1, 11)]
+    absent = [(number, 10**12, False, 0, None, None, None) for number in range(1, 11)]
     session = Recorder(absent)
-    await batches.decide(session, sql, leases)
+    await batches.decide(session, sql, leases, heartbeat=no_outages)
     assert [row[:3] for row in session.sent["grant"]] == names
 
 

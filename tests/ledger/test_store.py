@@ -480,3 +480,29 @@ def test_the_oldest_expired_effect_of_each_environment(call: Caller, store: Stor
     assert store.expired_for_ms() == {"test": 6000}
     clock.advance(120_000)
     assert store.expired_for_ms()["live"] == 10_000
+
+
+def test_a_lease_that_expired_in_an_outage_is_not_taken_over_at_once(bench: Bench, call: Caller) -> None:
+    clock = bench.clock
+    lease = call("lease_effect", {"effectKey": "k", "leaseDurationMs": 5000})
+    other = call("lease_effect", {"effectKey": "other", "leaseDurationMs": 5000})
+    began_at = clock()
+    clock.advance(10_000)
+    bench.execute("UPDATE heartbeat SET outages = ?", f"{began_at}:{clock()}")
+    answer = call.ask("lease_effect", {"effectKey": "k"})
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["code"], answer.outcome) == (409, "lease_conflict", ("lease_conflict", "grace"))
+    assert error["details"] == {
+        "namespace": "payments",
+        "effectKey": "k",
+        "leaseExpiresAt": "2026-02-02T02:40:15.000Z",
+        "grace": True,
+    }
+    assert "time to renew" in error["message"]
+    for operation, body in (("reset_effect", {}), ("resolve_effect", {"result": 1})):
+        assert call.refused(operation, {"effectKey": "k", **body}) == (409, "lease_conflict")
+    assert call("renew_effect", call.tokens(lease))["leaseExpiresAt"] == "2026-02-02T02:40:15.000Z"
+    clock.advance(5_000)
+    assert call("lease_effect", {"effectKey": "other"})["priorState"] == "expired"
+    assert call("lease_effect", {"effectKey": "k"})["priorState"] == "expired"
+    assert call.refused("commit_effect", {**call.tokens(other), "result": 1}) == (409, "stale_fence")

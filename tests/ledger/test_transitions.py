@@ -16,6 +16,7 @@ from verity._ledger.commands import (
     Lease,
     Release,
     Renew,
+    Reply,
     ReportObserve,
     Reset,
     Resolve,
@@ -32,6 +33,7 @@ from verity._ledger.effect import (
     format_effect_id,
     parse_effect_id,
 )
+from verity._ledger.outages import Outage
 from verity._ledger.transitions import MAX_REPORTS, TABLE, apply
 
 NOW = 1_000_000
@@ -48,10 +50,13 @@ class Story:
         self.effect: Effect | None = None
         self.events: list[Event] = []
         self.tokens = 0
+        self.outages: list[Outage] = []
 
     def send(self, command: Command) -> Decision:
         self.tokens += 1
-        context = Context("n", "k", self.now, lambda: 7, lambda: f"t{self.tokens}", self.count_reports)
+        context = Context(
+            "n", "k", self.now, lambda: 7, lambda: f"t{self.tokens}", self.count_reports, self.find_outages
+        )
         decision = apply(self.effect, command, context)
         if decision.events:
             self.effect = decision.effect
@@ -59,6 +64,11 @@ class Story:
             assert self.effect is not None
             assert agrees_with_its_events(self.effect, self.events)
         return decision
+
+    def find_outages(self) -> list[Outage]:
+        assert self.effect is not None
+        assert self.effect.state(self.now) is State.EXPIRED, "nothing else pays for it"
+        return self.outages
 
     def count_reports(self) -> int:
         assert self.effect is not None
@@ -375,3 +385,57 @@ def test_an_effect_in_doubt_that_a_holder_gives_back_needs_a_person_after_a_rese
     assert story.effect.shown_status(story.now) == "EXPIRED"
     assert story.effect.lease_expires_at <= story.now
     assert story.send(Resolve(RESULT, "admin", None)).reply.word == "resolved"
+
+
+def in_grace() -> Story:
+    """The lease expired in an outage, in which it had 20 of its 30 seconds left. The grace ends 20 seconds after it."""
+    story = in_state(State.EXPIRED)
+    story.now = NOW + 100_000
+    story.outages = [Outage(NOW + 10_000, story.now)]
+    return story
+
+
+@pytest.mark.parametrize("kind", [Lease, Reset, Resolve], ids=lambda kind: kind.__name__)
+def test_nobody_takes_a_lease_away_that_expired_in_an_outage_before_its_holder_had_its_time(
+    kind: type[Command],
+) -> None:
+    story = in_grace()
+    before = story.effect
+    assert before is not None
+    for pause in (0, 19_999):
+        story.now = NOW + 100_000 + pause
+        decision = story.send(_command(kind, story))
+        assert decision.reply == Reply("lease_conflict", refused=True, in_grace=True)
+        assert decision.effect == before._replace(lease_expires_at=NOW + 120_000), "what the answer tells"
+        assert decision.events == ()
+    story.now += 1
+    assert not story.send(_command(kind, story)).reply.refused
+
+
+@pytest.mark.parametrize("kind", [Commit, Fail, Renew, ReportObserve], ids=lambda kind: kind.__name__)
+def test_a_holder_does_in_its_grace_what_it_always_may(kind: type[Command]) -> None:
+    story = in_grace()
+    assert story.send(_command(kind, story)).reply.word == EXPECTED[kind].split()[ALL.index(State.EXPIRED)]
+
+
+def test_a_holder_that_renewed_in_its_grace_has_a_lease_as_any_other() -> None:
+    story = in_grace()
+    story.send(Renew(*story.pair(), 5_000))
+    story.now += 5_000
+    assert story.send(Lease()).reply.word == "granted"
+
+
+def test_the_same_request_gets_its_grant_in_its_grace() -> None:
+    story = in_grace()
+    assert story.send(Lease(30_000, "request-1")).reply.word == "granted"
+    assert story.effect is not None
+    assert (story.effect.fence, story.effect.lease_expires_at) == (1, story.now + 30_000)
+
+
+def test_a_forced_reset_ends_the_grace_and_says_that_it_was_forced() -> None:
+    story = in_grace()
+    decision = story.send(Reset("admin", None, force=True))
+    assert decision.reply.word == "reset"
+    assert decision.events[0].detail["forced"] is True
+    story = in_state(State.EXPIRED)
+    assert story.send(Reset("admin", None, force=True)).events[0].detail["forced"] is None

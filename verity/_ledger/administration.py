@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from verity._ledger.commands import Context, Decision, Reply, Reset, Resolve, refuse
-from verity._ledger.effect import Effect, Event, EventType, State, Status
+from verity._ledger.commands import Context, Decision, Reply, Reset, Resolve, refuse, refuse_in_grace
+from verity._ledger.effect import Effect, Event, EventType, Status
 
 _PRIOR_STATES = {"verify": "expired", "retry": "reset"}
 
 
-def reset(effect: Effect, command: Reset, context: Context) -> Decision:
+def reset(effect: Effect, command: Reset, context: Context, *, is_forced: bool = False) -> Decision:
     """FAILED, EXPIRED, RELEASED or RUNNING -> IDLE."""
     # A holder may still be at work: raise the fence, so that its pair is recognized as old.
     fence = effect.fence + (effect.status == Status.RUNNING)
@@ -16,7 +16,7 @@ def reset(effect: Effect, command: Reset, context: Context) -> Decision:
         "actor": command.actor,
         "reason": command.reason,
         "mode": command.mode,
-        "forced": True if effect.state(context.now) is State.RUNNING else None,
+        "forced": is_forced or None,
         "expectedFence": command.expected_fence,
     }
     after = effect._replace(
@@ -50,7 +50,15 @@ def _is_reset(effect: Effect, mode: str) -> bool:
 
 def reset_if_forced(effect: Effect, command: Reset, context: Context) -> Decision:
     """RUNNING: a live lease ends by force only."""
-    return reset(effect, command, context) if command.force else refuse(effect, "lease_conflict")
+    return reset(effect, command, context, is_forced=True) if command.force else refuse(effect, "lease_conflict")
+
+
+def reset_expired(effect: Effect, command: Reset, context: Context) -> Decision:
+    """EXPIRED: also the grace after an outage ends by force only."""
+    refusal = refuse_in_grace(effect, context)
+    if refusal is not None and not command.force:
+        return refusal
+    return reset(effect, command, context, is_forced=refusal is not None)
 
 
 def resolve(effect: Effect, command: Resolve, context: Context) -> Decision:
@@ -75,6 +83,11 @@ def resolve(effect: Effect, command: Resolve, context: Context) -> Decision:
         updated_at=context.now,
     )
     return Decision(after, (Event(EventType.RESOLVED, context.now, fence, detail=detail),), Reply("resolved"))
+
+
+def resolve_expired(effect: Effect, command: Resolve, context: Context) -> Decision:
+    """EXPIRED: not in the grace after an outage."""
+    return refuse_in_grace(effect, context) or resolve(effect, command, context)
 
 
 def repeat_or_stale(effect: Effect, command: Reset | Resolve) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from verity._attempt_key import make_attempt_key
@@ -213,6 +214,9 @@ _READERS: dict[Operation, Callable[[Members, Request], Command]] = {
 }
 EFFECT_OPERATIONS = frozenset(_READERS)
 
+GRACE = "grace"
+"""The detail of the outcome of a call that is refused because of an outage."""
+
 _MESSAGES = {
     "accepted": "The result is recorded.",
     "already_committed": "This result was recorded before.",
@@ -228,7 +232,8 @@ def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
     """
     effect, reply = decision.effect, decision.reply
     if reply.refused or effect is None:
-        return answer_problem(_refusal(reply.word, effect, call, now), call.request.request_id)
+        problem = _refusal(reply.word, effect, call, now)
+        return _answer_in_grace(problem, call) if reply.in_grace else answer_problem(problem, call.request.request_id)
     operation = call.request.operation
     if operation is Operation.LEASE_EFFECT:
         if reply.word == "granted":
@@ -355,3 +360,13 @@ def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Pr
         "not_failed": f"The {name} has not failed; it is {effect.shown_status(now)}.",
     }
     return Problem(409, code, messages[code], details=asked)
+
+
+def _answer_in_grace(problem: Problem, call: EffectCall) -> Answer:
+    """The answer to a call that is refused because of an outage; see `outages.py`."""
+    problem.message = (
+        f"The lease on effect {call.key!r} expired while no holder could renew it, because the ledger was away or its "
+        "clock jumped forward. Its holder still has time to renew it; try again later."
+    )
+    problem.details["grace"] = True
+    return replace(answer_problem(problem, call.request.request_id), outcome=(problem.code, GRACE))

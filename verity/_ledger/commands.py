@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from verity._ledger.effect import Effect, Event, Labels, Payload
+from verity._ledger.outages import Outage, extended
 from verity._limits import DEFAULT_LEASE_DURATION_MS, DEFAULT_SETTLE_MS
 
 REPORTS_AMONG = 64
@@ -105,6 +106,8 @@ class Context(NamedTuple):
     new_token: Callable[[], str]
     count_reports: Callable[[], int] = lambda: 0
     """Counts the reports of the current grant among the effect's latest REPORTS_AMONG events."""
+    outages: Callable[[], Sequence[Outage]] = tuple
+    """Finds the outages that may concern the effect's lease. Called only if the lease has expired."""
 
 
 class Reply(NamedTuple):
@@ -112,6 +115,8 @@ class Reply(NamedTuple):
 
     word: str
     refused: bool = False
+    in_grace: bool = False
+    """The lease has expired, and its holder still has time to renew it because of an outage."""
 
 
 class Decision(NamedTuple):
@@ -125,3 +130,14 @@ class Decision(NamedTuple):
 def refuse(effect: Effect | None, code: str) -> Decision:
     """The decision that changes nothing, and is answered with this error code."""
     return Decision(effect, (), Reply(code, refused=True))
+
+
+def refuse_in_grace(effect: Effect, context: Context) -> Decision | None:
+    """The refusal to end an expired lease whose holder still has time to renew it; None: its time is over.
+
+    The effect of the decision has the end of this time as its expiry, for the answer.
+    """
+    until = extended(effect.lease_expires_at, effect.updated_at, context.outages())
+    if until <= context.now:
+        return None
+    return Decision(effect._replace(lease_expires_at=until), (), Reply("lease_conflict", refused=True, in_grace=True))

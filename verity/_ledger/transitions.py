@@ -38,6 +38,10 @@ renewal extends the lease by a quarter more than it asked for. The renewals afte
 lasts for as long as they ask. So `renewed` always means that the lease lasts at least as long as was asked for. A
 client sends one report of an observation for each grant; at most `MAX_REPORTS` are recorded.
 
+Time in which no holder could renew does not count against a lease. If a lease expired in an outage of the ledger,
+nobody takes it over, resets or resolves it before the end of the time that `outages.py` gives to its holder (its
+grace). A forced reset is the exception. Everything that the holder sends is decided as always.
+
 A purged effect has lost its payloads and its audit trail, and nothing else. It is never granted again; a lease request
 is answered with `effect_purged`. A commit or fail that is resent is still answered.
 """
@@ -51,8 +55,10 @@ from verity._ledger.administration import (
     repeat_or_stale,
     reset,
     reset_again,
+    reset_expired,
     reset_if_forced,
     resolve,
+    resolve_expired,
     same_result_or_finished,
 )
 from verity._ledger.commands import (
@@ -69,6 +75,7 @@ from verity._ledger.commands import (
     Reset,
     Resolve,
     refuse,
+    refuse_in_grace,
 )
 from verity._ledger.effect import Effect, Event, EventType, State, Status
 
@@ -195,7 +202,7 @@ def _repeat_or_conflict(effect: Effect, command: Lease, _context: Context) -> De
 def _repeat_or_take_over(effect: Effect, command: Lease, context: Context) -> Decision:
     if _is_same_request(effect, command):
         return _extend(effect, effect.lease_duration_ms, context, "granted")
-    return _grant("expired")(effect, command, context)
+    return refuse_in_grace(effect, context) or _grant("expired")(effect, command, context)
 
 
 def _is_same_request(effect: Effect, command: Lease) -> bool:
@@ -348,7 +355,7 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
         State.NONE: _not_found,
         State.IDLE: reset_again,
         State.RUNNING: reset_if_forced,
-        State.EXPIRED: reset,
+        State.EXPIRED: reset_expired,
         State.COMMITTED: _finished,
         State.FAILED: reset,
         State.RELEASED: reset,
@@ -357,7 +364,7 @@ TABLE: dict[type[Command], dict[State, Rule]] = {
         State.NONE: _not_found,
         State.IDLE: _not_failed,
         State.RUNNING: _conflict,
-        State.EXPIRED: resolve,
+        State.EXPIRED: resolve_expired,
         State.COMMITTED: same_result_or_finished,
         State.FAILED: resolve,
         State.RELEASED: resolve,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from verity._ledger.calls import Answer, Environment, Request
+from verity._ledger.outages import Outage
 from verity._store.api_keys import ApiKey
 from verity._store.lease_states import EffectName, LeaseState
 
@@ -26,7 +27,7 @@ class Pool(NamedTuple):
 
 
 class AsyncStore(Protocol):
-    """Where a served ledger keeps its effects and API keys, for event loops. The last two methods have defaults."""
+    """Where a served ledger keeps its effects and API keys, for event loops. The last three methods have defaults."""
 
     @abstractmethod
     async def answer(self, request: Request) -> Answer:
@@ -68,4 +69,8 @@ class AsyncStore(Protocol):
 
     def watch_batches(self, watch: Callable[[int], None]) -> None:  # noqa: ARG002 - an implementation without batches does not use it
         """Have `watch` called with the number of calls in each transaction, in any thread."""
+        return
+
+    def watch_outages(self, watch: Callable[[Outage], None]) -> None:  # noqa: ARG002 - an implementation without a heartbeat does not use it
+        """Have `watch` called with each outage that this node has recorded, in any thread."""
         return

@@ -69,7 +69,9 @@ async def open_store(
     ledger.loops.max_batch = max_batch
     ledger.store.read_within_s = search_timeout_s
     try:
-        yield AsyncSqliteStore(ledger)
+        store = AsyncSqliteStore(ledger)
+        async with store.beating():
+            yield store
     finally:
         ledger.close()
 
@@ -104,7 +106,8 @@ async def _open_postgres(
             _logger.warning("acknowledged commits are in danger: %s", danger)
         store = AsyncPostgresStore(database, max_batch=max_batch, width=width)
         try:
-            yield store
+            async with store.beating():
+                yield store
         finally:
             await store.close()
     finally:

@@ -15,6 +15,8 @@ from prometheus_client.registry import Collector
 
 from verity._clock import monotonic
 from verity._ledger.calls import ENVIRONMENTS, Environment
+from verity._ledger.codec import GRACE
+from verity._ledger.outages import Outage
 from verity._store.interface import AsyncStore
 from verity.server.logs import describe
 
@@ -70,6 +72,16 @@ class Metrics:
             "verity_group_commit_size", "Operations in one transaction.", buckets=_BATCH_SIZES, registry=registry
         )
         store.watch_batches(batches.observe)
+        outages = Counter(
+            "verity_outages", "Outages that this node has recorded: no holder could renew.", registry=registry
+        )
+        seconds = Counter("verity_outage_seconds", "How long those outages lasted together.", registry=registry)
+
+        def count_outage(outage: Outage) -> None:
+            outages.inc()
+            seconds.inc((outage.ended_at - outage.began_at) / 1000)
+
+        store.watch_outages(count_outage)
         self._oldest = _OldestExpired(store, monotonic)
         self._oldest_age = Gauge(
             "verity_oldest_expired_effect_age_seconds",
@@ -186,6 +198,16 @@ def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
     conflicts = Counter(
         "verity_conflicts", "Calls refused for the effect's state, by error code.", ["code"], registry=registry
     )
+    in_grace = Counter(
+        "verity_grace_conflicts",
+        "Calls refused because a lease expired in an outage, and its holder still has time to renew it.",
+        registry=registry,
+    )
+
+    def count_in_grace() -> None:
+        conflicts.labels("lease_conflict").inc()
+        in_grace.inc()
+
     commits = Counter("verity_commits", "Results recorded by source.", ["source"], registry=registry)
     failures = Counter("verity_failures", "Failures recorded.", registry=registry)
     resets = Counter("verity_resets", "Effects reset.", registry=registry)
@@ -199,6 +221,7 @@ def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Callable[[], None]]:
             (code, ""): conflicts.labels(code).inc
             for code in ("lease_conflict", "stale_fence", "effect_finished", "not_failed")
         },
+        ("lease_conflict", GRACE): count_in_grace,
         **{("accepted", source): commits.labels(source).inc for source in ("acted", "observed")},
         ("resolved", "resolved"): commits.labels("resolved").inc,
         ("recorded", ""): failures.inc,

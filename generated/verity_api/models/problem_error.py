@@ -21,8 +21,10 @@ class ProblemError:
         details (Any | Unset): For `invalid_request`, a list of `{path, message}`. For problems with an effect, an
             object with the
             `namespace`, `effectKey` and `fenceToken` of the request, as far as it had them; `lease_conflict` adds
-            `leaseExpiresAt` (after a release with unknown outcome, the time before which nobody is granted), and
-            `effect_purged` adds `status` and `purgedAt`. If these values differ from those that
+            `leaseExpiresAt` (after a release with unknown outcome, the time before which nobody is granted), and `grace`:
+            true if the lease expired while no holder could renew it (the ledger was away, or its clock jumped forward),
+            and its holder has until `leaseExpiresAt` to renew it. `effect_purged` adds `status` and `purgedAt`. If these
+            values differ from those that
             the client sent, the answer belongs to another request. The same is true for every answer about an effect.
     """
 

@@ -10,14 +10,17 @@ from typing import Any
 
 from verity._ledger.calls import Answer, Environment, Request
 from verity._ledger.codec import EFFECT_OPERATIONS, read_call
+from verity._ledger.outages import Outage
 from verity._ledger.problems import Problem, answer_problem
 from verity._store.api_keys import ApiKey
+from verity._store.heartbeat import beating
 from verity._store.interface import MAX_BATCH, AsyncStore, Pool, StorageError
 from verity._store.lease_states import NO_LEASE, EffectName, LeaseState, read_lease_state
 from verity._store.names import hash_effect_name
 from verity._store.postgres import api_keys
 from verity._store.postgres.database import Database, StatementRefused, TooSlow, Use
 from verity._store.postgres.dispatch import BAD_VALUE, Dispatcher, unavailable
+from verity._store.postgres.heartbeat import Heartbeat
 from verity._store.postgres.pending import Ids, PendingCall
 from verity._store.postgres.session import Unanswered
 from verity._store.postgres.statements import (
@@ -62,7 +65,8 @@ class AsyncPostgresStore(AsyncStore):
         self._database = database
         self._sql = write_statements(clock)
         self._ids = ids or Ids()
-        self._calls = Dispatcher(database, self._sql, max_batch=max_batch, width=width)
+        self._heartbeat = Heartbeat(database, clock)
+        self._calls = Dispatcher(database, self._sql, self._heartbeat, max_batch=max_batch, width=width)
 
     async def answer(self, request: Request) -> Answer:
         """Carry a call out, durably. If the database does not answer, the answer is a 503; no exception is raised."""
@@ -116,13 +120,27 @@ class AsyncPostgresStore(AsyncStore):
         rows = [(name.environment, name.namespace, hash_effect_name(*name)) for name in names]
         async with self._node_read() as connection:
             found = await connection.fetch(self._sql.states, *to_arrays(rows))
-        return [NO_LEASE if status is None else read_lease_state(status, *times) for status, *times in found]
+        outages = self._heartbeat.outages(*found[0][-3:]) if found else ()
+        return [
+            NO_LEASE if status is None else read_lease_state(status, expires_at, settles_at, updated_at, now, outages)
+            for status, expires_at, settles_at, updated_at, now, _, _ in found
+        ]
 
     async def expired_for_s(self) -> Mapping[Environment, float]:
         """By environment, how many seconds ago the oldest lease expired that was not taken over."""
         async with self._node_read() as connection:
             rows = await connection.fetch(self._sql.oldest_expired)
         return {environment: age_ms / 1000 for environment, age_ms in rows}
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Have the heartbeat of a node: see `verity/_store/heartbeat.py`."""
+        self._heartbeat.is_beating = True
+        try:
+            async with beating(self._heartbeat.beat):
+                yield
+        finally:
+            self._heartbeat.is_beating = False
 
     def pool(self) -> Pool:
         """How many connections there are now."""
@@ -131,6 +149,10 @@ class AsyncPostgresStore(AsyncStore):
     def watch_batches(self, watch: Callable[[int], None]) -> None:
         """Have `watch` called with the number of calls in each batch."""
         self._calls.watch_batches(watch)
+
+    def watch_outages(self, watch: Callable[[Outage], None]) -> None:
+        """Have `watch` called with each outage that this node has recorded."""
+        self._heartbeat.recorded.watch(watch)
 
     async def close(self) -> None:
         """Return once no call is under way."""

@@ -20,13 +20,16 @@ answers need no proof, because they show nothing that could be lost: `lease_conf
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from verity._ledger.codec import answer_grant, answer_recorded
 from verity._ledger.commands import Decision, ReportObserve
 from verity._ledger.effect import Effect, Event, EventType, from_row
+from verity._ledger.outages import Outage
 from verity._ledger.transitions import commit_detail
 from verity._store.events import dump_detail, to_event_row
+from verity._store.postgres.heartbeat import Heartbeat
 from verity._store.postgres.pending import CHANGED, DECIDE, LOCKED, PendingCall, PrimaryKey, Retry
 from verity._store.postgres.session import Session
 from verity._store.postgres.statements import Statements, change_row, to_arrays
@@ -115,22 +118,30 @@ def _commit_row(number: int, call: PendingCall) -> tuple[object, ...]:
 # --- the slow path ---
 
 
-async def decide(session: Session, sql: Statements, batch: Sequence[PendingCall]) -> None:
+async def decide(session: Session, sql: Statements, batch: Sequence[PendingCall], *, heartbeat: Heartbeat) -> None:
     """Read, decide by the table, and write with compare-and-set. Never waits for a row that is locked."""
     by_name: dict[PrimaryKey, list[PendingCall]] = {}
     for call in batch:
         by_name.setdefault(call.name, []).append(call)
     names = sorted(by_name)
-    wanted = [(*name, any(isinstance(call.command, ReportObserve) for call in by_name[name])) for name in names]
+    wanted = [
+        (
+            *name,
+            any(isinstance(call.command, ReportObserve) for call in by_name[name]),
+            any(call.asks_for_outages for call in by_name[name]),
+        )
+        for name in names
+    ]
     absent: list[PendingCall] = []
     unproven: list[_Change] = []
     changes: dict[int, _Change] = {}
-    for number, now, has_standbys, reports, *columns in await session.fetch(sql.read, *to_arrays(wanted)):
+    rows = await session.fetch(sql.read, *to_arrays(wanted))
+    for number, now, has_standbys, reports, alive_at, outages, *columns in rows:
         calls = by_name[names[number - 1]]
         if columns[0] is None:
             absent += _answer_all_but_grants(calls, now)
             continue
-        change = _Change(from_row(columns), reports, now)
+        change = _Change(from_row(columns), reports, now, partial(heartbeat.outages, now, alive_at, outages or ""))
         for call in calls:
             change.decide(call)
         if change.events:
@@ -156,18 +167,19 @@ _REPORTS = (EventType.OBSERVE_HIT, EventType.OBSERVE_MISS)
 class _Change:
     """What a batch's calls do to one effect. It is one write, however many of them change the effect."""
 
-    def __init__(self, before: Effect, reports: int, now: int) -> None:
+    def __init__(self, before: Effect, reports: int, now: int, outages: Callable[[], Sequence[Outage]]) -> None:
         self.known_count = before.event_count
         self.after = before
         self.events: list[Event] = []
         self._reports = reports
         self._now = now
+        self._outages = outages
         self._decided: list[tuple[PendingCall, Decision]] = []
 
     def decide(self, call: PendingCall) -> None:
         """Have the table decide on the effect as the calls before left it."""
         reports = self._reports + sum(event.type in _REPORTS for event in self.events)
-        decision = call.decide(self.after, self._now, reports)
+        decision = call.decide(self.after, self._now, reports, self._outages)
         self._decided.append((call, decision))
         if decision.events and decision.effect is not None:
             self.after = decision.effect

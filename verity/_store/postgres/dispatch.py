@@ -33,6 +33,7 @@ from verity._ledger.problems import Problem
 from verity._store.postgres import batches
 from verity._store.postgres.batch_queue import BatchQueue
 from verity._store.postgres.database import SINGLES, SPARE, Database, StatementRefused, TooSlow, Use
+from verity._store.postgres.heartbeat import Heartbeat
 from verity._store.postgres.pending import DECIDE, LOCKED, Decide, PendingCall, PrimaryKey, Reason, Retry
 from verity._store.postgres.session import Session, Unanswered
 from verity._store.postgres.statements import Statements
@@ -60,11 +61,14 @@ class Dispatcher:
     Args:
         database: stays the caller's to close, after `drain()`.
         sql: the statements.
+        heartbeat: knows of outages.
         max_batch: the most calls in one statement; 1 switches group commit off.
         width: how many statements of a kind may be under way at a time, while none is slow.
     """
 
-    def __init__(self, database: Database, sql: Statements, *, max_batch: int, width: int) -> None:
+    def __init__(
+        self, database: Database, sql: Statements, heartbeat: Heartbeat, *, max_batch: int, width: int
+    ) -> None:
         self._database = database
         self._sql = sql
         self._under_way = 0
@@ -75,12 +79,13 @@ class Dispatcher:
             return BatchQueue(partial(self._attempt, attempt, use), max_batch=max_batch, width=width, spare=SPARE)
 
         def one_by_one(use: Use) -> BatchQueue:
-            return BatchQueue(partial(self._attempt, batches.decide, use), max_batch=1, width=SINGLES)
+            return BatchQueue(partial(self._attempt, decide, use), max_batch=1, width=SINGLES)
 
+        decide = partial(batches.decide, heartbeat=heartbeat)
         self._grants = batched(batches.grant, Use.CALLS)
         self._commits = batched(batches.commit, Use.CALLS)
-        self._others = batched(batches.decide, Use.CALLS)
-        self._renewals = batched(batches.decide, Use.RENEWALS)
+        self._others = batched(decide, Use.CALLS)
+        self._renewals = batched(decide, Use.RENEWALS)
         self._singles = one_by_one(Use.SINGLES)
         self._patient = one_by_one(Use.PATIENT)
         self._batched = (self._grants, self._commits, self._others, self._renewals)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from verity._clock import wall_clock_ns
 from verity._ledger.calls import Answer
 from verity._ledger.codec import EffectCall, answer_decision
-from verity._ledger.commands import Commit, Context, Decision, Lease, Reset
+from verity._ledger.commands import Commit, Context, Decision, Lease, Reset, Resolve
 from verity._ledger.effect import Effect
+from verity._ledger.outages import Outage
 from verity._ledger.transitions import apply
 from verity._store.names import hash_effect_name, next_id
 from verity._unique import new_token
@@ -133,6 +134,11 @@ class PendingCall:
         return isinstance(command, Lease) or (isinstance(command, Commit) and command.fence <= _MAX_BIGINT)
 
     @property
+    def asks_for_outages(self) -> bool:
+        """Whether an outage may matter to it: it may take over, reset or resolve an effect whose lease has expired."""
+        return isinstance(self.call.command, (Lease, Reset, Resolve))
+
+    @property
     def is_forced_reset(self) -> bool:
         """Whether it ends any live lease. Sent twice, it could end the next holder's, unless it names a fence."""
         command = self.call.command
@@ -147,13 +153,20 @@ class PendingCall:
         given: str | None = self.command.idempotency_key
         return f"once:{self.new_token}" if given is None else given
 
-    def decide(self, before: Effect | None, now: int, reports: int = 0) -> Decision:
+    def decide(
+        self,
+        before: Effect | None,
+        now: int,
+        reports: int = 0,
+        outages: Callable[[], Sequence[Outage]] = tuple,
+    ) -> Decision:
         """The table's decision.
 
         Args:
             before: the effect as it was read; None: it does not exist.
             now: the database's time, in ms since 1970.
             reports: how many reports of the current grant the audit trail has.
+            outages: finds the outages that may concern its lease.
         """
         call, command = self.call, self.call.command
         if isinstance(command, Lease):
@@ -163,6 +176,7 @@ class PendingCall:
             new_id=lambda: self.new_id,
             new_token=lambda: self.new_token,
             count_reports=lambda: reports,
+            outages=outages,
         )
         return apply(before, command, context)
 

@@ -105,15 +105,18 @@ SELECT wanted.n::integer, :clock, coalesce(current_setting('synchronous_standby_
             AND events.effect = effects.id AND events.sequence > effects.event_count - {REPORTS_AMONG}
             AND events.fence = effects.fence AND events.type IN ('OBSERVE_HIT', 'OBSERVE_MISS')
     ) ELSE 0 END::integer,
+    CASE WHEN wanted.asks_for_outages THEN (SELECT alive_at FROM heartbeat) END,
+    CASE WHEN wanted.asks_for_outages THEN (SELECT outages FROM heartbeat) END,
     {", ".join(f"effects.{name}" for name in COLUMNS.split(", "))}
-FROM unnest($1::text[], $2::text[], $3::bytea[], $4::boolean[])
-    WITH ORDINALITY AS wanted(environment, namespace, key_hash, counts_reports, n)
+FROM unnest($1::text[], $2::text[], $3::bytea[], $4::boolean[], $5::boolean[])
+    WITH ORDINALITY AS wanted(environment, namespace, key_hash, counts_reports, asks_for_outages, n)
 LEFT JOIN effects ON {_IS_NAMED}
 """
 _STATES = f"""
-SELECT effects.status, effects.lease_expires_at, effects.settles_at, :clock
+SELECT effects.status, effects.lease_expires_at, effects.settles_at, effects.updated_at, :clock, heartbeat.alive_at,
+    heartbeat.outages
 FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS wanted(environment, namespace, key_hash, n)
-LEFT JOIN effects ON {_IS_NAMED} ORDER BY wanted.n
+CROSS JOIN heartbeat LEFT JOIN effects ON {_IS_NAMED} ORDER BY wanted.n
 """
 _STAYS = frozenset({"id", "namespace", "key", "created_at", "purged_at"})
 _CHANGING = tuple(name for name in ROW if name not in _STAYS)
@@ -179,7 +182,7 @@ class Statements(NamedTuple):
     """Fast path: commits running effects whose fence and token match. Returns (n, id) of each."""
     read: str
     """Slow path: for each name (number from 1, time, whether standbys are configured, how many reports of the current
-    grant the trail has, the columns of an Effect or nulls)."""
+    grant the trail has, the heartbeat and the outages or nulls, the columns of an Effect or nulls)."""
     change: str
     """Slow path: writes with compare-and-set. Returns (number, whether it was written). It skips rows that are locked
     and does not return their numbers."""
@@ -188,7 +191,8 @@ class Statements(NamedTuple):
     oldest_expired: str
     """By environment, how many ms ago the oldest lease expired that was not taken over."""
     states: str
-    """Status, expiry, settle time and the time, or nulls, in the order of the names."""
+    """Status, expiry, settle time and time of the last change or nulls, the time, the heartbeat and the outages, in the
+    order of the names."""
 
 
 def write_statements(clock: str = CLOCK) -> Statements:

@@ -14,6 +14,7 @@ from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.transitions import apply
 from verity._store.events import EVENT_COLUMNS, to_event_row
 from verity._store.names import COLUMNS, hash_effect_name, next_id
+from verity._store.sqlite.heartbeat import read_outages
 
 _SELECT = f"SELECT {COLUMNS} FROM effects WHERE key_hash = ?"
 _INSERT = f"INSERT INTO effects (environment, key_hash, {COLUMNS}) VALUES (?, ?, {', '.join('?' * len(ROW))})"
@@ -57,6 +58,7 @@ def _change(connection: apsw.Connection, request: Request, now: int, new_token: 
         new_id=lambda: _new_id(connection, now),
         new_token=new_token,
         count_reports=lambda: 0 if before is None else _count_reports(connection, before),
+        outages=lambda: read_outages(connection, now),
     )
     decision = apply(before, call.command, context)
     after = decision.effect

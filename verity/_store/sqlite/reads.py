@@ -18,6 +18,7 @@ from verity._store.lease_states import NO_LEASE, EffectName, LeaseState, read_le
 from verity._store.names import hash_effect_name
 from verity._store.reads import READ_WITHIN_S, Rows, begin, too_long
 from verity._store.sqlite import api_keys
+from verity._store.sqlite.heartbeat import read_outages
 from verity._store.sqlite.readers import OneConnection, Readers, ReadTooLong
 from verity._store.view import Dialect, Query
 
@@ -104,16 +105,17 @@ class SqliteReads:
         def find(connection: apsw.Connection) -> dict[object, LeaseState]:
             found: dict[object, LeaseState] = {}
             now = self._now()
+            outages = read_outages(connection, now)
             for start in range(0, len(hashes), _LOOKED_UP_AT_ONCE):
                 some = hashes[start : start + _LOOKED_UP_AT_ONCE]
                 rows: Rows = connection.execute(
-                    "SELECT key_hash, status, lease_expires_at, settles_at FROM effects"
+                    "SELECT key_hash, status, lease_expires_at, settles_at, updated_at FROM effects"
                     f" WHERE key_hash IN ({', '.join('?' * len(some))})",
                     some,
                 ).fetchall()
                 found.update(
-                    (key_hash, read_lease_state(status, expires_at, settles_at, now))
-                    for key_hash, status, expires_at, settles_at in rows
+                    (key_hash, read_lease_state(status, expires_at, settles_at, updated_at, now, outages))
+                    for key_hash, status, expires_at, settles_at, updated_at in rows
                 )
             return found
 

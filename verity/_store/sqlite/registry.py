@@ -10,10 +10,11 @@ from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import EFFECT_OPERATIONS
 from verity._process import notice_fork
 from verity._store.sqlite import forks
+from verity._store.sqlite.clocks import now_ms
 from verity._store.sqlite.group_commit import LoopGroupCommit, ThreadGroupCommit
 from verity._store.sqlite.location import Location, read_location
 from verity._store.sqlite.loops import LoopReads
-from verity._store.sqlite.store import SqliteStore, now_ms
+from verity._store.sqlite.store import SqliteStore
 
 
 class OpenLedger:

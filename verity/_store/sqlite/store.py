@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import apsw
 
-from verity._clock import wall_clock_ns
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import EFFECT_OPERATIONS
 from verity._ledger.problems import Problem, answer_problem
@@ -30,8 +29,10 @@ from verity._process import notice_fork
 from verity._store.api_keys import ApiKey
 from verity._store.purging import Candidate, Purge
 from verity._store.sqlite import api_keys, effects, forks, purging
+from verity._store.sqlite.clocks import awake_ms, now_ms
 from verity._store.sqlite.connection import BUSY_TIMEOUT_MS, FileMoved, connect, files_of, identify
 from verity._store.sqlite.file_locks import Locks, LocksDropped, LockTimeout, open_locks
+from verity._store.sqlite.heartbeat import Heartbeat, boot_id
 from verity._store.sqlite.location import Location, check_file
 from verity._store.sqlite.readers import OneConnection, Readers
 from verity._store.sqlite.reads import RETRY_AFTER_S, SqliteReads
@@ -48,22 +49,14 @@ _TRIES = 3
 _SHORTEN_WITHIN_S = 0.5
 
 
-def now_ms() -> int:
-    """The machine's clock: ms since 1970.
-
-    All processes that work on a file must see the same clock, even if it is set back: leases then last longer. A
-    process with a clock of its own would see the leases of others as expired, and grant their effects again. For the
-    same reason this is the real clock even if a test tool stops or moves the time.
-    """
-    return wall_clock_ns() // 1_000_000
-
-
 class SqliteStore(SqliteReads):
     """A ledger's data in one SQLite file, or in memory. Safe to use from several threads.
 
     Args:
         path: the file; None: keep everything in memory.
         clock: ms since 1970; it decides when leases expire.
+        steady: ms of a clock that nobody sets, to notice jumps of `clock`; None: do not notice them. By default the
+            machine's, and None if `clock` is not the machine's.
         new_token: makes lease tokens.
         upgrade: whether to migrate a file with an older schema; False refuses it.
         named: the path that the user gave, if it leads to the file by a symbolic link. Calls fail once it leads to
@@ -79,6 +72,7 @@ class SqliteStore(SqliteReads):
         path: str | None,
         *,
         clock: Callable[[], int] = now_ms,
+        steady: Callable[[], int] | None = None,
         new_token: Callable[[], str] = new_token,
         upgrade: bool = True,
         named: str | None = None,
@@ -89,6 +83,7 @@ class SqliteStore(SqliteReads):
         self._path = path
         self._upgrade = upgrade
         self._new_token = new_token
+        self.heartbeat = Heartbeat(awake_ms if clock is now_ms else steady, boot_id())
         self._lock = Mutex()
         self._is_in_parent = False
         """Whether this process is a fork, and the ledger is in the memory of its parent."""
@@ -132,6 +127,21 @@ class SqliteStore(SqliteReads):
     def answer(self, request: Request) -> Answer:
         """Carry out one request: a read, or an effect call in a transaction of its own."""
         return self.answer_batch([request])[0] if request.operation in EFFECT_OPERATIONS else self.read(request)
+
+    def beat(self) -> None:
+        """As a node: prove that the file can be written to, unless a batch has just done so.
+
+        Raises:
+            apsw.Error: it can't.
+        """
+        now = self._now()
+        if self.heartbeat.is_fresh(now):
+            return
+        if self._node_reads.run(self.heartbeat.is_idle):
+            self.heartbeat.rest(now)
+        else:
+            notice_fork()
+            self._lock.run(partial(self._with_cleanup, self._beat))
 
     def insert_key(self, key: ApiKey) -> None:
         """Add an API key, durably. Like the next two, raises apsw.Error if the storage fails."""
@@ -222,13 +232,24 @@ class SqliteStore(SqliteReads):
         try:
             return self._transaction(self._connected(), requests)
         except apsw.Error as error:
-            self._roll_back()
-            if isinstance(error, apsw.IOError):
-                with suppress(apsw.Error):
-                    self._close_file()  # opening it again writes the log's content to disk: see connection.py
+            self._recover_from(error)
             ids = [request.request_id for request in requests]
             _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
             return [_answer_failure(request, error) for request in requests]
+
+    def _beat(self) -> None:
+        try:
+            self._transaction(self._connected(), ())
+        except apsw.Error as error:
+            self._recover_from(error)
+            raise
+
+    def _recover_from(self, error: apsw.Error) -> None:
+        """After an error of a transaction."""
+        self._roll_back()
+        if isinstance(error, apsw.IOError):
+            with suppress(apsw.Error):
+                self._close_file()  # opening it again writes the log's content to disk: see connection.py
 
     def _write_here(self, work: Callable[[apsw.Connection], T]) -> T:
         connection = self._connected()
@@ -286,9 +307,11 @@ class SqliteStore(SqliteReads):
         for _ in range(_TRIES):
             self._begin(connection)
             now = self._now()  # after the lock was taken, so that the times are in the order of the transactions
+            self.heartbeat.begin(connection, now)
             answers = [effects.carry_out(connection, request, now, self._new_token) for request in requests]
             if self._are_locks_intact():
                 connection.execute("COMMIT")
+                self.heartbeat.end()
                 self.transactions += 1
                 return answers
             connection.execute("ROLLBACK")

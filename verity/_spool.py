@@ -14,6 +14,7 @@ Operations wait for the disk and for other processes: run them in a thread, not 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -110,11 +111,11 @@ class Entry:
         kind: `committed`: act ran under a lease, and the commit was tried or is about to be. `unprotected`: act ran
             without a lease, because the ledger was away.
         fence: the fence token of the lease; None if the effect was unprotected.
-        token: the lease token; for an unprotected effect the idempotency key of the lease request to come.
+        token: the lease token; for an unprotected effect a random id.
         result: the result's compact JSON.
         source: `acted` or `observed`.
         run_id: the run, for the audit trail.
-        lease_request: for an unprotected effect, the JSON of its lease request.
+        lease_request: the JSON of the effect's lease request.
         created_at: ms since 1970.
         id: the row's number, in the order of writing.
         code: why it can never be committed; None for an entry that waits.
@@ -153,12 +154,17 @@ class Entry:
         return body if self.run_id is None else {**body, "runId": self.run_id}
 
     @property
+    def idempotency_key(self) -> str:
+        """The idempotency key of that request: the same for each replay, so that none meets a lease of another one."""
+        return hashlib.sha256(self.token.encode()).hexdigest()[:32]
+
+    @property
     def value(self) -> Any:
         """The result."""
         return json.loads(self.result)
 
     def lease_body(self) -> dict[str, Any]:
-        """The lease request of an unprotected effect.
+        """The request for a lease under which the result can be committed.
 
         Raises:
             ValueError: it is not JSON: something else wrote the file.

@@ -209,8 +209,8 @@ class CommitUncertainError(VerityError):
         result: the result of `act` or `observe`. Never shown in the message or the repr.
         commit_error: the `VerityError` that tells why the commit is not confirmed.
         spooled: True: the result is in the client's spool, which commits it as soon as the ledger accepts it. False:
-            there is no spool, it can't be written, or the ledger refused the result for good (then the spool keeps it
-            for people).
+            there is no spool, it can't be written, or the ledger refused the result for good, such as after
+            `effect_finished` (then the spool keeps it for people).
 
     .. versionadded:: 0.2 ``spooled``
     """

@@ -29,7 +29,7 @@ from verity._spool import Entry, Spool
 
 AWAY = [LOSE_REQUEST] * 1000
 PROCEED = EffectPolicy(on_unavailable="proceed")
-STALE = Says(409, b'{"error": {"code": "stale_fence", "message": "another holder"}}')
+FINISHED = Says(409, b'{"error": {"code": "effect_finished", "message": "it failed"}}')
 
 
 @pytest.fixture
@@ -77,6 +77,16 @@ def test_a_result_whose_commit_is_not_confirmed_is_in_the_spool(
     assert entry.value == error.result == {"refund": "re_1"}
     assert (entry.base_url, entry.environment) == (world.ledger.base_url, "test")
     assert (world.effect())["status"] == "RUNNING"
+
+
+def overtake(world: SyncWorld, result: Any = None) -> dict[str, Any]:
+    """Another holder is granted the effect, and commits, if there is a result. Returns its tokens."""
+    world.clock.advance(60_000)
+    lease = world.client.request_lease("payments", {"effectKey": world.key})
+    tokens = {"effectKey": world.key, "fenceToken": lease.fence_token, "leaseToken": lease.lease_token}
+    if result is not None:
+        world.client.commit("payments", {**tokens, "result": result})
+    return tokens
 
 
 def test_without_a_spool_nothing_is_spooled(world: SyncWorld) -> None:
@@ -198,7 +208,7 @@ def test_what_the_ledger_refuses_for_good_is_kept_apart_and_told(
     world: SyncWorld, client: SyncVerityClient, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail_to_commit(world, client)
-    world.reset(force=True)
+    overtake(world, result={"refund": "re_7"})
     caplog.set_level(logging.WARNING)
     with world.new_client(spool=path):
         pass
@@ -213,19 +223,59 @@ def test_what_the_ledger_refuses_for_good_is_kept_apart_and_told(
         assert secret not in repr(refused)
 
 
-def test_what_is_refused_at_the_commit_itself_is_kept_for_people_and_not_called_spooled(
+def test_what_is_refused_for_good_at_the_commit_itself_is_kept_for_people_and_not_called_spooled(
     world: SyncWorld, client: SyncVerityClient, path: str
 ) -> None:
-    world.network.faults["commit"] = [STALE]
+    world.network.faults["commit"] = [FINISHED]
     with pytest.raises(CommitUncertainError) as caught:
         client.protect(world.key, act=world.act)
     assert not caught.value.spooled
     assert "reconcile it" in str(caught.value)
     assert waiting(path) == []
+    assert [each.code for each in Spool(path).rejected()] == ["effect_finished"]
+
+
+def test_a_result_waits_while_the_holder_that_overtook_it_is_at_work(
+    world: SyncWorld, client: SyncVerityClient, path: str
+) -> None:
+    error = fail_to_commit(world, client)
+    later = overtake(world)
+    with world.new_client(spool=path):
+        assert len(waiting(path)) == 1
+    world.client.commit("payments", {**later, "result": error.result})
+    with world.new_client(spool=path):
+        assert (waiting(path), Spool(path).rejected()) == ([], []), "it is the same result"
+
+
+@pytest.mark.parametrize("how", ["start", "protect"])
+def test_a_result_is_committed_after_a_holder_that_overtook_it_and_did_not_finish(
+    world: SyncWorld, client: SyncVerityClient, path: str, how: str
+) -> None:
+    """A holder elsewhere, without this spool, that was blocked or crashed."""
+    fail_to_commit(world, client)
+    overtake(world)
+    world.clock.advance(60_000)
+    if how == "start":
+        with world.new_client(spool=path):
+            pass
+    else:
+        assert client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert (world.effect())["result"] == {"refund": "re_1"}
+    assert (waiting(path), Spool(path).rejected(), world.acts) == ([], [], [world.key])
+
+
+def test_an_admin_who_says_that_nobody_acted_counts_more_than_the_spool(
+    world: SyncWorld, client: SyncVerityClient, path: str
+) -> None:
+    fail_to_commit(world, client)
+    client.effects.reset(world.key, mode="retry", force=True)
+    assert client.protect(world.key, act=world.act) == {"refund": "re_2"}
     assert [each.code for each in Spool(path).rejected()] == ["stale_fence"]
+    assert waiting(path) == []
+    assert "LEASE_RELEASED" in world.events()
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 413, 401, 403, 429, 500, 499])
+@pytest.mark.parametrize("status", [400, 404, 405, 409, 410, 413, 401, 403, 429, 500, 499])
 def test_an_answer_that_is_not_the_ledgers_own_rejects_nothing(
     world: SyncWorld, client: SyncVerityClient, path: str, status: int
 ) -> None:

@@ -138,7 +138,7 @@ def prepare(world: World, key: str, kind: Any) -> None:
     with world.client(spool=False) as client:
         lease = client.request_lease(NAMESPACE, {"effectKey": key})
         if kind == "refused":
-            client.effects.reset(key, force=True)
+            client.effects.reset(key, force=True, mode="retry")
     fence, token = (
         (None, f"idempotency-{key}") if kind == "unprotected" else (lease.fence_token, str(lease.lease_token))
     )

@@ -84,7 +84,10 @@ def test_what_waits_is_committed_and_told(bench: Bench) -> None:
 
 
 def test_what_is_refused_for_good_ends_with_7_and_is_dropped_once_it_is_reconciled(bench: Bench) -> None:
-    refused = bench.spool_one("refused", token="another-token")
+    refused = bench.spool_one("refused")
+    bench.client.effects.reset("refused", force=True)
+    with SyncVerityClient(bench.ledger.base_url, bench.api_key, "payments", spool=False) as client:
+        client.protect("refused", act=lambda: 2, observe=lambda: None)
     bench.spool_one("accepted")
     done = bench.run()
     assert done.exit_code == 7

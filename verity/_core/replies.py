@@ -53,9 +53,7 @@ _ADMINISTRATION = frozenset({Operation.RESET_EFFECT, Operation.RESOLVE_EFFECT})
 _LOOKUPS = frozenset({Operation.GET_EFFECT, Operation.GET_EFFECT_BY_ID})
 _ALL_WORDS = frozenset().union(*_WORDS.values())
 
-_NEVER = frozenset(
-    {"stale_fence", "effect_finished", "effect_not_found", "effect_purged", "invalid_request", "payload_too_large"}
-)
+_NEVER = frozenset({"effect_finished", "effect_not_found", "effect_purged", "invalid_request", "payload_too_large"})
 
 _MAX_MESSAGE_CHARS = 300
 _MAX_CAUSES = 8
@@ -106,15 +104,12 @@ def is_away(error: VerityError) -> bool:
 
 
 def why_never(error: VerityError) -> str | None:
-    """The code of an answer to a commit that the ledger will always give to it; None: the same commit may succeed yet.
+    """The code of an answer to a commit after which its result can never be committed; None: it may be yet.
 
-    404, 400 and 413 count only with a code of the ledger's own: a proxy answers so for a while.
+    Only the ledger's own codes count: a proxy without a route answers 404 for a while. `stale_fence` does not count:
+    the holder that was granted the effect since may give it back, or not finish.
     """
-    if not isinstance(error, VerityApiError):
-        return None
-    if error.code in _NEVER:
-        return error.code
-    return f"http_{error.status_code}" if error.status_code in (409, 410) and error.code is None else None
+    return error.code if isinstance(error, VerityApiError) and error.code in _NEVER else None
 
 
 def is_definite_loss(error: VerityError) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from verity._concurrency import SyncRuntime, sync_blocking
@@ -34,8 +35,11 @@ AGAIN_AFTER_S = 30.0
 UNREADABLE_S = 5.0
 """For how many seconds calls do not look for their effects' entries after the spool could not be read."""
 
+STALE = "stale_fence"
+"""The code of a commit whose lease is not the current one. It is final if another holder has committed another result,
+or an admin has said that nobody acted."""
 OTHER_RESULT = "other_result"
-"""Why an unprotected result can't be committed: the effect has another result."""
+"""Why an unprotected result can't be committed: the effect has another one."""
 INVALID_ENTRY = "invalid_entry"
 """Why an entry can't be committed: its fields are no commit. Something else wrote the file."""
 
@@ -111,7 +115,7 @@ class SyncSpooler:
             result=result,
             source=source,
             run_id=effect.lease_body.get("runId"),
-            lease_request=effect.lease_body if kind == "unprotected" else None,
+            lease_request=effect.lease_body,
         )
 
     # -- out of it --
@@ -174,7 +178,7 @@ class SyncSpooler:
     def _replay(self, ends_at: float) -> bool:
         """Whether no entry is left."""
         after, is_left = 0, False
-        while entries := self._read_after(after):
+        while entries := self._guarded(partial(self._spool.read, self.name, after=after), otherwise=None):
             for entry in entries:
                 if self._runtime.monotonic() >= ends_at:
                     return False
@@ -186,16 +190,16 @@ class SyncSpooler:
                         return False
                     is_left = True
                 after = entry.id
-        return not is_left
-
-    def _read_after(self, after: int) -> list[Entry]:
-        return self._guarded(lambda: self._spool.read(self.name, after=after), otherwise=[])
+        return entries is not None and not is_left
 
     def settle(self, entry: Entry, *, attempts: int = SEND_ATTEMPTS, timeout_s: float | None = None) -> str | None:
         """Commit an entry, and take it out of the spool. Returns None, or why it can never be committed.
 
+        Where the entry has no lease, or the effect was granted to another holder since, the result is committed under
+        a lease of its own, unless the effect is finished or an admin has said that nobody acted.
+
         Raises:
-            LeaseConflictError: an unprotected effect is another holder's at the moment.
+            LeaseConflictError: the effect is another holder's at the moment.
             VerityError: the ledger is away, or refuses for now. The entry stays.
         """
         try:
@@ -232,27 +236,38 @@ class SyncSpooler:
             request = to_wire(entry.lease_body(), LeaseRequestBody)
         except (VerityError, ValueError, TypeError):
             return INVALID_ENTRY
+        commit = partial(self._ledger.commit, namespace, attempts=attempts, timeout_s=timeout_s)
         if entry.kind == "committed":
-            self._ledger.commit(namespace, body, attempts=attempts, timeout_s=timeout_s)
-            return None
-        lease = self._ledger.lease(namespace, request, idempotency_key=entry.token)
+            try:
+                commit(body)
+            except VerityApiError as error:
+                if error.code != STALE:
+                    raise
+            else:
+                return None
+        lease = self._ledger.lease(namespace, request, idempotency_key=entry.idempotency_key)
         if lease.status == CACHED_FAILED:
             return "effect_finished"
         if lease.status == CACHED_COMPLETED:
-            return None if entry.has_result(lease.cached_result) else OTHER_RESULT
-        self._commit_under(lease, namespace, body, attempts, timeout_s)
-        return None
-
-    def _commit_under(
-        self, lease: LeaseResponse, namespace: str, body: Wire, attempts: int, timeout_s: float | None
-    ) -> None:
+            other = OTHER_RESULT if entry.kind == "unprotected" else STALE
+            return None if entry.has_result(lease.cached_result) else other
         tokens = {"fenceToken": lease.fence_token, "leaseToken": lease.lease_token}
+        if entry.kind == "committed" and lease.prior_state == "reset":
+            self._give_back(namespace, {"effectKey": entry.effect_key, **tokens, "acted": "no"})
+            return STALE
         try:
-            self._ledger.commit(namespace, {**body, **tokens}, attempts=attempts, timeout_s=timeout_s)
+            commit({**body, **tokens})
         except VerityApiError as error:
-            if error.code != "stale_fence":
+            if error.code != STALE:
                 raise
             raise LeaseConflictError(str(error), status_code=409, effect_key=error.effect_key) from error
+        return None
+
+    def _give_back(self, namespace: str, body: Wire) -> None:
+        try:
+            self._ledger.release(namespace, body)
+        except VerityError as error:  # the lease expires by itself
+            self._logger.debug("A lease could not be given back (%s).", type(error).__name__)
 
     def _guarded(self, work: Callable[[], T], *, otherwise: T) -> T:
         """Run an operation of the spool. If it fails, warn, and return `otherwise`: the effect matters more."""

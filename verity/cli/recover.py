@@ -43,8 +43,8 @@ def recover(
     """Commit the results that wait in the spool PATH, and print what became of each.
 
     Running clients may use the spool meanwhile. Exit codes: 0, if each result for the ledger is committed; 7, if the
-    ledger refused one for good, which is then kept as rejected; 9 or 8, if one is kept because the ledger does not
-    answer or does not allow it.
+    ledger refused one for good, which is then kept as rejected, or its effect has a live lease; 9 or 8, if one is kept
+    because the ledger does not answer or does not allow it.
     """
     with translating_errors(NoAnswer), _opened(path) as spool:
         if drop:

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import apsw
 
@@ -37,6 +37,7 @@ from verity._store.sqlite.location import read_location
 from verity.errors import VerityConfigError
 
 T = TypeVar("T")
+_Stamp = tuple[int, ...]
 Kind = Literal["committed", "unprotected"]
 
 _logger = logging.getLogger("verity")
@@ -47,6 +48,8 @@ _VERSION = 1
 _WRITE_WITHIN_MS = 5_000
 """How long a write waits for another process. It is the last chance to keep a result."""
 _READ_WITHIN_MS = 1_000
+_MAX_KNOWN = 100
+"""How many entries are remembered, so that calls for other effects need not read the file."""
 _SETTLED_AFTER_NS = 2_000_000_000
 """A file that was last changed so long ago gets another time stamp when it is changed again."""
 
@@ -147,8 +150,10 @@ class Entry:
         """The commit request with this result; of an unprotected effect it has no valid tokens.
 
         Raises:
-            ValueError: the result is not JSON: something else wrote the file.
+            ValueError: the kind is not known, or the result is not JSON: something else wrote the file.
         """
+        if self.kind not in get_args(Kind):
+            raise ValueError(self.kind)
         body = {"effectKey": self.effect_key, "fenceToken": self.fence or 1, "leaseToken": self.token}
         body |= {"result": json.loads(self.result), "source": self.source}
         return body if self.run_id is None else {**body, "runId": self.run_id}
@@ -235,7 +240,7 @@ class Spool:
             named = Path(path).expanduser().absolute()
             # Symbolic links on the way to the directory are fine. One in the file's own place is refused.
             self.path = str(named.parent.resolve() / named.name)
-            self._empty_at: tuple[int, ...] | None = None
+            self._known: tuple[_Stamp, frozenset[tuple[str, ...]]] = (), frozenset()
             if must_exist and not os.path.lexists(self.path):
                 raise SpoolError("there is no such file")
             self._run(lambda _: None, _WRITE_WITHIN_MS, creates=True)
@@ -295,16 +300,19 @@ class Spool:
         found = self._select(
             f"entries WHERE {where} ORDER BY fence DESC NULLS LAST, id", (*ledger, namespace, effect_key)
         )
-        if not found and self._is_settled(stamp) and not self.read(limit=1):
-            self._empty_at = stamp
+        if not found and self._is_settled(stamp):
+            waiting = self.read(limit=_MAX_KNOWN + 1)
+            if len(waiting) <= _MAX_KNOWN:
+                self._known = stamp, frozenset((*each.ledger, each.namespace, each.effect_key) for each in waiting)
         return found
 
-    def is_known_to_be_empty(self) -> bool:
-        """Whether no entry waits, as far as the file's time stamps tell. It takes microseconds, and opens no file.
+    def is_known_to_lack(self, ledger: LedgerName, namespace: str, effect_key: str) -> bool:
+        """Whether no entry of the effect waits, by what was read last, and the file has not changed since.
 
-        False: read the file.
+        It takes microseconds, and opens no file. False: read the file.
         """
-        return self._empty_at is not None and self._empty_at == self._stamp()
+        stamp, waiting = self._known
+        return stamp != () and (*ledger, namespace, effect_key) not in waiting and stamp == self._stamp()
 
     def rejected(self) -> list[Entry]:
         """The results that can never be committed, oldest first.
@@ -372,7 +380,7 @@ class Spool:
             finally:
                 pass
 
-    def _stamp(self) -> tuple[int, ...]:
+    def _stamp(self) -> _Stamp:
         """What changes whenever the file is written or replaced; empty if there is no file."""
         with suppress(OSError):
             found = Path(self.path).stat()
@@ -380,7 +388,7 @@ class Spool:
         return ()
 
     @staticmethod
-    def _is_settled(stamp: tuple[int, ...]) -> bool:
+    def _is_settled(stamp: _Stamp) -> bool:
         """Whether the file's next change will change the stamp: time stamps are coarse."""
         return bool(stamp) and stamp[3] < wall_clock_ns() - _SETTLED_AFTER_NS
 

@@ -367,19 +367,20 @@ async def test_entries_for_another_ledger_or_environment_stay(world: AsyncWorld,
 async def test_an_entry_that_is_no_commit_is_rejected_and_not_sent(world: AsyncWorld, path: str) -> None:
     spool = Spool(path)
     ledger = (world.ledger.base_url, "test")
-    for namespace, fence, result, source in (
-        ("../keys", 1, "1", "acted"),
-        ("payments", -1, "1", "acted"),
-        ("payments", 1, "{", "acted"),
-        ("payments", 1, "1", "resolved"),
+    kinds: Any = ("committed", "unknown")
+    for kind, namespace, fence, result, source in (
+        (kinds[0], "../keys", 1, "1", "acted"),
+        (kinds[0], "payments", -1, "1", "acted"),
+        (kinds[0], "payments", 1, "{", "acted"),
+        (kinds[0], "payments", 1, "1", "resolved"),
+        (kinds[1], "payments", 1, "1", "acted"),
     ):
-        spool.add(
-            Entry(*ledger, namespace, world.key, "committed", fence, f"{namespace}{fence}{source}", result, source)
-        )
+        token = f"{kind}{namespace}{fence}{result}{source}"
+        spool.add(Entry(*ledger, namespace, world.key, kind, fence, token, result, source))
     async with world.new_client(spool=path):
         pass
     assert world.network.sent == []
-    assert [each.code for each in spool.rejected()] == ["invalid_entry"] * len(spool.rejected())
+    assert [each.code for each in spool.rejected()] == ["invalid_entry"] * 5
     assert waiting(path) == []
 
 

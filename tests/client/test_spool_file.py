@@ -351,24 +351,26 @@ def test_a_write_waits_for_another_process(path: str) -> None:
     assert len(spool.read()) == 1
 
 
-def test_an_empty_spool_is_known_to_be_empty_until_it_changes(path: str) -> None:
+def test_what_a_spool_lacks_is_known_until_it_changes(path: str) -> None:
     """Without that, each call of a client with a spool would open the file."""
     spool = Spool(path)
 
     def look() -> bool:
         assert spool.read_effect(LEDGER, "payments", "k") == []
-        return spool.is_known_to_be_empty()
+        return spool.is_known_to_lack(LEDGER, "payments", "k")
 
+    spool.add(entry("other"))
     assert not look(), "what is written at this moment could have the same time stamp"
     long_ago = wall_clock_ns() - 60_000_000_000
     os.utime(path, ns=(long_ago, long_ago))
     assert look()
+    assert not spool.is_known_to_lack(LEDGER, "payments", "other")
     Spool(path).add(entry())
-    assert not spool.is_known_to_be_empty()
+    assert not spool.is_known_to_lack(LEDGER, "payments", "k")
     assert len(spool.read_effect(LEDGER, "payments", "k")) == 1
     spool.remove(entry())
     Path(path).unlink()
-    assert not spool.is_known_to_be_empty()
+    assert not spool.is_known_to_lack(LEDGER, "payments", "k")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

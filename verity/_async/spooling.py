@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from verity._async.effect import AsyncEffect
 from verity._async.ledger import AsyncLedger, Wire
-from verity._concurrency import AsyncRuntime, async_blocking
+from verity._concurrency import AsyncFunction, AsyncRuntime, async_blocking
 from verity._core.backoff import SEND_ATTEMPTS
 from verity._core.bodies import to_wire
 from verity._core.keys import check_namespace
@@ -154,7 +154,7 @@ class AsyncSpooler:
 
     async def read(self, effect: AsyncEffect) -> list[Entry]:
         """The entries of the effect, the latest grant's first."""
-        if self._spool.is_known_to_be_empty():
+        if self._spool.is_known_to_lack(self.name, effect.namespace, effect.key):
             return []
         found = await self._guarded(lambda: self._read_effect(effect), otherwise=None)
         if found is None:
@@ -246,6 +246,12 @@ class AsyncSpooler:
                     raise
             else:
                 return None
+        return await self._commit_anew(entry, namespace, body, request, commit)
+
+    async def _commit_anew(
+        self, entry: Entry, namespace: str, body: Wire, request: Wire, commit: AsyncFunction[Any]
+    ) -> str | None:
+        """Commit the entry under a lease of its own."""
         lease = await self._ledger.lease(namespace, request, idempotency_key=entry.idempotency_key)
         if lease.status == CACHED_FAILED:
             return "effect_finished"

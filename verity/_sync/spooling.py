@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from verity._concurrency import SyncRuntime, sync_blocking
+from verity._concurrency import SyncFunction, SyncRuntime, sync_blocking
 from verity._core.backoff import SEND_ATTEMPTS
 from verity._core.bodies import to_wire
 from verity._core.keys import check_namespace
@@ -155,7 +155,7 @@ class SyncSpooler:
 
     def read(self, effect: SyncEffect) -> list[Entry]:
         """The entries of the effect, the latest grant's first."""
-        if self._spool.is_known_to_be_empty():
+        if self._spool.is_known_to_lack(self.name, effect.namespace, effect.key):
             return []
         found = self._guarded(lambda: self._read_effect(effect), otherwise=None)
         if found is None:
@@ -245,6 +245,12 @@ class SyncSpooler:
                     raise
             else:
                 return None
+        return self._commit_anew(entry, namespace, body, request, commit)
+
+    def _commit_anew(
+        self, entry: Entry, namespace: str, body: Wire, request: Wire, commit: SyncFunction[Any]
+    ) -> str | None:
+        """Commit the entry under a lease of its own."""
         lease = self._ledger.lease(namespace, request, idempotency_key=entry.idempotency_key)
         if lease.status == CACHED_FAILED:
             return "effect_finished"

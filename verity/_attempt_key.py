@@ -5,8 +5,8 @@ The ledger makes it and sends it with each grant. A client of a ledger without a
 
 from __future__ import annotations
 
-import hashlib
 from base64 import urlsafe_b64encode
+from hashlib import sha256
 
 
 def make_attempt_key(environment: str, namespace: str, effect_key: str, retries: int = 0) -> str:
@@ -21,8 +21,8 @@ def make_attempt_key(environment: str, namespace: str, effect_key: str, retries:
         retries: how many resets with mode `retry` the effect has had. Each one changes the key, because a provider
             would answer the old key with the failure that the reset has declared void.
     """
-    digest = hashlib.sha256()
-    for part in (environment, namespace, effect_key, str(retries)):
-        text = part.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:" % len(text) + text)  # with its length: no two lists of parts give the same bytes
-    return urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
+    # Each part has its length in front, so that no two lists of parts give the same text.
+    place = f"{len(environment)}:{environment}{len(namespace)}:{namespace}"
+    text = f"{place}{len(effect_key)}:{effect_key}{len(str(retries))}:{retries}"
+    digest = sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()

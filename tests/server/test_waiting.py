@@ -268,6 +268,46 @@ class CountingStore(AsyncSqliteStore):
         return await super().lease_states(names)
 
 
+class BlindStore(AsyncSqliteStore):
+    """Sees no change when it is polled, so that only a call on this node can wake a waiter."""
+
+    async def lease_states(self, names: Sequence[EffectName]) -> list[LeaseState]:
+        return [LeaseState(60_000, is_decided=False)] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"), [("release_effect", {"acted": "no"}), ("reset_effect", {"force": True})]
+)
+async def test_a_call_on_the_node_wakes_one_waiter_at_once(operation: str, body: dict[str, Any]) -> None:
+    store = BlindStore(open_ledger("sqlite://"))
+    waiters = LeaseWaiters(store, 10)
+    outcomes: list[str] = []
+
+    def request(name: str, **body: Any) -> Request:
+        text = json.dumps({"effectKey": "k", **body}).encode()
+        return Request(Scope("test"), Operation(name), "payments", text, read_members(text))
+
+    async def stay() -> None:
+        await asyncio.Event().wait()
+
+    async def ask(asked: Request) -> Answer:
+        answer = await store.answer(asked)
+        outcomes.append(answer.outcome[0])
+        return answer
+
+    lease = json.loads((await store.answer(request("lease_effect"))).body)
+    held = [asyncio.create_task(waiters.answer_lease(request("lease_effect"), 20, ask, stay, check)) for _ in range(3)]
+    await async_until(lambda: len(outcomes) == 3)
+    tokens = {} if operation == "reset_effect" else {name: lease[name] for name in ("fenceToken", "leaseToken")}
+    change = request(operation, **tokens, **body)
+    await store.answer(change)
+    waiters.wake_after(change)
+    await async_until(lambda: any(each.done() for each in held))
+    assert outcomes == ["lease_conflict"] * 3 + ["granted"]
+    waiters.close()
+    await asyncio.gather(*held)
+
+
 async def test_many_waiters_are_one_look() -> None:
     ledger = open_ledger("sqlite://")
     store = CountingStore(ledger)

@@ -148,6 +148,7 @@ def test_a_request_that_is_resent_after_the_release_is_no_repeat_of_the_grant() 
     for acted in ("no", "unknown"):
         story = in_state(State.RUNNING)
         story.send(Release(*story.pair(), acted, 0))
+        assert after(story).idempotency_key is None, "by which an older program would repeat the grant"
         assert story.send(Lease(LEASE_MS, "request-1")).reply.word == "granted"
         assert after(story).fence == 2
 

@@ -26,7 +26,7 @@ class Effect:
         prior_state (str | Unset): The `priorState` of the current grant; of an IDLE effect, that of the next grant.
         attempt (int | Unset): How many grants the effect has had.
         lease_duration_ms (int | Unset):
-        lease_expires_at (str | Unset): When the lease expires
+        lease_expires_at (str | Unset): When the lease expires, has expired or was released.
         settles_at (str | Unset): The lease was released, and nobody is granted or was granted before this time.
         effect_name (str | Unset):
         agent_id (str | Unset):

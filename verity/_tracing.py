@@ -20,6 +20,7 @@ from verity.errors import (
     EffectPreviouslyFailedError,
     LeaseConflictError,
     ObserveFailedError,
+    OutcomeUnknownError,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
     (EffectPreviouslyFailedError, "failed_before"),
     (LeaseConflictError, "conflict"),
     (ObserveFailedError, "observe_failed"),
+    (OutcomeUnknownError, "blocked"),
     (CommitUncertainError, "uncertain"),
     (Exception, "error"),
     (BaseException, "cancelled"),

@@ -15,10 +15,12 @@ from tests.helpers._async.world import AsyncWorld
 from verity import (
     EffectEvent,
     EffectGroup,
+    EffectPolicy,
     EffectPreviouslyFailedError,
     EffectRecord,
     LeaseConflictError,
     LedgerStats,
+    OutcomeUnknownError,
     Page,
     VerityApiError,
     VerityClient,
@@ -105,7 +107,8 @@ async def test_an_effect_that_is_not_there(client: VerityClient) -> None:
 
 
 async def test_the_trail_tells_the_effects_life(client: VerityClient) -> None:
-    await client.protect("refund:1", observe=lambda: None, act=act, agent_id="w-1")
+    always = EffectPolicy(observe_when="always")
+    await client.protect("refund:1", observe=lambda: None, act=act, agent_id="w-1", policy=always)
     events = [event async for event in client.effects.events("refund:1", page_size=2)]
     assert [event.type for event in events] == ["LEASE_GRANTED", "OBSERVE_MISS", "COMMITTED"]
     assert [event["sequence"] for event in events] == [event.sequence for event in events] == [1, 2, 3]
@@ -299,7 +302,9 @@ async def test_force_takes_an_effect_away_from_its_holder(client: VerityClient) 
     tokens = {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
     with pytest.raises(VerityApiError, match="stale_fence"):
         await client.commit(here, {**tokens, "result": 1})
-    assert await client.protect("refund:1", act=act) == {"refund_id": "re_1"}
+    with pytest.raises(OutcomeUnknownError):
+        await client.protect("refund:1", act=act)
+    assert await client.protect("refund:1", act=act, observe=lambda: None) == {"refund_id": "re_1"}
 
 
 async def test_a_purged_effect_stays_decided(world: AsyncWorld) -> None:

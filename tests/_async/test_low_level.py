@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
@@ -271,7 +272,10 @@ async def test_protect_acts_on_a_grant_from_a_newer_ledger(world: AsyncWorld) ->
     grant = b'{"status": "granted", "fenceToken": 9, "leaseToken": "t", "priorState": "haunted", "new": 1}'
     world.network.faults["lease"] = [Says(200, grant)]
     world.network.faults["commit"] = [Says(200, b'{"status": "replicated"}')]
-    assert await world.client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    observed: list[str] = []
+    observe = partial(observed.append, "a word that the client does not know")
+    assert await world.client.protect(world.key, observe=observe, act=world.act) == {"refund": "re_1"}
+    assert observed, "it may mean anything"
 
 
 @pytest.mark.parametrize(

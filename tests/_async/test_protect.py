@@ -13,11 +13,13 @@ from tests.helpers._async.world import AsyncWorld
 from tests.helpers.concurrency import async_gather
 from verity import (
     ConflictRetryConfig,
+    EffectPolicy,
     EffectPreviouslyFailedError,
     Found,
     LeaseConflictError,
     LeaseResponse,
     ObserveFailedError,
+    OutcomeUnknownError,
     VerityConfigError,
     VerityValidationError,
 )
@@ -25,6 +27,10 @@ from verity import (
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _fail(error: Exception) -> Any:
+    raise error
 
 
 async def test_it_acts_once_and_every_later_call_gets_the_result(world: AsyncWorld) -> None:
@@ -122,7 +128,8 @@ async def test_on_lease_that_raises_ends_the_call_before_the_act(world: AsyncWor
     with pytest.raises(LookupError, match="not now"):
         await world.client.protect(world.key, act=world.act, on_lease=refuse)
     assert not world.acts
-    assert world.network.operations() == ["lease"]
+    assert world.network.operations() == ["lease", "release"]
+    assert (await world.effect())["status"] == "IDLE", "it is given back: the next call need not wait"
 
 
 # --- observe ---
@@ -160,6 +167,7 @@ EMPTY: list[Any] = [[], {}, "", 0, False, (), set(), b"", 0.0, Decimal(0), Empty
 @pytest.mark.parametrize("on_observe_error", ["raise", "act"])
 @pytest.mark.parametrize("found", EMPTY, ids=lambda found: type(found).__name__)
 async def test_an_empty_value_is_neither_found_nor_not(world: AsyncWorld, found: Any, on_observe_error: Any) -> None:
+    await world.leave_in_doubt()
     with pytest.raises(ObserveFailedError, match=rf"empty value \({type(found).__name__}\).* Found\(value\)") as caught:
         await world.client.protect(
             world.key, observe=partial(_same, found), act=world.act, on_observe_error=on_observe_error
@@ -168,16 +176,16 @@ async def test_an_empty_value_is_neither_found_nor_not(world: AsyncWorld, found:
     assert caught.value.observe_error.parameter == "observe"
     assert caught.value.effect_key == world.key
     assert caught.value.request_id
-    assert world.network.operations() == ["lease"], "nothing is reported, committed or recorded as a failure"
+    assert world.network.operations() == ["lease", "release"], "nothing is reported, committed or recorded as a failure"
     assert not world.acts
     assert not world.runtime.planned(), "the renewal has stopped"
-    world.clock.advance(30_000)
     assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
 
 
 @pytest.mark.parametrize("value", [None, False, 0, "", [], {}, {"refund": "re_1"}, Found([])], ids=repr)
 async def test_found_says_that_it_happened_whatever_its_result(world: AsyncWorld, value: Any) -> None:
     expected = [] if isinstance(value, Found) else value
+    await world.leave_in_doubt()
     assert await world.client.protect(world.key, observe=partial(_same, Found(value)), act=world.act) == expected
     assert not world.acts
     effect = await world.effect()
@@ -187,6 +195,7 @@ async def test_found_says_that_it_happened_whatever_its_result(world: AsyncWorld
 
 
 async def test_what_is_neither_true_nor_false_was_found(world: AsyncWorld) -> None:
+    await world.leave_in_doubt()
     result: Any = await world.client.protect(world.key, observe=partial(_same, NoTruth([1])), act=world.act)
     assert result == [1]
     assert not world.acts
@@ -200,30 +209,54 @@ async def test_an_act_may_say_found_as_well(world: AsyncWorld) -> None:
 
 
 async def test_a_miss_acts_and_is_reported(world: AsyncWorld) -> None:
+    await world.leave_in_doubt()
     await world.client.protect(world.key, observe=world.find, act=world.act)
     assert world.network.operations() == ["lease", "report-observe", "commit"]
     assert world.network.sent[1].body["hit"] is False
-    assert await world.events() == ["LEASE_GRANTED", "OBSERVE_MISS", "COMMITTED"]
+    assert (await world.events())[-2:] == ["OBSERVE_MISS", "COMMITTED"]
 
 
-async def test_observe_runs_after_a_reset_too(world: AsyncWorld) -> None:
-    """A failure such as a timeout may well have happened after the effect did."""
+async def test_a_new_effect_is_not_observed(world: AsyncWorld) -> None:
+    """It costs no call to the outside world, and goes on while the search there is down."""
+    assert await world.client.protect(world.key, observe=lambda: 1 // 0, act=world.act) == {"refund": "re_1"}
+    assert world.network.operations() == ["lease", "commit"]
 
-    async def act_then_lose_the_answer() -> None:
+
+async def test_an_effect_that_an_admin_says_nobody_acted_on_is_not_observed(world: AsyncWorld) -> None:
+    with pytest.raises(ValueError, match="declined"):
+        await world.client.protect(world.key, act=partial(_fail, ValueError("declined")))
+    await world.reset(mode="retry")
+    assert await world.client.protect(world.key, observe=lambda: 1 // 0, act=world.act) == {"refund": "re_1"}
+
+
+async def test_observe_runs_after_a_reset_that_says_verify(world: AsyncWorld) -> None:
+    """A failure may well have happened after the effect did."""
+
+    async def act_then_fail() -> None:
         await world.act()
-        raise TimeoutError("no answer from the provider")
+        raise ValueError("the answer cannot be read")
 
-    with pytest.raises(TimeoutError):
-        await world.client.protect(world.key, observe=world.find, act=act_then_lose_the_answer)
+    with pytest.raises(ValueError, match="cannot be read"):
+        await world.client.protect(world.key, observe=world.find, act=act_then_fail)
     await world.reset()
     assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
     assert world.acts == [world.key]
 
 
-async def test_observe_that_raises_ends_the_call_and_leaves_the_effect_to_expire(world: AsyncWorld) -> None:
+async def test_observe_always_asks_for_a_new_effect_too(world: AsyncWorld) -> None:
+    """As when a running system is moved to Verity, and has acted before."""
+    client = world.new_client(policy=EffectPolicy(observe_when="always"))
+    await world.act()
+    assert await client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+    assert len(world.acts) == 1
+    assert await world.events() == ["LEASE_GRANTED", "OBSERVE_HIT", "COMMITTED"]
+
+
+async def test_observe_that_raises_ends_the_call_and_gives_the_lease_back_as_it_was(world: AsyncWorld) -> None:
     async def observe() -> None:
         raise ConnectionError("provider down")
 
+    await world.leave_in_doubt()
     with pytest.raises(ObserveFailedError, match="act did not run") as caught:
         await world.client.protect(world.key, observe=observe, act=world.act)
     assert isinstance(caught.value.observe_error, ConnectionError)
@@ -231,8 +264,9 @@ async def test_observe_that_raises_ends_the_call_and_leaves_the_effect_to_expire
     assert caught.value.effect_key == world.key
     assert caught.value.request_id, "of the lease, to find the effect in the ledger's log"
     assert not world.acts
-    assert world.network.operations() == ["lease"]
-    assert (await world.effect())["status"] == "RUNNING"
+    assert world.network.operations() == ["lease", "release"]
+    assert world.network.sent[1].body["acted"] == "no"
+    assert (await world.effect())["status"] == "EXPIRED", "still in doubt"
 
 
 @pytest.mark.parametrize("where", ["client", "call"])
@@ -242,6 +276,7 @@ async def test_the_lenient_way_acts_although_observe_raised(
     async def observe() -> None:
         raise ConnectionError("provider down")
 
+    await world.leave_in_doubt()
     client = world.new_client(on_observe_error="act" if where == "client" else "raise")
     override: Any = None if where == "client" else "act"
     result = await client.protect(world.key, observe=observe, act=world.act, on_observe_error=override)
@@ -249,14 +284,29 @@ async def test_the_lenient_way_acts_although_observe_raised(
     assert "ConnectionError" in caplog.text
 
 
-async def test_expired_without_observe_acts_after_one_warning_per_name(
+async def test_an_effect_in_doubt_without_observe_is_blocked(world: AsyncWorld) -> None:
+    await world.leave_in_doubt()
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError, match=r'Pass observe=.*resolve or reset.*on_unknown="act"') as caught:
+            await world.client.protect(world.key, act=world.act)
+    assert (caught.value.effect_key, caught.value.fence_token) == (world.key, 3)
+    assert caught.value.request_id
+    assert not world.acts
+    assert world.network.operations() == ["lease", "release"] * 2
+    assert (await world.effect())["status"] == "EXPIRED"
+    assert not world.runtime.slept, "nobody waits for the lease of a call that was blocked"
+    assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+
+
+async def test_where_the_policy_says_so_an_effect_in_doubt_acts_after_one_warning_per_name(
     world: AsyncWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
+    client = world.new_client(policy=EffectPolicy(on_unknown="act"))
     for number in range(3):
         key = f"{world.key}-{number}"
         await world.crash_after_act(key)
         name = "stripe.refund" if number < 2 else "mail.send"
-        await world.client.protect(key, act=world.act, effect_name=name)
+        await client.protect(key, act=world.act, effect_name=name)
     assert len(world.acts) == 6
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2
@@ -265,6 +315,7 @@ async def test_expired_without_observe_acts_after_one_warning_per_name(
 
 async def test_a_report_that_fails_does_not_disturb_the_effect(world: AsyncWorld) -> None:
     world.network.faults["report-observe"] = ["lose the request"]
+    await world.leave_in_doubt()
     assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
     assert world.network.operations() == ["lease", "report-observe", "commit"]
 
@@ -294,7 +345,7 @@ async def test_what_act_raises_is_recorded_and_comes_out(world: AsyncWorld) -> N
 async def test_a_reset_effect_runs_again(world: AsyncWorld) -> None:
     with pytest.raises(ZeroDivisionError):
         await world.client.protect(world.key, act=lambda: 1 // 0)
-    await world.reset()
+    await world.reset(mode="retry")
     assert await world.client.protect(world.key, act=world.act) == {"refund": "re_1"}
 
 
@@ -336,7 +387,8 @@ async def test_a_base_exception_is_not_a_failure(world: AsyncWorld, interrupt: t
     with pytest.raises(interrupt):
         await world.client.protect(world.key, act=act)
     assert begun == [world.key], "an act that was interrupted is not started anew"
-    assert world.network.operations() == ["lease"]
+    assert world.network.operations() == ["lease", "release"]
+    assert world.network.sent[1].body["acted"] == "unknown"
     assert not world.runtime.planned(), "the renewal has stopped"
     world.clock.advance(30_000)
     assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
@@ -406,6 +458,9 @@ async def test_a_conflict_raises_at_once_where_that_is_asked_for(world: AsyncWor
         ({"key_suffix": ""}, "key_suffix"),
         ({"act": None}, "act"),
         ({"act": "refund"}, "act"),
+        ({"act": lambda order: order}, "act"),
+        ({"act": lambda *, order: order}, "act"),
+        ({"observe": lambda order: order}, "observe"),
         ({"observe": "find"}, "observe"),
         ({"on_lease": 1}, "on_lease"),
         ({"on_conflict": "explode"}, "on_conflict"),

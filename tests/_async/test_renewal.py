@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers._async.faulty_transport import LOSE_ANSWER, LOSE_REQUEST, Says
 from tests.helpers._async.world import AsyncWorld
-from verity import CommitUncertainError, ConflictRetryConfig, VerityApiError, VerityConnectionError
+from verity import CommitUncertainError, ConflictRetryConfig, EffectPolicy, VerityApiError, VerityConnectionError
 
 
 def renewals(world: AsyncWorld) -> int:
@@ -51,6 +51,7 @@ async def test_it_goes_on_during_observe(world: AsyncWorld) -> None:
     async def observe() -> None:
         await world.runtime.advance(25)
 
+    await world.leave_in_doubt()
     await world.client.protect(world.key, observe=observe, act=world.act)
     assert renewals(world) == 1
 
@@ -162,6 +163,7 @@ async def test_nobody_acts_on_a_lease_that_another_holder_has_by_now(world: Asyn
         world.clock.advance(30_000)  # as a process that was frozen, or a ledger that was away
         await world.client.request_lease("payments", {"effectKey": world.key})
 
+    await world.leave_in_doubt()
     with pytest.raises(VerityApiError, match="stale_fence"):
         await world.new_client(auto_renew=auto_renew).protect(world.key, observe=observe, act=world.act)
     assert not world.acts
@@ -173,6 +175,7 @@ async def test_nobody_acts_on_a_lease_whose_loss_is_known(world: AsyncWorld) -> 
         await world.reset(force=True)
         await world.runtime.advance(20)
 
+    await world.leave_in_doubt()
     with pytest.raises(VerityApiError, match="stale_fence"):
         await world.client.protect(world.key, observe=observe, act=world.act)
     assert not world.acts
@@ -184,10 +187,11 @@ async def test_nobody_acts_on_a_lease_that_can_not_be_confirmed(world: AsyncWorl
     async def observe() -> None:
         world.clock.advance(29_000)
 
+    await world.leave_in_doubt()
     with pytest.raises(VerityConnectionError):
         await world.client.protect(world.key, observe=observe, act=world.act)
     assert not world.acts
-    assert (await world.effect())["status"] == "RUNNING", "nothing is recorded: it runs out"
+    assert (await world.effect())["status"] == "EXPIRED", "nothing is recorded: it is given back as it was"
 
 
 async def test_nobody_acts_where_even_the_renewal_took_too_long(world: AsyncWorld) -> None:
@@ -215,7 +219,8 @@ async def test_a_lease_is_counted_from_the_first_request_for_it(world: AsyncWorl
         world.clock.advance(25_000)
 
     world.runtime.call_later(5, arrive_late)
-    assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    blindly = EffectPolicy(on_unknown="act")
+    assert await client.protect(world.key, act=world.act, policy=blindly) == {"refund": "re_1"}
     assert world.network.operations() == ["lease", "lease", "lease", "renew", "commit"]
 
 
@@ -240,5 +245,6 @@ async def test_act_begins_on_a_lease_that_lasts_however_late_a_renewal_was_answe
         await world.runtime.advance(20)
         await world.runtime.advance(12.5)  # 40 s: the second renewal, at 39 s, was lost
 
+    await world.leave_in_doubt()
     await world.client.protect(world.key, observe=observe, act=world.act)
     assert world.network.operations() == ["lease", "renew", "renew", "report-observe", "renew", "commit"]

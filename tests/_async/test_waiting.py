@@ -13,7 +13,7 @@ from tests.helpers._async.faulty_transport import AsyncFaultyTransport, Says
 from tests.helpers._async.world import AsyncWorld
 from tests.helpers.concurrency import AsyncBackground, async_until
 from tests.helpers.served_ledger import ServedLedger
-from verity import ConflictRetryConfig, LeaseConflictError, VerityApiError, VerityClient
+from verity import ConflictRetryConfig, EffectPolicy, LeaseConflictError, VerityApiError, VerityClient
 from verity._async.acquisition import SINGLE_FLIGHT
 from verity._async.pool import MAX_CONNECTIONS
 from verity._concurrency import AsyncRuntime
@@ -47,7 +47,7 @@ class Contest:
         return "ours"
 
     async def protect(self) -> Any:
-        return await self.client.protect("k", act=self.act)
+        return await self.client.protect("k", act=self.act, policy=EffectPolicy(on_unknown="act"))
 
     def in_line(self) -> int:
         """How many calls were refused the lease and wait now."""

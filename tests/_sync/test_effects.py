@@ -16,10 +16,12 @@ from tests.helpers._sync.world import SyncWorld
 from verity import (
     EffectEvent,
     EffectGroup,
+    EffectPolicy,
     EffectPreviouslyFailedError,
     EffectRecord,
     LeaseConflictError,
     LedgerStats,
+    OutcomeUnknownError,
     Page,
     SyncVerityClient,
     VerityApiError,
@@ -106,7 +108,8 @@ def test_an_effect_that_is_not_there(client: SyncVerityClient) -> None:
 
 
 def test_the_trail_tells_the_effects_life(client: SyncVerityClient) -> None:
-    client.protect("refund:1", observe=lambda: None, act=act, agent_id="w-1")
+    always = EffectPolicy(observe_when="always")
+    client.protect("refund:1", observe=lambda: None, act=act, agent_id="w-1", policy=always)
     events = [event for event in client.effects.events("refund:1", page_size=2)]
     assert [event.type for event in events] == ["LEASE_GRANTED", "OBSERVE_MISS", "COMMITTED"]
     assert [event["sequence"] for event in events] == [event.sequence for event in events] == [1, 2, 3]
@@ -300,7 +303,9 @@ def test_force_takes_an_effect_away_from_its_holder(client: SyncVerityClient) ->
     tokens = {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
     with pytest.raises(VerityApiError, match="stale_fence"):
         client.commit(here, {**tokens, "result": 1})
-    assert client.protect("refund:1", act=act) == {"refund_id": "re_1"}
+    with pytest.raises(OutcomeUnknownError):
+        client.protect("refund:1", act=act)
+    assert client.protect("refund:1", act=act, observe=lambda: None) == {"refund_id": "re_1"}
 
 
 def test_a_purged_effect_stays_decided(world: SyncWorld) -> None:

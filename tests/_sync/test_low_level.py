@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import pytest
@@ -272,7 +273,10 @@ def test_protect_acts_on_a_grant_from_a_newer_ledger(world: SyncWorld) -> None:
     grant = b'{"status": "granted", "fenceToken": 9, "leaseToken": "t", "priorState": "haunted", "new": 1}'
     world.network.faults["lease"] = [Says(200, grant)]
     world.network.faults["commit"] = [Says(200, b'{"status": "replicated"}')]
-    assert world.client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    observed: list[str] = []
+    observe = partial(observed.append, "a word that the client does not know")
+    assert world.client.protect(world.key, observe=observe, act=world.act) == {"refund": "re_1"}
+    assert observed, "it may mean anything"
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ from tests.helpers._sync.world import SyncWorld
 from tests.helpers.concurrency import sync_gather
 from verity import (
     ConflictRetryConfig,
+    EffectPolicy,
     EffectPreviouslyFailedError,
     Found,
     LeaseConflictError,
     LeaseResponse,
     ObserveFailedError,
+    OutcomeUnknownError,
     VerityConfigError,
     VerityValidationError,
 )
@@ -26,6 +28,10 @@ from verity import (
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _fail(error: Exception) -> Any:
+    raise error
 
 
 def test_it_acts_once_and_every_later_call_gets_the_result(world: SyncWorld) -> None:
@@ -123,7 +129,8 @@ def test_on_lease_that_raises_ends_the_call_before_the_act(world: SyncWorld) -> 
     with pytest.raises(LookupError, match="not now"):
         world.client.protect(world.key, act=world.act, on_lease=refuse)
     assert not world.acts
-    assert world.network.operations() == ["lease"]
+    assert world.network.operations() == ["lease", "release"]
+    assert (world.effect())["status"] == "IDLE", "it is given back: the next call need not wait"
 
 
 # --- observe ---
@@ -161,22 +168,23 @@ EMPTY: list[Any] = [[], {}, "", 0, False, (), set(), b"", 0.0, Decimal(0), Empty
 @pytest.mark.parametrize("on_observe_error", ["raise", "act"])
 @pytest.mark.parametrize("found", EMPTY, ids=lambda found: type(found).__name__)
 def test_an_empty_value_is_neither_found_nor_not(world: SyncWorld, found: Any, on_observe_error: Any) -> None:
+    world.leave_in_doubt()
     with pytest.raises(ObserveFailedError, match=rf"empty value \({type(found).__name__}\).* Found\(value\)") as caught:
         world.client.protect(world.key, observe=partial(_same, found), act=world.act, on_observe_error=on_observe_error)
     assert isinstance(caught.value.observe_error, VerityValidationError)
     assert caught.value.observe_error.parameter == "observe"
     assert caught.value.effect_key == world.key
     assert caught.value.request_id
-    assert world.network.operations() == ["lease"], "nothing is reported, committed or recorded as a failure"
+    assert world.network.operations() == ["lease", "release"], "nothing is reported, committed or recorded as a failure"
     assert not world.acts
     assert not world.runtime.planned(), "the renewal has stopped"
-    world.clock.advance(30_000)
     assert world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
 
 
 @pytest.mark.parametrize("value", [None, False, 0, "", [], {}, {"refund": "re_1"}, Found([])], ids=repr)
 def test_found_says_that_it_happened_whatever_its_result(world: SyncWorld, value: Any) -> None:
     expected = [] if isinstance(value, Found) else value
+    world.leave_in_doubt()
     assert world.client.protect(world.key, observe=partial(_same, Found(value)), act=world.act) == expected
     assert not world.acts
     effect = world.effect()
@@ -186,6 +194,7 @@ def test_found_says_that_it_happened_whatever_its_result(world: SyncWorld, value
 
 
 def test_what_is_neither_true_nor_false_was_found(world: SyncWorld) -> None:
+    world.leave_in_doubt()
     result: Any = world.client.protect(world.key, observe=partial(_same, NoTruth([1])), act=world.act)
     assert result == [1]
     assert not world.acts
@@ -199,30 +208,54 @@ def test_an_act_may_say_found_as_well(world: SyncWorld) -> None:
 
 
 def test_a_miss_acts_and_is_reported(world: SyncWorld) -> None:
+    world.leave_in_doubt()
     world.client.protect(world.key, observe=world.find, act=world.act)
     assert world.network.operations() == ["lease", "report-observe", "commit"]
     assert world.network.sent[1].body["hit"] is False
-    assert world.events() == ["LEASE_GRANTED", "OBSERVE_MISS", "COMMITTED"]
+    assert (world.events())[-2:] == ["OBSERVE_MISS", "COMMITTED"]
 
 
-def test_observe_runs_after_a_reset_too(world: SyncWorld) -> None:
-    """A failure such as a timeout may well have happened after the effect did."""
+def test_a_new_effect_is_not_observed(world: SyncWorld) -> None:
+    """It costs no call to the outside world, and goes on while the search there is down."""
+    assert world.client.protect(world.key, observe=lambda: 1 // 0, act=world.act) == {"refund": "re_1"}
+    assert world.network.operations() == ["lease", "commit"]
 
-    def act_then_lose_the_answer() -> None:
+
+def test_an_effect_that_an_admin_says_nobody_acted_on_is_not_observed(world: SyncWorld) -> None:
+    with pytest.raises(ValueError, match="declined"):
+        world.client.protect(world.key, act=partial(_fail, ValueError("declined")))
+    world.reset(mode="retry")
+    assert world.client.protect(world.key, observe=lambda: 1 // 0, act=world.act) == {"refund": "re_1"}
+
+
+def test_observe_runs_after_a_reset_that_says_verify(world: SyncWorld) -> None:
+    """A failure may well have happened after the effect did."""
+
+    def act_then_fail() -> None:
         world.act()
-        raise TimeoutError("no answer from the provider")
+        raise ValueError("the answer cannot be read")
 
-    with pytest.raises(TimeoutError):
-        world.client.protect(world.key, observe=world.find, act=act_then_lose_the_answer)
+    with pytest.raises(ValueError, match="cannot be read"):
+        world.client.protect(world.key, observe=world.find, act=act_then_fail)
     world.reset()
     assert world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
     assert world.acts == [world.key]
 
 
-def test_observe_that_raises_ends_the_call_and_leaves_the_effect_to_expire(world: SyncWorld) -> None:
+def test_observe_always_asks_for_a_new_effect_too(world: SyncWorld) -> None:
+    """As when a running system is moved to Verity, and has acted before."""
+    client = world.new_client(policy=EffectPolicy(observe_when="always"))
+    world.act()
+    assert client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+    assert len(world.acts) == 1
+    assert world.events() == ["LEASE_GRANTED", "OBSERVE_HIT", "COMMITTED"]
+
+
+def test_observe_that_raises_ends_the_call_and_gives_the_lease_back_as_it_was(world: SyncWorld) -> None:
     def observe() -> None:
         raise ConnectionError("provider down")
 
+    world.leave_in_doubt()
     with pytest.raises(ObserveFailedError, match="act did not run") as caught:
         world.client.protect(world.key, observe=observe, act=world.act)
     assert isinstance(caught.value.observe_error, ConnectionError)
@@ -230,8 +263,9 @@ def test_observe_that_raises_ends_the_call_and_leaves_the_effect_to_expire(world
     assert caught.value.effect_key == world.key
     assert caught.value.request_id, "of the lease, to find the effect in the ledger's log"
     assert not world.acts
-    assert world.network.operations() == ["lease"]
-    assert (world.effect())["status"] == "RUNNING"
+    assert world.network.operations() == ["lease", "release"]
+    assert world.network.sent[1].body["acted"] == "no"
+    assert (world.effect())["status"] == "EXPIRED", "still in doubt"
 
 
 @pytest.mark.parametrize("where", ["client", "call"])
@@ -241,6 +275,7 @@ def test_the_lenient_way_acts_although_observe_raised(
     def observe() -> None:
         raise ConnectionError("provider down")
 
+    world.leave_in_doubt()
     client = world.new_client(on_observe_error="act" if where == "client" else "raise")
     override: Any = None if where == "client" else "act"
     result = client.protect(world.key, observe=observe, act=world.act, on_observe_error=override)
@@ -248,14 +283,29 @@ def test_the_lenient_way_acts_although_observe_raised(
     assert "ConnectionError" in caplog.text
 
 
-def test_expired_without_observe_acts_after_one_warning_per_name(
+def test_an_effect_in_doubt_without_observe_is_blocked(world: SyncWorld) -> None:
+    world.leave_in_doubt()
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError, match=r'Pass observe=.*resolve or reset.*on_unknown="act"') as caught:
+            world.client.protect(world.key, act=world.act)
+    assert (caught.value.effect_key, caught.value.fence_token) == (world.key, 3)
+    assert caught.value.request_id
+    assert not world.acts
+    assert world.network.operations() == ["lease", "release"] * 2
+    assert (world.effect())["status"] == "EXPIRED"
+    assert not world.runtime.slept, "nobody waits for the lease of a call that was blocked"
+    assert world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
+
+
+def test_where_the_policy_says_so_an_effect_in_doubt_acts_after_one_warning_per_name(
     world: SyncWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
+    client = world.new_client(policy=EffectPolicy(on_unknown="act"))
     for number in range(3):
         key = f"{world.key}-{number}"
         world.crash_after_act(key)
         name = "stripe.refund" if number < 2 else "mail.send"
-        world.client.protect(key, act=world.act, effect_name=name)
+        client.protect(key, act=world.act, effect_name=name)
     assert len(world.acts) == 6
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2
@@ -264,6 +314,7 @@ def test_expired_without_observe_acts_after_one_warning_per_name(
 
 def test_a_report_that_fails_does_not_disturb_the_effect(world: SyncWorld) -> None:
     world.network.faults["report-observe"] = ["lose the request"]
+    world.leave_in_doubt()
     assert world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
     assert world.network.operations() == ["lease", "report-observe", "commit"]
 
@@ -293,7 +344,7 @@ def test_what_act_raises_is_recorded_and_comes_out(world: SyncWorld) -> None:
 def test_a_reset_effect_runs_again(world: SyncWorld) -> None:
     with pytest.raises(ZeroDivisionError):
         world.client.protect(world.key, act=lambda: 1 // 0)
-    world.reset()
+    world.reset(mode="retry")
     assert world.client.protect(world.key, act=world.act) == {"refund": "re_1"}
 
 
@@ -335,7 +386,8 @@ def test_a_base_exception_is_not_a_failure(world: SyncWorld, interrupt: type[Bas
     with pytest.raises(interrupt):
         world.client.protect(world.key, act=act)
     assert begun == [world.key], "an act that was interrupted is not started anew"
-    assert world.network.operations() == ["lease"]
+    assert world.network.operations() == ["lease", "release"]
+    assert world.network.sent[1].body["acted"] == "unknown"
     assert not world.runtime.planned(), "the renewal has stopped"
     world.clock.advance(30_000)
     assert world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
@@ -405,6 +457,9 @@ def test_a_conflict_raises_at_once_where_that_is_asked_for(world: SyncWorld, how
         ({"key_suffix": ""}, "key_suffix"),
         ({"act": None}, "act"),
         ({"act": "refund"}, "act"),
+        ({"act": lambda order: order}, "act"),
+        ({"act": lambda *, order: order}, "act"),
+        ({"observe": lambda order: order}, "observe"),
         ({"observe": "find"}, "observe"),
         ({"on_lease": 1}, "on_lease"),
         ({"on_conflict": "explode"}, "on_conflict"),

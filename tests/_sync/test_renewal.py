@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers._sync.faulty_transport import LOSE_ANSWER, LOSE_REQUEST, Says
 from tests.helpers._sync.world import SyncWorld
-from verity import CommitUncertainError, ConflictRetryConfig, VerityApiError, VerityConnectionError
+from verity import CommitUncertainError, ConflictRetryConfig, EffectPolicy, VerityApiError, VerityConnectionError
 
 
 def renewals(world: SyncWorld) -> int:
@@ -52,6 +52,7 @@ def test_it_goes_on_during_observe(world: SyncWorld) -> None:
     def observe() -> None:
         world.runtime.advance(25)
 
+    world.leave_in_doubt()
     world.client.protect(world.key, observe=observe, act=world.act)
     assert renewals(world) == 1
 
@@ -161,6 +162,7 @@ def test_nobody_acts_on_a_lease_that_another_holder_has_by_now(world: SyncWorld,
         world.clock.advance(30_000)  # as a process that was frozen, or a ledger that was away
         world.client.request_lease("payments", {"effectKey": world.key})
 
+    world.leave_in_doubt()
     with pytest.raises(VerityApiError, match="stale_fence"):
         world.new_client(auto_renew=auto_renew).protect(world.key, observe=observe, act=world.act)
     assert not world.acts
@@ -172,6 +174,7 @@ def test_nobody_acts_on_a_lease_whose_loss_is_known(world: SyncWorld) -> None:
         world.reset(force=True)
         world.runtime.advance(20)
 
+    world.leave_in_doubt()
     with pytest.raises(VerityApiError, match="stale_fence"):
         world.client.protect(world.key, observe=observe, act=world.act)
     assert not world.acts
@@ -183,10 +186,11 @@ def test_nobody_acts_on_a_lease_that_can_not_be_confirmed(world: SyncWorld) -> N
     def observe() -> None:
         world.clock.advance(29_000)
 
+    world.leave_in_doubt()
     with pytest.raises(VerityConnectionError):
         world.client.protect(world.key, observe=observe, act=world.act)
     assert not world.acts
-    assert (world.effect())["status"] == "RUNNING", "nothing is recorded: it runs out"
+    assert (world.effect())["status"] == "EXPIRED", "nothing is recorded: it is given back as it was"
 
 
 def test_nobody_acts_where_even_the_renewal_took_too_long(world: SyncWorld) -> None:
@@ -214,7 +218,8 @@ def test_a_lease_is_counted_from_the_first_request_for_it(world: SyncWorld) -> N
         world.clock.advance(25_000)
 
     world.runtime.call_later(5, arrive_late)
-    assert client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    blindly = EffectPolicy(on_unknown="act")
+    assert client.protect(world.key, act=world.act, policy=blindly) == {"refund": "re_1"}
     assert world.network.operations() == ["lease", "lease", "lease", "renew", "commit"]
 
 
@@ -239,5 +244,6 @@ def test_act_begins_on_a_lease_that_lasts_however_late_a_renewal_was_answered(wo
         world.runtime.advance(20)
         world.runtime.advance(12.5)  # 40 s: the second renewal, at 39 s, was lost
 
+    world.leave_in_doubt()
     world.client.protect(world.key, observe=observe, act=world.act)
     assert world.network.operations() == ["lease", "renew", "renew", "report-observe", "renew", "commit"]

@@ -14,7 +14,7 @@ from tests.helpers._sync.faulty_transport import Says, SyncFaultyTransport
 from tests.helpers._sync.world import SyncWorld
 from tests.helpers.concurrency import SyncBackground, sync_until
 from tests.helpers.served_ledger import ServedLedger
-from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient, VerityApiError
+from verity import ConflictRetryConfig, EffectPolicy, LeaseConflictError, SyncVerityClient, VerityApiError
 from verity._concurrency import SyncRuntime
 from verity._core.backoff import MAX_WAITS
 from verity._sync.acquisition import SINGLE_FLIGHT
@@ -48,7 +48,7 @@ class Contest:
         return "ours"
 
     def protect(self) -> Any:
-        return self.client.protect("k", act=self.act)
+        return self.client.protect("k", act=self.act, policy=EffectPolicy(on_unknown="act"))
 
     def in_line(self) -> int:
         """How many calls were refused the lease and wait now."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from verity import EffectPreviouslyFailedError, ObserveFailedError, VerityClient, VerityValidationError
+from verity import EffectPolicy, EffectPreviouslyFailedError, ObserveFailedError, VerityClient, VerityValidationError
 
 pytestmark = pytest.mark.anyio
 
@@ -59,18 +60,19 @@ async def test_what_observe_returns_to_await_is_a_part_of_observe(tmp_path: Path
     async def observe() -> Any:
         return inner(LookupError("no answer"))
 
-    async with VerityClient(f"sqlite:///{tmp_path}/v.db", namespace="n") as client:
+    always = EffectPolicy(observe_when="always")
+    async with VerityClient(f"sqlite:///{tmp_path}/v.db", namespace="n", policy=always) as client:
         with pytest.raises(ObserveFailedError):
             await client.protect("observe", act=lambda: 1, observe=observe)
         assert await client.protect("act", act=lambda: 2, observe=observe, on_observe_error="act") == 2
 
 
 async def test_an_act_that_refuses_its_arguments_has_not_failed(tmp_path: Path) -> None:
-    async def act(missing: int) -> int:
-        return missing
+    async def act(given: int, missing: int) -> int:
+        return given + missing
 
     async with VerityClient(f"sqlite:///{tmp_path}/v.db", namespace="n") as client:
-        wrong: Any = act
+        wrong: Any = partial(act, 1)
         with pytest.raises(TypeError, match="missing"):
             await client.protect("refused", act=wrong)
-        assert (await client.effects.get("refused")).status == "RUNNING"
+        assert (await client.effects.get("refused")).status == "EXPIRED", "it is not certain that it did nothing"

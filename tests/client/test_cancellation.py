@@ -26,6 +26,7 @@ from tests.helpers.concurrency import async_until
 from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitUncertainError,
+    EffectPolicy,
     EffectPreviouslyFailedError,
     SyncVerityClient,
     VerityApiError,
@@ -84,7 +85,8 @@ async def test_a_scope_cancels_an_act_and_nothing_is_recorded(ledger: ServedLedg
 
             await client.protect("scope-act" + _backend(), act=act)
         assert scope.cancelled_caught
-        assert network.operations() == ["lease"]
+        assert network.operations() == ["lease", "release"]
+        assert network.sent[1].body["acted"] == "unknown"
     await network.aclose()
 
 
@@ -129,7 +131,8 @@ async def test_a_task_that_is_cancelled_in_act_records_nothing(ledger: ServedLed
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert network.operations() == ["lease", "lease"]
+        assert network.operations() == ["lease", "release"] * 2
+        assert {sent.body.get("acted") for sent in network.sent} == {None, "unknown"}
     await network.aclose()
 
 
@@ -171,7 +174,7 @@ async def test_a_cancelled_commit_that_fails_is_uncertain_all_the_same(ledger: S
 
 
 @ON_ASYNCIO
-@pytest.mark.parametrize("raised", [RuntimeError("declined"), CommitUncertainError("of an effect inside act")])
+@pytest.mark.parametrize("raised", [RuntimeError("declined"), EffectPreviouslyFailedError("an effect inside act")])
 async def test_a_task_that_is_cancelled_while_a_failure_is_recorded_records_it_and_ends(
     ledger: ServedLedger, raised: Exception
 ) -> None:
@@ -206,7 +209,65 @@ async def test_what_ends_an_act_without_being_an_error_is_no_failure(ledger: Ser
     async with VerityClient(ledger.base_url, ledger.create_key(), "app") as client:
         with pytest.raises(Stopped):
             await client.protect(key, act=stop)
-        assert (await client.effects.get(key)).status == "RUNNING"
+        assert (await client.effects.get(key)).status == "EXPIRED"
+
+
+class _ClosedInAct:
+    """Awaits a coroutine, and closes it where it waits inside act: as the garbage collector does."""
+
+    def __init__(self, coroutine: Any, begun: list[int]) -> None:
+        self._coroutine = coroutine
+        self._begun = begun
+
+    def __await__(self) -> Any:
+        value = None
+        while True:
+            awaited = self._coroutine.send(value)
+            if self._begun:
+                self._coroutine.close()
+                return
+            value = yield awaited
+
+
+async def test_a_coroutine_that_is_closed_inside_act_sends_nothing_more() -> None:
+    begun: list[int] = []
+
+    async def act() -> None:
+        begun.append(1)
+        await anyio.sleep_forever()
+
+    async with VerityClient("sqlite://", namespace="payments") as client:
+        await _ClosedInAct(client.protect("closed", act=act), begun)
+        assert (await client.effects.get("closed")).status == "RUNNING"
+
+
+async def test_an_act_in_a_thread_that_was_stopped_may_have_acted(ledger: ServedLedger) -> None:
+    network = AsyncFaultyTransport()
+
+    def act() -> None:
+        raise SystemExit
+
+    async with _client(ledger, network) as client:
+        with pytest.raises(SystemExit):
+            await client.protect("stopped thread" + _backend(), act=act)
+        assert network.operations() == ["lease", "release"]
+        assert network.sent[1].body["acted"] == "unknown"
+    await network.aclose()
+
+
+async def test_an_act_that_still_waits_for_its_thread_has_not_begun(ledger: ServedLedger) -> None:
+    network, threads = AsyncFaultyTransport(), BusyThreads()
+    key = "no thread yet" + _backend()
+    async with _client(ledger, network) as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(client.protect, key, act=lambda: 1))
+            await async_until(lambda: threads.waited_for == 1)
+            group.cancel_scope.cancel()
+        assert network.operations() == ["lease", "release"]
+        assert network.sent[1].body["acted"] == "no"
+        threads.free_all()
+        assert await client.protect(key, act=lambda: 7) == 7
+    await network.aclose()
 
 
 @ON_ASYNCIO
@@ -314,7 +375,8 @@ async def test_a_coroutine_from_a_cancelled_thread_does_not_run(ledger: ServedLe
         may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert network.operations() == ["lease"]
+        assert network.operations() == ["lease", "release"]
+        assert network.sent[1].body["acted"] == "unknown", "the function that gave the coroutine was called"
     assert not ran
     await network.aclose()
 
@@ -334,7 +396,10 @@ async def test_a_cancelled_observe_in_a_thread_does_not_act(ledger: ServedLedger
     network = AsyncFaultyTransport()
     async with _client(ledger, network) as client:
         call = client.protect(
-            f"thread-observe-{raises}", observe=observe, act=lambda: acts.append(1), on_observe_error="act"
+            f"thread-observe-{raises}",
+            observe=observe,
+            act=lambda: acts.append(1),
+            policy=EffectPolicy(observe_when="always", on_observe_error="act"),
         )
         task = asyncio.create_task(call)
         await asyncio.get_running_loop().run_in_executor(None, started.wait, 30)
@@ -343,6 +408,8 @@ async def test_a_cancelled_observe_in_a_thread_does_not_act(ledger: ServedLedger
         may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert network.operations()[-1] == "release"
+        assert network.sent[-1].body["acted"] == "no"
     assert not acts
     await network.aclose()
 
@@ -539,29 +606,27 @@ async def _refund() -> int:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sent"),
+    ("arguments", "prior_state"),
     [
-        ({"act": _refund}, False),
-        ({"act": partial(_refund)}, False),
-        ({"act": AsyncCallable()}, False),
-        ({"act": lambda: 1, "observe": _refund}, False),
-        ({"act": lambda: _refund()}, True),  # noqa: PLW0108 - its type tells nothing
-        ({"act": lambda: 1, "observe": lambda: _refund()}, True),  # noqa: PLW0108
-        ({"act": lambda: 1, "on_lease": lambda _: _refund()}, True),
+        ({"act": _refund}, "none"),
+        ({"act": partial(_refund)}, "none"),
+        ({"act": AsyncCallable()}, "none"),
+        ({"act": lambda: 1, "observe": _refund}, "none"),
+        ({"act": lambda: _refund()}, "expired"),  # noqa: PLW0108 - its type tells nothing
+        ({"act": lambda: 1, "observe": lambda: _refund()}, "none"),  # noqa: PLW0108
+        ({"act": lambda: 1, "on_lease": lambda _: _refund()}, "none"),
     ],
 )
-def test_the_sync_client_takes_no_awaitables(ledger: ServedLedger, arguments: dict[str, Any], sent: bool) -> None:
+def test_the_sync_client_takes_no_awaitables(ledger: ServedLedger, arguments: dict[str, Any], prior_state: str) -> None:
+    """Nothing is recorded. A function that was called may have done something."""
     key = f"sync-{id(arguments)}"
-    with SyncVerityClient(ledger.base_url, ledger.create_key(), "payments") as client:
+    always = EffectPolicy(observe_when="always", settle_s=0)
+    with SyncVerityClient(ledger.base_url, ledger.create_key(), "payments", policy=always) as client:
         with pytest.raises(Exception, match="use VerityClient") as caught:
             client.protect(key, **arguments)
         assert type(caught.value).__name__ == "VerityValidationError"
-        lease_again = partial(client.request_lease, "payments", {"effectKey": key})
-        if sent:
-            with pytest.raises(Exception, match="live"):
-                lease_again()  # nothing was recorded: the lease expires by itself
-        else:
-            assert lease_again().prior_state == "none"
+        lease = client.request_lease("payments", {"effectKey": key})
+        assert lease.prior_state == prior_state
 
 
 def test_an_interrupt_in_the_commit_finishes_it_first(ledger: ServedLedger) -> None:

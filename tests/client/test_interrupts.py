@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.helpers.served_ledger import ServedLedger
 from verity import (
     ActNotStartedError,
     CommitUncertainError,
-    LeaseConflictError,
+    EffectPolicy,
     SyncVerityClient,
     VerityClient,
     VerityConnectionError,
@@ -167,8 +168,9 @@ def test_a_commit_is_finished_however_often_it_is_interrupted(
     """The second and third signals come while it is being finished."""
     on_signal(lambda: _raise(Interrupt()))
     observe = (lambda: 1) if source == "observed" else None
+    always = EffectPolicy(observe_when="always")
     with Signalling("commit", 3) as transport, _client(ledger, transport) as client, pytest.raises(Interrupt):
-        client.protect(f"often-{source}", act=lambda: 1, observe=observe)
+        client.protect(f"often-{source}", act=lambda: 1, observe=observe, policy=always)
     assert _status(ledger, f"often-{source}") == "COMMITTED"
 
 
@@ -201,6 +203,22 @@ def test_a_commit_that_cannot_be_finished_is_uncertain(ledger: ServedLedger, on_
         assert caught.value.result == 7
 
 
+@pytest.mark.parametrize("error", [Interrupt(), SystemExit(1)])
+def test_a_handlers_exception_inside_act_leaves_the_outcome_unknown(
+    ledger: ServedLedger, on_signal: Callable[..., None], error: BaseException
+) -> None:
+    """As a worker's soft time limit: act was stopped in the middle."""
+    key = f"inside act {error!r}"
+    on_signal(lambda: _raise(error))
+    policy = EffectPolicy(definite=(Exception,))
+    with Signalling("nothing") as transport, _client(ledger, transport) as client:
+        with pytest.raises(type(error)) as caught:
+            client.protect(key, act=lambda: signal.raise_signal(signal.SIGUSR1), policy=policy)
+        assert caught.value is error
+        assert transport.sent == ["lease", "release"]
+    assert _status(ledger, key) == "EXPIRED"
+
+
 def test_an_interrupt_at_the_entry_of_act_records_nothing(ledger: ServedLedger) -> None:
     ran: list[int] = []
 
@@ -221,13 +239,16 @@ def test_an_interrupt_at_the_entry_of_act_records_nothing(ledger: ServedLedger) 
         finally:
             sys.settrace(before)
         assert not ran
-        assert _status(ledger, "entry") == "RUNNING"
+        assert _status(ledger, "entry") == "EXPIRED", "it is not certain that it did not run"
 
 
 def test_an_act_that_takes_arguments_is_not_recorded_as_failed(ledger: ServedLedger) -> None:
+    def act(given: int, missing: int) -> int:
+        return given + missing
+
     with _client(ledger) as client, pytest.raises(TypeError):
-        client.protect("arguments", act=lambda order: order)  # type: ignore[misc, arg-type] # what is tested
-    assert _status(ledger, "arguments") == "RUNNING"
+        client.protect("arguments", act=partial(act, 1))
+    assert _status(ledger, "arguments") == "EXPIRED"
 
 
 # --- a call inside a signal's handler ---
@@ -289,8 +310,7 @@ def test_a_lease_without_a_thread_for_its_renewals_is_given_up(
     with _client(ledger, _runtime=runtime) as client:
         with pytest.raises(ActNotStartedError):
             client.protect("given-up", act=lambda: 1, on_lease=lose_the_thread)
-        with pytest.raises(LeaseConflictError):
-            client.request_lease("payments", {"effectKey": "given-up"})
+        assert client.request_lease("payments", {"effectKey": "given-up"}).prior_state == "none"
     for _, _, timer in runtime._timers._planned:
         keeper = getattr(timer.fn, "__self__", None)
         assert keeper is None or keeper._is_stopped(), "what is still planned does nothing any more"

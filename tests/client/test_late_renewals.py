@@ -13,7 +13,7 @@ from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
 from tests.helpers._sync.virtual_runtime import SyncVirtualRuntime
 from tests.helpers.concurrency import async_gather, async_until
 from tests.helpers.served_ledger import ServedLedger, TestClock
-from verity import SyncVerityClient, VerityClient
+from verity import EffectPolicy, SyncVerityClient, VerityClient
 
 
 @pytest.fixture
@@ -55,7 +55,9 @@ async def test_the_act_that_blocked_the_event_loop_is_named(
         await runtime.advance(0)
         return "done"
 
-    blocking: dict[str, Any] = {"act": block} if where == "act" else {"act": wait, "observe": block}
+    blocking: dict[str, Any] = {"act": block}
+    if where == "observe":
+        blocking = {"act": wait, "observe": block, "policy": EffectPolicy(observe_when="always")}
     async with VerityClient(ledger.base_url, ledger.create_key(), "late", _runtime=runtime) as client:
         outcomes = await async_gather(
             [

@@ -16,6 +16,7 @@ from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitRequestBody,
     ConflictRetryConfig,
+    EffectPolicy,
     FailRequestBody,
     LeaseRequestBody,
     RenewRequestBody,
@@ -86,12 +87,16 @@ def test_nothing_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
             seen.raising(LookupError, lambda: client.protect("fails", act=_raise))
             seen.raising(VerityError, lambda: client.protect("fails", act=lambda: result))
             seen.raising(VerityError, lambda: client.protect("odd", act=lambda: {"card": {PAYLOAD}}))
-            seen.raising(VerityError, lambda: client.protect("observed", act=lambda: 1, observe=_raise))
+            always = EffectPolicy(observe_when="always")
+            seen.raising(VerityError, lambda: client.protect("observed", act=lambda: 1, observe=_raise, policy=always))
+            seen.raising(TimeoutError, lambda: client.protect("late", act=_time_out))
+            seen.raising(VerityError, lambda: client.protect("late", act=lambda: result))
             seen.raising(VerityError, lambda: client.protect("large", act=lambda: PAYLOAD * 10_000))
             network.faults["commit"] = [LOSE_ANSWER] * 3
             seen.raising(VerityError, lambda: client.protect("uncertain", act=lambda: result))
             clock.advance(30_000)
-            client.protect("held", act=lambda: result)
+            seen.raising(VerityError, lambda: client.protect("late", act=lambda: result))
+            client.protect("held", act=lambda: result, observe=lambda: None)
             effects = client.effects
             assert any(effect.result == result for effect in effects.list())
             seen.show(effects, *effects.list(), *effects.list().pages(), effects.get("done"), *effects.events("done"))
@@ -111,6 +116,10 @@ def test_nothing_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     seen.shown += logged
     assert len(seen.shown) > 100
     assert seen.leaks() == []
+
+
+def _time_out() -> Any:
+    raise TimeoutError(PAYLOAD[:3])
 
 
 def _raise() -> Any:

@@ -252,7 +252,7 @@ def test_the_exports_are_sorted_and_real() -> None:
 
 def _answer(request: httpx.Request) -> httpx.Response:
     if request.url.path.endswith("/lease"):
-        return httpx.Response(200, json={"status": "granted", "fenceToken": 1, "leaseToken": "t"})
+        return httpx.Response(200, json={"status": "granted", "fenceToken": 1, "leaseToken": "t", "priorState": "none"})
     return httpx.Response(200, json={"status": "accepted"})
 
 

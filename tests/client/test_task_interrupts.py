@@ -21,8 +21,9 @@ import pytest
 
 from tests.helpers.served_ledger import ServedLedger
 from tests.steps.__main__ import Injector, Interrupt
-from verity import EffectPreviouslyFailedError, SyncVerityClient, VerityApiError, VerityClient
+from verity import EffectPolicy, EffectPreviouslyFailedError, SyncVerityClient, VerityApiError, VerityClient
 
+ALWAYS = EffectPolicy(observe_when="always")
 BACKENDS = ("asyncio", "trio")
 EVERY = 29
 """All points take a minute."""
@@ -101,7 +102,9 @@ def test_what_act_did_is_recorded_at_every_step(backend: str, tmp_path: Path, *,
                 status = later.effects.get(key).status
             except VerityApiError:
                 status = "NONE"
-            expected = ("FAILED" if fails else "COMMITTED",) if acts else ("NONE", "RUNNING")
+            expected = ("FAILED" if fails else "COMMITTED",) if acts else ("NONE", "RUNNING", "IDLE", "EXPIRED")
+            if fails and acts and "steps.py" in points.where:
+                expected = (*expected, "EXPIRED")  # act's own exception does not come out of the step
             about = f"{status}: {outcome!r} at {points.where}"
             assert len(acts) <= 1, about
             assert status in expected, about
@@ -131,7 +134,8 @@ def test_a_commit_is_finished_though_a_handler_raised_in_it(ledger: ServedLedger
     async def protect() -> None:
         async with _Signalling("commit") as transport:
             client = VerityClient(ledger.base_url, key, "n", transport=transport)
-            await client.protect(name, act=lambda: 1, observe=(lambda: 1) if source == "observed" else None)
+            observe = (lambda: 1) if source == "observed" else None
+            await client.protect(name, act=lambda: 1, observe=observe, policy=ALWAYS)
 
     assert isinstance(_run(backend, protect), Interrupt)
     with SyncVerityClient(ledger.base_url, key, "n") as later:
@@ -175,11 +179,32 @@ def test_a_failure_is_recorded_though_an_interrupt_comes_before_that(ledger: Ser
         assert failed.value.cached_error["message"] == "declined"
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_handlers_exception_inside_act_leaves_the_outcome_unknown(ledger: ServedLedger, backend: str) -> None:
+    key, name = ledger.create_key(), f"inside-{backend}"
+
+    async def act() -> None:
+        await anyio.lowlevel.checkpoint()
+        signal.raise_signal(signal.SIGUSR1)
+
+    async def protect() -> None:
+        async with VerityClient(ledger.base_url, key, "n") as client:
+            await client.protect(name, act=act)
+
+    assert isinstance(_run(backend, protect), Interrupt)
+    with SyncVerityClient(ledger.base_url, key, "n") as later:
+        assert later.effects.get(name).status == "EXPIRED"
+
+
 @pytest.mark.parametrize("backend", [*BACKENDS, "sync"])
 @pytest.mark.parametrize("on_observe_error", ["raise", "act"])
 def test_a_handlers_exception_comes_out_of_observe(ledger: ServedLedger, backend: str, on_observe_error: Any) -> None:
     acts: list[int] = []
-    arguments: dict[str, Any] = {"act": lambda: acts.append(1), "on_observe_error": on_observe_error}
+    arguments: dict[str, Any] = {
+        "act": lambda: acts.append(1),
+        "on_observe_error": on_observe_error,
+        "policy": ALWAYS,
+    }
     key, name = ledger.create_key(), f"observe-{backend}-{on_observe_error}"
 
     async def observe() -> None:

@@ -24,12 +24,13 @@ from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     ActNotStartedError,
     ConflictRetryConfig,
+    EffectPolicy,
     SyncVerityClient,
     VerityClient,
     VerityError,
     VerityValidationError,
 )
-from verity._concurrency.threads import MAX_THREADS
+from verity._concurrency.threads import MAX_THREADS, Job
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 30.0
@@ -130,6 +131,25 @@ async def test_what_an_act_left_behind_takes_no_place_beside_the_limit(client: V
         may_end.set()
 
 
+def test_a_function_may_be_called_until_that_is_prevented() -> None:
+    class Late:
+        def is_due(self) -> bool:
+            return True
+
+        async def confirm(self) -> None:
+            """Not asked for."""
+
+    job, late, begun = Job(list, None, [], []), Job(list, Late(), [], []), Job(list, None, [], [])
+    assert [each.may_have_begun for each in (job, late, begun)] == [True] * 3
+    late()
+    begun()
+    for each in (job, begun):
+        each.withdraw()
+    assert [each.may_have_begun for each in (job, late, begun)] == [False, False, True]
+    job()
+    assert [each.may_have_begun for each in (job, late, begun)] == [False, False, True]
+
+
 # --- a key inside itself ---
 
 
@@ -151,7 +171,7 @@ async def test_a_key_inside_its_own_act_is_refused_at_once(client: VerityClient)
         {"act": in_another},
         {"act": in_a_task},
         {"act": lambda: anyio.from_thread.run(again)},
-        {"act": lambda: 1, "observe": again},
+        {"act": lambda: 1, "observe": again, "policy": EffectPolicy(observe_when="always")},
         {"act": lambda: 1, "on_lease": lambda _: again()},
     ]
     async with client:
@@ -257,7 +277,7 @@ def test_without_a_thread_nothing_is_recorded(
         async def act() -> None:
             acts.append(1)
 
-        call |= {"observe": lambda: None, "act": act}
+        call |= {"observe": lambda: None, "act": act, "policy": EffectPolicy(observe_when="always")}
 
     async def main() -> None:
         network = AsyncFaultyTransport()
@@ -271,10 +291,11 @@ def test_without_a_thread_nothing_is_recorded(
                         await client.protect(f"k{number}", **call)
                     assert isinstance(caught.value.__cause__, RuntimeError)
                     assert caught.value.effect_key == f"k{number}"
-            assert network.operations() == ["lease"]
+            assert network.operations() == ["lease", "release"]
+            assert network.sent[1].body["acted"] == "no"
             assert not runtime.planned(), "the lease is given up"
             assert not acts
-            await client.protect("k1", **call)
+            await client.protect("k0", **call)
         assert acts == [1]
         await network.aclose()
 

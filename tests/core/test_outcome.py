@@ -320,12 +320,11 @@ def test_not_executed_of_another_effect_says_nothing_about_this_one() -> None:
     assert classify(error, KEY) is Outcome.UNKNOWN, "of an effect with the same key in another namespace"
 
 
-def test_only_errors_that_act_raises_for_verity_get_the_key() -> None:
-    unknown, other = OutcomeUnknown(), VerityConnectionError()
-    mark_left(unknown, KEY)
-    mark_left(other, KEY)
-    mark_left(ValueError(), KEY)
-    assert (unknown.effect_key, other.effect_key) == (KEY, None)
+def test_an_error_keeps_the_key_of_the_effect_that_it_is_about() -> None:
+    error = OutcomeUnknown()
+    mark_left(error, KEY)
+    mark_left(error, "of an outer effect")
+    assert error.effect_key == KEY
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import anyio.from_thread
 from tests.every_await.faults import Counter, bounded, run
 from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
 from tests.helpers.served_ledger import ServedLedger, TestClock
-from verity import LeaseConflictError, SyncVerityClient, VerityClient, VerityError
+from verity import EffectPolicy, LeaseConflictError, SyncVerityClient, VerityClient, VerityError
 
 WITHIN_S = 60.0
 SHAPES = tuple(itertools.product(("a sync act", "an async act"), ("no observe", "a sync observe", "an async observe")))
@@ -83,7 +83,8 @@ def check_run(ledger: Ledger, fault: str, shape: tuple[str, str], at: int, again
     """
     world, counter, runtime = World(), Counter(at, again_after), AsyncVirtualRuntime(TestClock())
     key = f"k{next(_numbers):06}"
-    client = VerityClient(**ledger.arguments(), _runtime=runtime)
+    always = EffectPolicy(observe_when="always", settle_s=0, definite=(Exception,))
+    client = VerityClient(**ledger.arguments(), policy=always, _runtime=runtime)
     act: Callable[[], Any] = world.sync_act if shape[0] == "a sync act" else world.async_act
     observe = {"no observe": None, "a sync observe": world.find, "an async observe": world.async_find}[shape[1]]
 
@@ -109,6 +110,7 @@ def _check_afterwards(ledger: Ledger, key: str, world: World, about: str) -> Non
         status = next((effect.status for effect in later.effects.list(search=key)), "none")
         assert status != "FAILED", f"a failure was recorded, and act raised nothing: {about}"
         assert status == "COMMITTED" if world.returned else status != "COMMITTED", f"{status}: {about}"
+        assert not world.began or status not in ("none", "IDLE"), f"given back as if act had not run: {about}"
 
         def act() -> str:
             world.happened += 1

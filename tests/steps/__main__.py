@@ -5,10 +5,10 @@
 CPython looks for signals, and for exceptions from other threads, at a function's entry, after a call, and where a loop
 begins anew. A trace function raises there, as a signal's handler would: at one such point in each run, in the next run
 at the next one, until a run meets no more. After each: act ran at most once, what it returned is committed, nothing is
-recorded as failed if it did not run, the exception came out, and the client goes on. Nothing hangs; at the end, nothing
-is renewed. `--at-once` has several signals pending at each such point: the handler of the next one raises as soon as
-Python looks again, which 3.10 does even before the first instruction of a `finally`. `--storms` then raises from a real
-signal's handler, several times in each run.
+recorded as failed if it did not run, no lease was given back as if act had not run if it did, the exception came out,
+and the client goes on. Nothing hangs; at the end, nothing is renewed. `--at-once` has several signals pending at each
+such point: the handler of the next one raises as soon as Python looks again, which 3.10 does even before the first
+instruction of a `finally`. `--storms` then raises from a real signal's handler, several times in each run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ from types import CodeType, FrameType
 from typing import Any
 
 from tests.helpers.served_ledger import ServedLedger
-from verity import EffectPreviouslyFailedError, LeaseConflictError, SyncVerityClient, VerityApiError
+from verity import (
+    EffectPolicy,
+    EffectPreviouslyFailedError,
+    LeaseConflictError,
+    OutcomeUnknownError,
+    SyncVerityClient,
+    VerityApiError,
+)
 
 HUNG_AFTER_S = 60
 RENEWED_AFTER_S = 1.5
@@ -147,7 +154,11 @@ class World:
     def protect(self, key: str, *, fails: bool) -> object:
         """What is interrupted."""
         return self.client.protect(
-            key, act=lambda: self.act(key, fails=fails), observe=lambda: None, lease_duration_ms=5000
+            key,
+            act=lambda: self.act(key, fails=fails),
+            observe=lambda: None,
+            lease_duration_ms=5000,
+            policy=EffectPolicy(observe_when="always", settle_s=0),
         )
 
     def status(self, key: str) -> str:
@@ -164,23 +175,24 @@ class World:
     ) -> None:
         """See the module's docstring."""
         acted, status = self.acts.get(key, 0), self.status(key)
-        expected = {0: ("NONE", "RUNNING"), 1: ("FAILED",) if fails else ("COMMITTED",)}.get(acted, ())
+        not_acted = ("NONE", "RUNNING", "IDLE", "EXPIRED")
+        expected = {0: not_acted, 1: ("FAILED",) if fails else ("COMMITTED",)}.get(acted, ())
         if is_result_lost:
-            expected = (*expected, "RUNNING")
+            expected = (*expected, "RUNNING", "EXPIRED")
         if status not in expected:
             self.problems.append(f"{key}: acted {acted} times, and the ledger has {status}, after {where}")
         # In storms, signals meet Python's own traceback module, too, which swallows whatever comes up in parts of it.
         # Python 3.10 itself may raise "returned a result with an exception set" in place of what came up.
         if not isinstance(outcome, Interrupt) and not (is_storm and isinstance(outcome, _ALSO_IN_STORMS)):
             self.problems.append(f"{key}: the interrupt was lost, and {outcome!r} came out, after {where}")
-        if status == "RUNNING":
+        if status in ("RUNNING", "IDLE", "EXPIRED"):
             self.abandoned[key] = datetime.now(timezone.utc)
         self.goes_on(key, where, fails=fails)
 
     def goes_on(self, key: str, where: str, *, fails: bool) -> None:
         """The same client goes on: with another key, and with this one."""
         assert self.client.protect(f"{key}-after", act=lambda: 7) == 7
-        with suppress(LeaseConflictError, EffectPreviouslyFailedError, LookupError):
+        with suppress(LeaseConflictError, EffectPreviouslyFailedError, OutcomeUnknownError, LookupError):
             self.client.protect(key, act=lambda: self.act(key, fails=fails), on_conflict="throw")
         if self.acts.get(key, 0) > 1:
             self.problems.append(f"{key}: acted twice, after {where}")

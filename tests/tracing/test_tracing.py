@@ -22,7 +22,9 @@ from verity import (
     EffectPolicy,
     EffectPreviouslyFailedError,
     LeaseConflictError,
+    NotExecuted,
     ObserveFailedError,
+    OutcomeUnknownError,
     SyncVerityClient,
     VerityClient,
 )
@@ -127,15 +129,26 @@ def test_outcomes(served: ServedLedger, spans: InMemorySpanExporter) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
+    def timed_out() -> None:
+        raise TimeoutError
+
+    def not_executed() -> None:
+        raise NotExecuted
+
+    always = EffectPolicy(observe_when="always", settle_s=0)
     with client_of(served) as client:
         client.protect("acted", act=lambda: 1)
         client.protect("acted", act=lambda: 1)
-        client.protect("observed", act=lambda: 1, observe=lambda: 1)
+        client.protect("observed", act=lambda: 1, observe=lambda: 1, policy=always)
+        client.request_lease("payments", {"effectKey": "held"})
         for key, error, parts in (
             ("failed", ValueError, {"act": no}),
             ("failed", EffectPreviouslyFailedError, {"act": no}),
-            ("unobserved", ObserveFailedError, {"act": no, "observe": no}),
-            ("unobserved", LeaseConflictError, {"act": no}),
+            ("unobserved", ObserveFailedError, {"act": no, "observe": no, "policy": always}),
+            ("held", LeaseConflictError, {"act": no}),
+            ("sold out", NotExecuted, {"act": not_executed}),
+            ("slow", TimeoutError, {"act": timed_out, "policy": always}),
+            ("slow", OutcomeUnknownError, {"act": no}),
             ("uncertain", CommitUncertainError, {"act": object}),
             ("interrupted", KeyboardInterrupt, {"act": interrupted}),
         ):
@@ -143,12 +156,13 @@ def test_outcomes(served: ServedLedger, spans: InMemorySpanExporter) -> None:
                 client.protect(key, **parts)
     protects = named(spans, "verity.protect")
     assert [attributes(span)["verity.outcome"] for span in protects] == [
-        "acted", "cached", "observed", "failed", "failed_before", "observe_failed", "conflict", "uncertain",
-        "cancelled",
+        "acted", "cached", "observed", "failed", "failed_before", "observe_failed", "conflict",
+        "not_executed", "unknown", "blocked", "uncertain", "cancelled",
     ]  # fmt: skip
     failures = [span for span in protects if not span.status.is_unset]
     assert [attributes(span)["error.type"] for span in failures] == [
-        "ValueError", "EffectPreviouslyFailedError", "ObserveFailedError", "LeaseConflictError", "CommitUncertainError",
+        "ValueError", "EffectPreviouslyFailedError", "ObserveFailedError", "LeaseConflictError", "NotExecuted",
+        "TimeoutError", "OutcomeUnknownError", "CommitUncertainError",
     ]  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class AsyncCommitter:
         Raises:
             CommitUncertainError: the commit is not confirmed.
         """
+        effect.cancellation.acted = None  # the lease is not given back: the commit may arrive
         body: Wire | None = None
         entry: Entry | None = None
         try:

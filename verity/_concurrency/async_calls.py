@@ -100,9 +100,10 @@ class AsyncCancellation(HeldInterrupt):
                 return cast("T", await self._call_here(lambda: value))
 
     async def _begin(self, lease: Lease | None) -> None:
-        self.release()
+        self.raise_pending()
         if lease is not None:
             await lease.confirm()
+            self.acted = "unknown"
 
     async def _call_here(self, fn: AsyncThunk[Any]) -> Any:
         """The function's result. An awaitable result is awaited again: an act may return another act's coroutine."""
@@ -130,6 +131,8 @@ class AsyncCancellation(HeldInterrupt):
                 await lease.confirm()
             job = Job(fn, lease, self._returned, self._raised)
             async with ThreadPermit(self._inside) as threads:
+                if lease is not None:
+                    self.acted = "unknown"  # until `_run` has found that the thread will never call it
                 await self._run(job, threads)
             if not job.is_late:
                 self.has_begun = job.error is not None
@@ -156,17 +159,19 @@ class AsyncCancellation(HeldInterrupt):
                     break
                 except GeneratorExit:
                     raise
-                except BaseException as interrupt:  # noqa: BLE001 - `release` raises it
+                except BaseException as interrupt:  # noqa: BLE001 - `raise_pending` raises it
                     self._pending = self._pending or interrupt
+        if self.acted == "unknown" and not job.may_have_begun:
+            self.acted = "no"
         if refused is not None and (job.has_begun or is_interrupt(refused)):
             self._pending, refused = self._pending or refused, None
         if job.has_begun:
             self._release_over_outcome(job, threads)
         else:
-            self.release()
+            self.raise_pending()
             if refused is not None:
                 threads.was_refused = True
-                raise self._not_started(refused, "Nothing was recorded; the lease expires by itself.") from refused
+                raise self._not_started(refused, "Nothing was recorded.") from refused
 
     async def _run_in_task(self, loop: asyncio.AbstractEventLoop, job: Job, threads: LoopThreads) -> None:
         task = loop.create_task(threads.run(job))
@@ -203,11 +208,11 @@ class AsyncCancellation(HeldInterrupt):
         """
         if isinstance(job.error, CancelledError) and self._pending is not None:
             self.forget_raised()
-            self.release()
+            self.raise_pending()
         if not isinstance(job.error, (SystemExit, KeyboardInterrupt)):
             return
         if self._pending is not None and (self._loop_ends or threads.is_told_to_exit):
-            self.release()
+            self.raise_pending()
         threads.is_told_to_exit = True
 
     def _not_started(self, error: BaseException, then: str) -> ActNotStartedError:
@@ -263,7 +268,7 @@ class AsyncCancellation(HeldInterrupt):
                     if not is_interrupt(interrupt):
                         raise
                     self._pending = self._pending or interrupt
-            self.release()
+            self.raise_pending()
         raise AssertionError("unreachable: it returns, raises or is interrupted, and a shielded scope swallows nothing")
 
     async def _finish_in_task(self, loop: asyncio.AbstractEventLoop, fn: AsyncThunk[T]) -> T:

@@ -52,6 +52,7 @@ def async_check_callable(name: str, fn: object) -> None:
     """
     if not callable(fn):
         raise _not_callable(name, fn, "an async or a sync function without arguments")
+    _refuse_arguments(name, fn)
     _refuse_generator(name, fn)
 
 
@@ -64,6 +65,7 @@ def sync_check_callable(name: str, fn: object) -> None:
         )
     if not callable(fn):
         raise _not_callable(name, fn, "a function without arguments")
+    _refuse_arguments(name, fn)
     _refuse_generator(name, fn)
 
 
@@ -74,6 +76,18 @@ def _not_callable(name: str, value: object, takes: str) -> VerityValidationError
     else:
         problem = f"{name} must be {takes}, not {type(value).__name__}."
     return VerityValidationError(problem, parameter=name)
+
+
+def _refuse_arguments(name: str, fn: object) -> None:
+    """Refuse a plain function that needs arguments: Python would refuse the call, after the lease was granted."""
+    if type(fn) is not FunctionType:
+        return
+    code = fn.__code__
+    if code.co_argcount > len(fn.__defaults__ or ()) or code.co_kwonlyargcount > len(fn.__kwdefaults__ or ()):
+        raise VerityValidationError(
+            f"{name} needs arguments, and is called without any: pass lambda: {fn.__name__}(…), or functools.partial.",
+            parameter=name,
+        )
 
 
 def _refuse_generator(name: str, fn: object) -> None:
@@ -106,6 +120,6 @@ def sync_settled(name: str, value: Any) -> Any:
         value.close()
     raise VerityValidationError(
         f"{name} returned an awaitable, but this is the sync client: pass a plain function, or use VerityClient. "
-        "Nothing was recorded; the lease expires by itself and the next call observes.",
+        "No result was recorded.",
         parameter=name,
     )

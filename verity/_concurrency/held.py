@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Literal
 
 
 class HeldInterrupt:
@@ -10,9 +11,17 @@ class HeldInterrupt:
 
     The interrupt replaces a result or an `Exception`. It does not replace a `BaseException` that is no `Exception`,
     which interrupts the caller itself, nor the error that was passed to `goes_first`.
+
+    Attributes:
+        acted: what a holder that gives its lease back can say of its act. `"no"` until right before the function is
+            called; from then on `"unknown"`, also if it is not certain that it was called. None once the outcome is
+            recorded, or is being committed: then the lease is not given back.
     """
 
+    acted: Literal["no", "unknown"] | None
+
     def __init__(self) -> None:
+        self.acted = "no"
         self._pending: BaseException | None = None
         self._first: Exception | None = None
 
@@ -24,13 +33,13 @@ class HeldInterrupt:
     ) -> None:
         first, self._first = self._first, None  # its traceback refers to this frame: break the cycle
         if error is None or (isinstance(error, Exception) and error is not first):
-            self.release()
+            self.raise_pending()
 
     def goes_first(self, error: Exception) -> None:
         """Name an error, about to be raised, that the caller must get in spite of a pending interrupt."""
         self._first = error
 
-    def release(self) -> None:
+    def raise_pending(self) -> None:
         """Raise the pending interrupt, if there is one."""
         if self._pending is not None:
             pending, self._pending = self._pending, None

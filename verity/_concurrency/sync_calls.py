@@ -65,6 +65,7 @@ class SyncCancellation(HeldInterrupt):
         with self._inside:
             if lease is not None:
                 lease.confirm()
+                self.acted = "unknown"
             try:
                 self._returned = [fn()]
             except Exception as error:
@@ -111,7 +112,7 @@ class SyncCancellation(HeldInterrupt):
             return fn()
         except VerityError:
             raise
-        except BaseException as interrupt:  # noqa: BLE001 - `release` raises it
+        except BaseException as interrupt:  # noqa: BLE001 - `raise_pending` raises it
             self._pending = interrupt
             try:
                 rescue.start()  # C's: a further interrupt comes before it, as a part of this one, or after it

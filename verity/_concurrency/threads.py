@@ -265,6 +265,12 @@ class Job:
             tell()
 
     @property
+    def may_have_begun(self) -> bool:
+        """Whether the function was called, or may still be called. False is final."""
+        is_prevented = self._is_withdrawn or self.is_late  # read before `has_begun`, which does not change from then on
+        return self.has_begun or not is_prevented
+
+    @property
     def error(self) -> BaseException | None:
         """The function's exception; None if it raised none, or `outcome` has raised it."""
         return self._error

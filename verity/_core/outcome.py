@@ -172,14 +172,13 @@ def classify(
     return Outcome.UNKNOWN if _may_have_happened(error, ambiguous, definite, outer) else Outcome.FAILED
 
 
-def mark_left(error: BaseException, effect_key: str) -> None:
-    """Note that an error which act raised for Verity leaves the `protect()` of its effect: it has the effect's key.
+def mark_left(error: NotExecuted | OutcomeUnknown, effect_key: str) -> None:
+    """Note that an error which act raised for Verity leaves the `protect()` of its effect, with the effect's key.
 
     For an outer act that lets a `NotExecuted` through, it is no longer an error of its own.
     """
-    if isinstance(error, (NotExecuted, OutcomeUnknown)):
-        error.effect_key = error.effect_key or effect_key
-        vars(error)[_LEFT] = True
+    error.effect_key = error.effect_key or effect_key
+    vars(error)[_LEFT] = True
 
 
 def _has_left(error: BaseException) -> bool:

@@ -112,6 +112,11 @@ def why_never(error: VerityError) -> str | None:
     return error.code if isinstance(error, VerityApiError) and error.code in _NEVER else None
 
 
+def is_in_doubt(prior_state: str | None) -> bool:
+    """Whether an earlier holder may have acted, by what a grant says. A word that the client does not know says so."""
+    return prior_state not in ("none", "reset")
+
+
 def is_definite_loss(error: VerityError) -> bool:
     """Whether the error of a renewal proves that the client has lost the lease."""
     return isinstance(error, VerityApiError) and error.status_code in (404, 409, 410)

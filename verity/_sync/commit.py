@@ -45,6 +45,7 @@ class SyncCommitter:
         Raises:
             CommitUncertainError: the commit is not confirmed.
         """
+        effect.cancellation.acted = None  # the lease is not given back: the commit may arrive
         body: Wire | None = None
         entry: Entry | None = None
         try:

@@ -104,6 +104,10 @@ class SyncLeaseKeeper:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Renew no more. Idempotent."""
         self._stopped = True
         if self._timer is not None:
             self._timer.stop()

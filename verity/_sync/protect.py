@@ -2,24 +2,28 @@
 """How an effect is protected: lease -> observe -> act -> commit. Read this first: the guarantees are made here.
 
 - `act` runs only under a live lease, and never for an effect that `observe` found.
-- An exception of `act` is the effect's failure. An exception of the commit never is. Each meaning has its own `try`.
-- An unknown outcome is never recorded as a failure: the lease expires, and the next caller observes.
+- `observe` runs if the effect is in doubt: an earlier holder may have acted. Without `observe`, act does not run then.
+- An exception of the commit is never the effect's failure. Each meaning has its own `try`.
+- What follows an exception of `act` is decided in `failures.py`. An unknown outcome is never recorded as a failure.
+- A call that ends without an outcome gives its lease back, and says whether act may have begun.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from verity._concurrency import SyncRuntime, sync_here, sync_settled
-from verity._core.failure import add_note, describe_failure
+from verity._concurrency import SyncFunction, SyncRuntime, sync_here, sync_settled
 from verity._core.interruption import is_interrupt
 from verity._core.observation import check_found
-from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED
+from verity._core.outcome import mark_left
+from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED, is_in_doubt
 from verity._sync.acquisition import SyncAcquisition
 from verity._sync.commit import SyncCommitter
 from verity._sync.effect import SyncEffect
+from verity._sync.failures import SyncFailures
 from verity._sync.lease_keeper import Lateness, SyncLeaseKeeper, prepare_renewals
 from verity._sync.ledger import SyncLedger
 from verity._sync.unprotected import SyncUnprotected, may_proceed
@@ -27,7 +31,10 @@ from verity.config import ClientSettings
 from verity.errors import (
     EffectPreviouslyFailedError,
     LeaseConflictError,
+    NotExecuted,
     ObserveFailedError,
+    OutcomeUnknown,
+    OutcomeUnknownError,
     VerityError,
 )
 from verity.values import LeaseResponse
@@ -55,6 +62,7 @@ class SyncProtector:
         self._acquisition = SyncAcquisition(ledger, runtime, settings.logger)
         self.spooler = self._make_spooler(spool)
         self._committer = SyncCommitter(ledger, runtime, settings, self.spooler)
+        self._failures = SyncFailures(ledger, settings)
         self._lateness = Lateness(settings.logger)
         self._warned_names: set[str | None] = set()
 
@@ -75,6 +83,9 @@ class SyncProtector:
         sync_here.is_inside = True
         try:
             return self._protect(effect)
+        except (NotExecuted, OutcomeUnknown) as error:
+            mark_left(error, effect.key)
+            raise
         finally:
             try:  # see verity/_mutex.py
                 # Plain assignments: an interrupt could end a method call at its entry.
@@ -124,22 +135,31 @@ class SyncProtector:
                 request_id=lease.request_id,
                 cached_error=lease.cached_error,
             )
-        if effect.on_lease is not None:
-            with effect.inside:
-                sync_settled("on_lease", effect.on_lease(lease))
-        with self._keep(effect, lease, requested_at) as keeper, effect.cancellation:
-            spooled = None if self.spooler is None else self.spooler.find(effect, lease, is_left=is_left)
-            if spooled is not None:
-                commit = partial(self._commit_spooled, effect, lease, keeper, spooled)
-                return effect.cancellation.finish(commit)
-            found = self._observe(effect, lease)
-            if found is not None:
-                commit = partial(self._committer.commit, effect, lease, keeper, "observed", found)
-                return effect.cancellation.finish(commit)
-            act = partial(self._act, effect, lease, keeper)
-            commit = partial(self._committer.commit, effect, lease, keeper, "acted")
-            fail = partial(self._record_failure, effect, lease)
-            return effect.cancellation.then(act, commit, fail)
+        try:
+            if effect.on_lease is not None:
+                with effect.inside:
+                    sync_settled("on_lease", effect.on_lease(lease))
+            with self._keep(effect, lease, requested_at) as keeper, effect.cancellation:
+                spooled = None if self.spooler is None else self.spooler.find(effect, lease, is_left=is_left)
+                if spooled is not None:
+                    commit = partial(self._commit_spooled, effect, lease, keeper, spooled)
+                    return effect.cancellation.finish(commit)
+                found = self._observe(effect, lease)
+                if found is not None:
+                    commit = partial(self._committer.commit, effect, lease, keeper, "observed", found)
+                    return effect.cancellation.finish(commit)
+                fail = partial(self._failures.record, effect, lease, keeper, sys.exc_info()[1])
+                act = partial(self._act, effect, keeper, fail)
+                commit = partial(self._committer.commit, effect, lease, keeper, "acted")
+                return effect.cancellation.then(act, commit, fail)
+        except GeneratorExit:  # the coroutine is closed: nothing can be awaited any more
+            raise
+        except BaseException:
+            if effect.cancellation.acted is None:
+                raise
+            with effect.cancellation:
+                self._failures.give_back(effect, lease)
+                raise
 
     def _commit_spooled(self, effect: SyncEffect, lease: LeaseResponse, keeper: SyncLeaseKeeper, entry: Entry) -> Any:
         """Commit a result that an earlier holder left in the spool, under this call's lease."""
@@ -148,12 +168,12 @@ class SyncProtector:
             self.spooler.forget(entry)
         return result
 
-    def _act(self, effect: SyncEffect, lease: LeaseResponse, keeper: SyncLeaseKeeper) -> Any:
+    def _act(self, effect: SyncEffect, keeper: SyncLeaseKeeper, fail: SyncFunction[None]) -> Any:
         try:
             result = effect.cancellation.call(effect.act, keeper)
         except Exception as error:
             if effect.cancellation.has_begun:
-                self._record_failure(effect, lease, error)
+                fail(error)
                 effect.cancellation.forget_raised()
             raise
         return sync_settled("act", result)
@@ -175,15 +195,21 @@ class SyncProtector:
         )
 
     def _observe(self, effect: SyncEffect, lease: LeaseResponse | None) -> Any:
-        """Return what observe found, or None if the effect has not happened or there is no observe.
+        """Return what observe found, or None if act is to run.
 
         Args:
             effect: the effect.
             lease: the grant; None for an effect that runs unprotected.
+
+        Raises:
+            OutcomeUnknownError: the effect is in doubt, and the policy lets nobody act without knowing.
         """
+        in_doubt = lease is None or is_in_doubt(lease.prior_state)
         if effect.observe is None:
-            if lease is not None and lease.prior_state == "expired":
-                self._warn_unobserved(effect)
+            if in_doubt and lease is not None:
+                self._act_blindly(effect, lease)
+            return None
+        if not in_doubt and effect.policy.observe_when == "doubt":
             return None
         request_id = None if lease is None else lease.request_id
         started_at = self._runtime.monotonic()
@@ -200,7 +226,7 @@ class SyncProtector:
                 if effect.policy.on_observe_error != "act":
                     raise ObserveFailedError(
                         f"observe of effect {effect.key!r} raised {raised}, so it is unknown whether the effect "
-                        "already happened. act did not run. Fix observe, and call again once the lease has expired.",
+                        "already happened. act did not run. Fix observe, and call again.",
                         effect_key=effect.key,
                         request_id=request_id,
                         observe_error=error,
@@ -229,29 +255,23 @@ class SyncProtector:
             # The report changes no state: without it, only the audit trail lacks an event.
             self._logger.debug("observe of effect %r could not be reported (%s).", effect.key, type(error).__name__)
 
-    def _record_failure(self, effect: SyncEffect, lease: LeaseResponse, error: Exception) -> None:
-        effect.span.outcome = "failed"
-        body = {
-            **effect.tokens(lease),
-            "error": describe_failure(error),
-            "source": "acted",
-            **effect.run,
-        }
-        try:
-            effect.cancellation.finish(lambda: self._ledger.fail(effect.namespace, body))
-        except VerityError as unrecorded:
-            add_note(
-                error,
-                f"Verity could not record this failure of effect {effect.key!r} ({unrecorded}); "
-                "the lease expires by itself, and the next call observes.",
+    def _act_blindly(self, effect: SyncEffect, lease: LeaseResponse) -> None:
+        """Warn that act runs on an effect in doubt; refuse it if the policy does."""
+        if effect.policy.on_unknown != "act":
+            raise OutcomeUnknownError(
+                f"An earlier holder of effect {effect.key!r} may have acted, and this call has no observe: act did not "
+                "run. Pass observe=, a function that returns the result if the effect happened, else None; or find out "
+                "what happened, and resolve or reset the effect; or, if the target de-duplicates, pass "
+                'policy=EffectPolicy(on_unknown="act").',
+                effect_key=effect.key,
+                request_id=lease.request_id,
+                fence_token=lease.fence_token,
             )
-
-    def _warn_unobserved(self, effect: SyncEffect) -> None:
         if effect.name not in self._warned_names:
             self._warned_names.add(effect.name)
             self._logger.warning(
-                "The lease of an earlier holder of effect %r expired. That holder may have acted, and this call has no "
-                "observe: act runs, perhaps for the second time. Pass observe=, a function that returns the result if "
-                "the effect happened, else None.",
+                "An earlier holder of effect %r may have acted, and this call has no observe: act runs, perhaps for "
+                'the second time, as on_unknown="act" asks. Pass observe=, a function that returns the result if the '
+                "effect happened, else None.",
                 effect.key,
             )

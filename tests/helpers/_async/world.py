@@ -63,6 +63,14 @@ class AsyncWorld:
         await self.act()
         self.clock.advance(5000)
 
+    async def leave_in_doubt(self, key: str | None = None) -> None:
+        """A predecessor takes the lease and dies; its lease runs out. None of it is among what the network sent."""
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
+            body = {"effectKey": key or self.key, "leaseDurationMs": 5000}
+            answer = await http.post(f"{self.ledger.base_url}/effects/payments/lease", json=body)
+        assert answer.status_code == 200, answer.text
+        self.clock.advance(5000)
+
     async def read(self, path: str, **query: str) -> Any:
         """Ask the ledger itself."""
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
@@ -78,11 +86,12 @@ class AsyncWorld:
         page = await self.read("events", effectKey=self.key)
         return [event["type"] for event in page["items"]]
 
-    async def reset(self, *, force: bool = False) -> None:
+    async def reset(self, *, force: bool = False, mode: str = "verify") -> None:
         """An admin lets the effect be tried again; with force, also from under a live lease."""
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
             answer = await http.post(
-                f"{self.ledger.base_url}/effects/payments/reset", json={"effectKey": self.key, "force": force}
+                f"{self.ledger.base_url}/effects/payments/reset",
+                json={"effectKey": self.key, "force": force, "mode": mode},
             )
         assert answer.status_code == 200, answer.text
 

@@ -17,7 +17,7 @@ VerityError                        base class: `except VerityError` catches all 
 ```
 
 The only other exceptions that leave a call are those that the user's `act` or `on_lease` raises, cancellations, and
-exceptions of signal handlers or other threads (interrupts).
+exceptions of signal handlers or other threads (interrupts). docs/outcomes.md says which of them mean a failure.
 All errors can be pickled, copied and deep-copied with their attributes. No message contains an API key,
 a lease token or a payload; payloads are attributes only.
 """
@@ -124,13 +124,14 @@ class LeaseConflictError(VerityApiError):
 class ActNotStartedError(VerityError):
     """`act` did not run, because no thread could be started. Nothing was recorded.
 
-    A lease that was granted is not renewed any more: it expires by itself, and the next call observes. The system's
-    own exception is `__cause__`.
+    A lease that was granted is given back. The system's own exception is `__cause__`.
     """
 
 
 class EffectPreviouslyFailedError(VerityError):
     """The effect failed before. It stays failed until an admin resets or resolves it.
+
+    After a reset with mode `verify`, the default, a call needs `observe`; after mode `retry` it acts.
 
     Attributes:
         cached_error: the error that was recorded, as JSON: usually `{"name", "message", "stack"}`.
@@ -144,7 +145,7 @@ class EffectPreviouslyFailedError(VerityError):
 class ObserveFailedError(VerityError):
     """`observe()` raised or returned an empty value: it is unknown whether the effect happened. `act` did not run.
 
-    The lease expires by itself, and the next caller observes again. The exception is also `__cause__`.
+    The lease is given back as it was granted, and the next caller observes again. The exception is also `__cause__`.
 
     Attributes:
         observe_error: the exception that `observe` raised; a `VerityValidationError` if it returned an empty value.

@@ -186,7 +186,8 @@ class SyncVerityClient:
     ) -> T:
         """Make an effect happen exactly once and return its result.
 
-        The call takes a lease on the effect, and asks `observe` whether the effect already happened. If not, it runs
+        The call takes a lease on the effect. If an earlier holder may have acted, the call asks `observe` whether the
+        effect happened; without `observe` it raises `OutcomeUnknownError`. If the effect has not happened, it runs
         `act`. Then it commits the result. Every later call with the same key returns this result without acting.
 
         Args:
@@ -218,9 +219,12 @@ class SyncVerityClient:
             ActNotStartedError: no thread could be started for act or observe; nothing was recorded.
             EffectPreviouslyFailedError: the effect failed before.
             ObserveFailedError: observe raised, or returned an empty value; act did not run.
+            OutcomeUnknownError: an earlier holder may have acted, and there is no observe; act did not run.
             CommitUncertainError: CRITICAL: the effect happened, and the ledger has not confirmed the commit.
             VerityConnectionError, VerityApiError: the ledger granted no lease; nothing was done.
-            Exception: the exception that act raised, after it was recorded as the effect's failure.
+            Exception: the exception that act raised, after it was recorded as the effect's failure. If it says that
+                nothing happened (`NotExecuted`), or leaves the outcome unknown, no failure is recorded: see
+                docs/outcomes.md.
         """
         return self._protect(  # type: ignore[no-any-return]  # T is what act gives
             effect_key,

@@ -27,7 +27,7 @@ def prepare_renewals(runtime: SyncRuntime, effect_key: str) -> None:
 def _no_thread(effect_key: str, error: RuntimeError) -> ActNotStartedError:
     return ActNotStartedError(
         f"act of effect {effect_key!r} did not run, because there was no thread to renew its lease in ({error}). "
-        "Nothing was recorded. A lease that was granted expires by itself. Allow the process more threads.",
+        "Nothing was recorded. Allow the process more threads.",
         effect_key=effect_key,
     )
 

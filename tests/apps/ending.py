@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import trio
 
-from verity import VerityClient
+from verity import EffectPolicy, VerityClient
 
 ACTS = 10
 HELD_S = 0.3
@@ -133,7 +133,9 @@ async def exits(error: BaseException, where: str, in_a_task: str) -> None:
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "act": lambda: client.protect("k0", act=raise_it),
         "async-act": lambda: client.protect("k0", act=raise_async),
-        "observe": lambda: client.protect("k0", observe=raise_it, act=lambda: 1),
+        "observe": lambda: client.protect(
+            "k0", observe=raise_it, act=lambda: 1, policy=EffectPolicy(observe_when="always")
+        ),
         "on_lease": lambda: client.protect("k0", on_lease=lambda _: raise_it(), act=lambda: 1),
         "gathered": lambda: asyncio.gather(
             client.protect("k0", act=raise_it), asyncio.get_running_loop().create_future()

@@ -99,7 +99,7 @@ def test_what_ends_a_program_ends_it_and_records_nothing(
     assert records.count("began") == (2 if where == "twice" else 1)
     if where == "twice":  # the third act went on for longest
         assert client.request_lease("ending", {"effectKey": "k2"}).cached_result == "done"
-    assert client.effects.get("k0").status == "RUNNING"
+    assert client.effects.get("k0").status == ("IDLE" if where in ("observe", "on_lease") else "EXPIRED")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -21,7 +21,7 @@ from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.silent_relay import SilentRelay
 from tests.helpers.verity_process import serving
-from verity import SyncVerityClient, VerityError
+from verity import EffectPolicy, SyncVerityClient, VerityError
 from verity._store.postgres.store import PostgresStore
 from verity.server.api_keys import issue
 
@@ -134,7 +134,8 @@ class Effect:
         """As an application does."""
         with SyncVerityClient(base_url=self._pair.base_url, api_key=self._pair.key, namespace=NAMESPACE) as client:
             observe = (lambda: self._acts[0] if self._acts else None) if self.has_observe else None
-            return client.protect(self.name, act=self.act, observe=observe, lease_duration_ms=LEASE_MS)
+            policy = EffectPolicy(on_unknown="act")
+            return client.protect(self.name, act=self.act, observe=observe, lease_duration_ms=LEASE_MS, policy=policy)
 
     def ask(self) -> Any:
         """The result that the node tells, or None."""

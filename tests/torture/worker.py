@@ -31,6 +31,7 @@ from tests.torture.world import AsyncWorldClient
 from verity import (
     CommitUncertainError,
     ConflictRetryConfig,
+    EffectPolicy,
     LeaseResponse,
     SyncVerityClient,
     VerityApiError,
@@ -270,6 +271,7 @@ class _AsyncHolder(_Call):
                     observe=None if is_bare(self._key) else self.observe,
                     on_lease=self.remember,
                     lease_duration_ms=self._worker.plan.lease_ms,
+                    policy=EffectPolicy(on_unknown="act"),
                 )
             except VerityError as error:
                 self.fail(error)
@@ -328,6 +330,7 @@ class _Holder(_Call):
                     observe=None if is_bare(self._key) else self.observe,
                     on_lease=self.remember,
                     lease_duration_ms=self._worker.plan.lease_ms,
+                    policy=EffectPolicy(on_unknown="act"),
                 )
             except VerityError as error:
                 self.fail(error)

@@ -127,9 +127,10 @@ def _wrong_story(row: Any, events: list[Any]) -> list[str]:
             problems.append(f"{kind} after the commit")
         if kind == "COMMITTED":
             committed = detail
-        expires_at = detail.get("settlesAt") or detail.get(
-            "leaseExpiresAt", 0 if kind == "LEASE_RELEASED" else expires_at
-        )
+        if kind == "LEASE_RELEASED":
+            expires_at = detail.get("settlesAt", 0)
+        else:
+            expires_at = detail.get("leaseExpiresAt", expires_at)
     if committed is None:
         return [*problems, "no event tells of the commit"]
     told = (fence, expires_at, committed["resultSha256"], committed["source"])

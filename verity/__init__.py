@@ -48,6 +48,7 @@ from verity.values import (
 
 if TYPE_CHECKING:
     from verity._async.client import VerityClient
+    from verity._concurrency.current import CurrentEffect, LeaseLost, current_effect
     from verity._sync.client import SyncVerityClient
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "CommitResponse",
     "CommitUncertainError",
     "ConflictRetryConfig",
+    "CurrentEffect",
     "EffectEvent",
     "EffectGroup",
     "EffectPolicy",
@@ -65,6 +67,7 @@ __all__ = [
     "FailResponse",
     "Found",
     "LeaseConflictError",
+    "LeaseLost",
     "LeaseRequestBody",
     "LeaseResponse",
     "LedgerStats",
@@ -89,16 +92,23 @@ __all__ = [
     "VerityError",
     "VerityValidationError",
     "__version__",
+    "current_effect",
 ]
 
-_CLIENTS = {"SyncVerityClient": "verity._sync.client", "VerityClient": "verity._async.client"}
+_LAZY = {
+    "CurrentEffect": "verity._concurrency.current",
+    "LeaseLost": "verity._concurrency.current",
+    "SyncVerityClient": "verity._sync.client",
+    "VerityClient": "verity._async.client",
+    "current_effect": "verity._concurrency.current",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load a client, httpx and the generated API on first use: most programs use only one of the two clients."""
-    if name not in _CLIENTS:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_CLIENTS[name]), name)
+    return getattr(import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The clocks of waits and leases. Test tools that replace or freeze Python's `time` do not affect them."""
+"""The clocks of waits and leases. Test tools that replace or freeze Python's `time` affect only the caller's own."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def _awake_clock(clocks: Any = time, platform: str = sys.platform) -> Callable[[
 
 
 awake_ns = _awake_clock()
+
+
+def callers_monotonic() -> float:
+    """`time.monotonic()` as the caller's code reads it, in seconds. For values to compare with it, never for a wait."""
+    return time.monotonic()
 
 
 def _wall_clock() -> Callable[[], int]:

@@ -89,6 +89,7 @@ def _to_response(answer: Answer, wait: _Wait) -> httpx.Response:
 class _EmbeddedSender:
     has_own_connections: bool = True
     """Many requests may wait at once: there are no connections that they would use up."""
+    is_remote: bool = False
     own_errors: tuple[type[Exception], ...] = (apsw.Error, OSError)
     """The exceptions of the storage."""
 

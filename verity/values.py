@@ -170,7 +170,29 @@ class Response(Record):
         return self._fields.get("fenceToken")
 
 
-class LeaseResponse(Response):
+class LeaseAnswer(Response):
+    """Base of the answers that tell until when a lease lasts."""
+
+    __slots__ = ("_remaining_s",)
+
+    @property
+    def remaining_s(self) -> float | None:
+        """The seconds that were left of the lease when the ledger answered, at most one too many.
+
+        They are the expiry minus the answer's `Date`, or minus this machine's clock if there was no `Date`. None if the
+        answer tells no expiry, and for an embedded ledger.
+
+        .. versionadded:: 0.2
+        """
+        return getattr(self, "_remaining_s", None)
+
+    @property
+    def lease_expires_at(self) -> str | None:
+        """When the lease expires unless it is renewed: RFC 3339, by the ledger's clock."""
+        return self._fields.get("leaseExpiresAt")
+
+
+class LeaseResponse(LeaseAnswer):
     """`granted` (act, then commit), or the cached outcome: `cached_completed` or `cached_failed`."""
 
     __slots__ = ()
@@ -184,11 +206,6 @@ class LeaseResponse(Response):
     def lease_token(self) -> str | None:
         """Proves who holds the lease; None in a cached answer. It is a secret: keep it out of logs."""
         return self._fields.get("leaseToken")
-
-    @property
-    def lease_expires_at(self) -> str | None:
-        """When the lease expires unless it is renewed: RFC 3339, by the ledger's clock."""
-        return self._fields.get("leaseExpiresAt")
 
     @property
     def prior_state(self) -> str | None:
@@ -241,15 +258,10 @@ class FailResponse(CommitResponse):
     __slots__ = ()
 
 
-class RenewResponse(Response):
+class RenewResponse(LeaseAnswer):
     """`renewed`, with the new expiry."""
 
     __slots__ = ()
-
-    @property
-    def lease_expires_at(self) -> str | None:
-        """When the lease expires unless it is renewed again: RFC 3339, by the ledger's clock."""
-        return self._fields.get("leaseExpiresAt")
 
 
 class ReleaseResponse(Response):

@@ -107,7 +107,7 @@ async def test_a_retry_after_that_makes_no_sense_loses_no_result(world: AsyncWor
 
 @pytest.mark.parametrize("fault", TRANSIENT, ids=str)
 async def test_an_unconfirmed_commit_is_uncertain_and_never_a_failure(world: AsyncWorld, fault: Any) -> None:
-    world.network.faults["commit"] = [fault] * 3
+    world.network.faults["commit"] = [fault] * 100
     with pytest.raises(CommitUncertainError, match="not confirmed") as caught:
         await world.client.protect(world.key, observe=world.find, act=world.act)
     error = caught.value
@@ -119,6 +119,7 @@ async def test_an_unconfirmed_commit_is_uncertain_and_never_a_failure(world: Asy
     assert "fail" not in world.network.operations()
     assert "re_1" not in str(error)
     assert "re_1" not in repr(error)
+    world.network.faults.clear()
     world.clock.advance(30_000)
     assert await world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
     assert world.acts == [world.key]
@@ -150,7 +151,7 @@ async def test_a_success_that_cannot_be_understood_confirms_nothing(world: Async
 
 async def test_an_observed_result_whose_commit_fails_is_uncertain_and_does_not_act(world: AsyncWorld) -> None:
     await world.crash_after_act()
-    world.network.faults["commit"] = [LOSE_REQUEST] * 3
+    world.network.faults["commit"] = [LOSE_REQUEST] * 100
     with pytest.raises(CommitUncertainError, match="observe found") as caught:
         await world.client.protect(world.key, observe=world.find, act=world.act, on_observe_error="act")
     assert caught.value.result == {"refund": "re_1"}

@@ -108,7 +108,7 @@ def test_a_retry_after_that_makes_no_sense_loses_no_result(world: SyncWorld) -> 
 
 @pytest.mark.parametrize("fault", TRANSIENT, ids=str)
 def test_an_unconfirmed_commit_is_uncertain_and_never_a_failure(world: SyncWorld, fault: Any) -> None:
-    world.network.faults["commit"] = [fault] * 3
+    world.network.faults["commit"] = [fault] * 100
     with pytest.raises(CommitUncertainError, match="not confirmed") as caught:
         world.client.protect(world.key, observe=world.find, act=world.act)
     error = caught.value
@@ -120,6 +120,7 @@ def test_an_unconfirmed_commit_is_uncertain_and_never_a_failure(world: SyncWorld
     assert "fail" not in world.network.operations()
     assert "re_1" not in str(error)
     assert "re_1" not in repr(error)
+    world.network.faults.clear()
     world.clock.advance(30_000)
     assert world.client.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}
     assert world.acts == [world.key]
@@ -151,7 +152,7 @@ def test_a_success_that_cannot_be_understood_confirms_nothing(world: SyncWorld, 
 
 def test_an_observed_result_whose_commit_fails_is_uncertain_and_does_not_act(world: SyncWorld) -> None:
     world.crash_after_act()
-    world.network.faults["commit"] = [LOSE_REQUEST] * 3
+    world.network.faults["commit"] = [LOSE_REQUEST] * 100
     with pytest.raises(CommitUncertainError, match="observe found") as caught:
         world.client.protect(world.key, observe=world.find, act=world.act, on_observe_error="act")
     assert caught.value.result == {"refund": "re_1"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers._sync.faulty_transport import LOSE_ANSWER, SyncFaultyTransport
+from tests.helpers._sync.faulty_transport import Says, SyncFaultyTransport
 from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitRequestBody,
@@ -92,7 +92,7 @@ def test_nothing_secret_is_shown(caplog: pytest.LogCaptureFixture) -> None:
             seen.raising(TimeoutError, lambda: client.protect("late", act=_time_out))
             seen.raising(VerityError, lambda: client.protect("late", act=lambda: result))
             seen.raising(VerityError, lambda: client.protect("large", act=lambda: PAYLOAD * 10_000))
-            network.faults["commit"] = [LOSE_ANSWER] * 3
+            network.faults["commit"] = [Says(500)] * 3
             seen.raising(VerityError, lambda: client.protect("uncertain", act=lambda: result))
             clock.advance(30_000)
             seen.raising(VerityError, lambda: client.protect("late", act=lambda: result))

@@ -54,6 +54,13 @@ def test_every_field_of_the_policy_is_explained() -> None:
         assert f"| `{each.name}` |" in DOCS["settings.md"], each.name
 
 
+def test_all_that_act_knows_is_explained() -> None:
+    page = DOCS["current-effect.md"]
+    for each in (verity.CurrentEffect, verity.LeaseLost):
+        for name in dir(each):
+            assert name.startswith("_") or re.search(rf"`[^`]*\b{name}\b", page), name
+
+
 def test_every_parameter_of_protect_is_explained() -> None:
     for name in inspect.signature(verity.SyncVerityClient.protect).parameters:
         if name not in ("self", "effect_key"):

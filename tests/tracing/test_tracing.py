@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from opentelemetry import trace
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
 
+from tests.helpers._async.virtual_runtime import AsyncVirtualRuntime
 from tests.helpers.served_ledger import ServedLedger, TestClock
 from verity import (
     CommitUncertainError,
@@ -164,6 +166,24 @@ def test_outcomes(served: ServedLedger, spans: InMemorySpanExporter) -> None:
         "ValueError", "EffectPreviouslyFailedError", "ObserveFailedError", "LeaseConflictError", "NotExecuted",
         "TimeoutError", "OutcomeUnknownError", "CommitUncertainError",
     ]  # fmt: skip
+
+
+def test_the_outcome_of_an_act_that_lost_its_lease(served: ServedLedger, spans: InMemorySpanExporter) -> None:
+    async def main() -> None:
+        runtime = AsyncVirtualRuntime(TestClock())
+
+        async def act() -> None:
+            await runtime.advance(31)
+            await anyio.sleep_forever()
+
+        policy = EffectPolicy(on_lease_lost="cancel")
+        key = served.create_key()
+        async with VerityClient(served.base_url, key, "n", auto_renew=False, _runtime=runtime) as client:
+            with pytest.raises(OutcomeUnknownError):
+                await client.protect("lost", act=act, policy=policy)
+
+    anyio.run(main)
+    assert [attributes(span)["verity.outcome"] for span in named(spans, "verity.protect")] == ["unknown"]
 
 
 def test_the_outcome_of_an_effect_without_a_lease(spans: InMemorySpanExporter) -> None:

@@ -1,4 +1,7 @@
-"""How a result is committed. Any error means that the commit is not confirmed."""
+"""How a result is committed. Any error means that the commit is not confirmed.
+
+If the ledger is away, the client goes on trying while the lease is renewed beside it: see `_core/patience.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from verity._async.effect import AsyncEffect
 from verity._async.lease_keeper import AsyncLeaseKeeper
-from verity._async.ledger import AsyncLedger
+from verity._async.ledger import AsyncLedger, Wire
 from verity._concurrency import AsyncRuntime
 from verity._core.observation import result_of
+from verity._core.patience import RETRY_TIMEOUT_S, CommitTries
 from verity._core.payload import round_trip
 from verity.config import ClientSettings
 from verity.errors import CommitUncertainError, VerityError
 from verity.values import LeaseResponse, Source
 
 if TYPE_CHECKING:
-    from verity._async.ledger import Wire
     from verity._async.spooling import AsyncSpooler
     from verity._spool import Entry
 
@@ -35,7 +38,7 @@ class AsyncCommitter:
         self,
         effect: AsyncEffect,
         lease: LeaseResponse,
-        keeper: AsyncLeaseKeeper,  # noqa: ARG002 - the patience of a commit depends on the lease that it keeps
+        keeper: AsyncLeaseKeeper,
         source: Source,
         result: Any,
     ) -> Any:
@@ -52,7 +55,7 @@ class AsyncCommitter:
             body = {**effect.tokens(lease), "result": result, "source": source, **effect.run}
             if self._spooler is not None and self._spooler.writes_first:
                 entry = await self._spooler.keep(effect, body)
-            await self._ledger.commit(effect.namespace, body)
+            await self._send(effect, keeper, body)
         except VerityError as error:
             is_spooled = False
             if self._spooler is not None and body is not None:
@@ -77,3 +80,38 @@ class AsyncCommitter:
             await self._spooler.forget(entry)
         effect.span.outcome = source
         return result
+
+    async def _send(self, effect: AsyncEffect, keeper: AsyncLeaseKeeper, body: Wire) -> None:
+        """Send the commit until the answer is definite, or the patience ends. An interrupt may start it again."""
+        began_at = self._runtime.monotonic()
+        tries = keeper.commit_tries
+        if tries is not None and tries.is_pausing:  # an interrupt ended the pause: one more try is left
+            tries.is_last = True
+        while True:
+            # The first try has the client's timeout.
+            timeout_s = None if tries is None else min(RETRY_TIMEOUT_S, self._settings.request_timeout_s)
+            try:
+                await self._ledger.commit(effect.namespace, body, attempts=1, timeout_s=timeout_s)
+            except VerityError as error:
+                if tries is None:
+                    tries = keeper.commit_tries = CommitTries(
+                        began_at,
+                        patience_s=effect.policy.commit_patience_s,
+                        lease_s=effect.duration_ms / 1000,
+                        max_delay_s=self._settings.conflict_retry.max_delay_s,
+                    )
+                delay_s = tries.delay_after(
+                    error,
+                    now=self._runtime.monotonic(),
+                    expires_at=keeper.expires_at,
+                    is_interrupted=effect.cancellation.is_interrupted,
+                    random=self._runtime.random(),
+                )
+                if delay_s is None:
+                    raise
+            else:
+                return
+            tries.is_pausing = True
+            await effect.cancellation.pause(self._runtime.sleep, delay_s)
+            tries.is_last = tries.is_last or effect.cancellation.is_interrupted
+            tries.is_pausing = False

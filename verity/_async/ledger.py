@@ -33,12 +33,14 @@ from verity._async.pool import spoil
 from verity._async.sender import AsyncSender
 from verity._concurrency import AsyncRuntime, AsyncThunk, async_here, async_interrupt_in
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
+from verity._core.renewal import told_remainder_s
 from verity._core.replies import Asked, is_transient, read_reply, read_request_id, why_no_answer
 from verity._operations import Operation
 from verity.errors import VerityApiError, VerityConnectionError, VerityError
 from verity.values import (
     CommitResponse,
     FailResponse,
+    LeaseAnswer,
     LeaseResponse,
     Record,
     ReleaseResponse,
@@ -218,14 +220,18 @@ class AsyncLedger:
             return self._read(kind, operation, asked, response)
         raise interrupt  # from a signal handler or another thread: it belongs to the caller, and no answer was lost
 
-    @staticmethod
-    def _read(kind: type[R], operation: Operation, asked: Asked, response: httpx.Response) -> R:
+    def _read(self, kind: type[R], operation: Operation, asked: Asked, response: httpx.Response) -> R:
         try:
             fields = read_reply(operation, response.status_code, response.headers, response.content, asked)
         except VerityConnectionError:  # another request's answer: later ones on this connection would be wrong, too
             spoil(response)
             raise
-        return kind(fields, read_request_id(response.headers))
+        answer = kind(fields, read_request_id(response.headers))
+        if isinstance(answer, LeaseAnswer) and self._sender.is_remote:
+            date = response.headers.get("date")
+            remaining_s = told_remainder_s(answer.lease_expires_at, date, self._runtime.wall_clock_ns())
+            object.__setattr__(answer, "_remaining_s", remaining_s)  # answers are read-only for everybody else
+        return answer
 
     def _api_with(self, timeout_s: float | None) -> AuthenticatedClient:
         return self.api if timeout_s is None else self._api_within(timeout_s)

@@ -115,7 +115,7 @@ class AsyncProtector:
         else:
             return await self._protect_under(lease, effect, requested_at, is_left=is_left)
         observe = partial(self._observe, effect, None)
-        return await AsyncUnprotected(effect, observe, self.spooler, self._logger).run(away)
+        return await AsyncUnprotected(effect, observe, self.spooler, self._settings).run(away)
 
     async def _protect_under(
         self, lease: LeaseResponse, effect: AsyncEffect, requested_at: float, *, is_left: bool
@@ -180,6 +180,8 @@ class AsyncProtector:
             if effect.cancellation.has_begun:
                 await fail(error)
                 effect.cancellation.forget_raised()
+            elif isinstance(error, OutcomeUnknownError):  # act was cancelled, because its lease was lost
+                effect.span.outcome = "unknown"
             raise
         return await async_settled("act", result)
 
@@ -187,16 +189,11 @@ class AsyncProtector:
         return AsyncLeaseKeeper(
             self._ledger,
             self._runtime,
-            self._logger,
-            namespace=effect.namespace,
-            tokens=effect.tokens(lease),
-            requested_at=requested_at,
-            duration_s=effect.duration_ms / 1000,
-            fraction=self._settings.renew_at_fraction,
-            renews=self._settings.auto_renew,
-            request_timeout_s=self._settings.request_timeout_s,
+            self._settings,
             lateness=self._lateness,
-            inside=effect.inside,
+            effect=effect,
+            grant=lease,
+            requested_at=requested_at,
         )
 
     async def _observe(self, effect: AsyncEffect, lease: LeaseResponse | None) -> Any:

@@ -50,6 +50,11 @@ class AsyncSender(AsyncApiSender, Protocol):
         ...
 
     @property
+    def is_remote(self) -> bool:
+        """Whether the ledger is another program: it has a clock of its own, and may grant less than is asked."""
+        ...
+
+    @property
     def own_errors(self) -> tuple[type[Exception], ...]:
         """The errors that `request` raises by itself, as opposed to those that an interrupt raises in it."""
         ...
@@ -74,6 +79,8 @@ class AsyncHttpSender:
     Raises:
         VerityConfigError: the installed httpx or httpcore lacks a private name that our own transport uses.
     """
+
+    is_remote: bool = True
 
     def __init__(
         self,

@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from verity._async.effect import AsyncEffect
-from verity._concurrency import async_settled
+from verity._concurrency import NoLease, async_settled
 from verity._core.observation import result_of
 from verity._core.payload import round_trip
 from verity._core.replies import is_away
+from verity.config import ClientSettings
 from verity.errors import CommitUncertainError, LeaseConflictError, VerityError
 from verity.values import Source
 
@@ -37,16 +38,17 @@ class AsyncUnprotected:
         effect: the effect.
         observe: calls its observe; returns what that found, or None.
         spooler: the client's spool; None: it has none.
-        logger: where to warn.
+        settings: the client's settings.
     """
 
     def __init__(
-        self, effect: AsyncEffect, observe: AsyncThunk[Any], spooler: AsyncSpooler | None, logger: logging.Logger
+        self, effect: AsyncEffect, observe: AsyncThunk[Any], spooler: AsyncSpooler | None, settings: ClientSettings
     ) -> None:
         self._effect = effect
         self._observe = observe
         self._spooler = spooler
-        self._logger = logger
+        self._settings = settings
+        self._logger: logging.Logger = settings.logger
 
     async def run(self, away: VerityError) -> Any:
         """Return the effect's result: the one in the spool, or that of observe or act.
@@ -70,6 +72,7 @@ class AsyncUnprotected:
             effect.key,
             away,
         )
+        effect.inside.lease = NoLease(effect.inside, environment=self._settings.environment, namespace=effect.namespace)
         with effect.cancellation:
             found = await self._observe()
             if found is not None:

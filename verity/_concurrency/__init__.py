@@ -19,6 +19,7 @@ from verity._concurrency.callables import (
     sync_check_callable,
     sync_settled,
 )
+from verity._concurrency.current import CurrentEffect, NoLease
 from verity._concurrency.greenlets import check_threads
 from verity._concurrency.interrupts import async_here, async_interrupt_in, sync_here, sync_interrupt_in
 from verity._concurrency.limiters import AsyncLimiter, NonBlockingLimiter, Permit, SyncLimiter
@@ -39,7 +40,9 @@ __all__ = [
     "AsyncRuntime",
     "AsyncSingleFlight",
     "AsyncThunk",
+    "CurrentEffect",
     "Inside",
+    "NoLease",
     "NonBlockingLimiter",
     "Permit",
     "SyncAct",

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from verity._concurrency.callables import AsyncAct, AsyncFunction, AsyncThunk, SyncThunk, is_async_callable
 from verity._concurrency.held import HeldInterrupt
@@ -21,15 +21,27 @@ from verity._concurrency.nesting import Inside
 from verity._concurrency.steps import Timed
 from verity._concurrency.threads import Job, Lease, LoopThreads, ThreadPermit, loop_threads
 from verity._core.interruption import has_stepped, is_from_handler, is_interrupt
-from verity.errors import ActNotStartedError, VerityError
+from verity.errors import ActNotStartedError, NotExecuted, OutcomeUnknownError, VerityError
 
 if TYPE_CHECKING:
     import asyncio
+
+    import anyio
 
 T = TypeVar("T")
 
 _CHECK_EVERY_S = 0.05
 """An interrupt can prevent a wake-up, so the task that waits for a thread also checks for itself."""
+
+
+class ActLease(Lease, Protocol):
+    """The lease of an act. If `cancels_act`, its loss cancels the act; each of the `listeners` is called then."""
+
+    cancels_act: bool
+    listeners: list[Callable[[], None]]
+
+    @property
+    def fence_token(self) -> int | None: ...
 
 
 class AsyncCancellation(HeldInterrupt):
@@ -43,7 +55,7 @@ class AsyncCancellation(HeldInterrupt):
 
     Attributes:
         has_begun: whether the exception that `call` raised is the function's own. False if the function did not run,
-            or had already returned.
+            had already returned, or was cancelled because the lease was lost.
     """
 
     def __init__(self, inside: Inside, clock: Callable[[], float]) -> None:
@@ -54,6 +66,8 @@ class AsyncCancellation(HeldInterrupt):
         self._returned: list[Any] = []
         self._raised: list[tuple[Exception, TracebackType | None]] = []
         self._has_run: Callable[[TracebackType | None], bool] = _always
+        self._shield: anyio.CancelScope  # `finish` sets it
+        self._pausing: anyio.CancelScope | None = None
         self.has_begun = False
 
     async def check(self, *functions: AsyncAct[Any] | None) -> None:
@@ -70,7 +84,7 @@ class AsyncCancellation(HeldInterrupt):
                     raise
                 raise self._not_started(error, "Nothing was sent.") from error
 
-    async def call(self, fn: AsyncAct[T], lease: Lease | None = None) -> T:
+    async def call(self, fn: AsyncAct[T], lease: ActLease | None = None) -> T:
         """Run the user's function: a coroutine function here, any other in a worker thread with its context variables.
 
         A thread can't be cancelled. So a cancellation waits until the function has ended, and its result is kept.
@@ -88,24 +102,52 @@ class AsyncCancellation(HeldInterrupt):
         with self._inside:
             if is_async_callable(fn):
                 await self._begin(lease)
-                return cast("T", await self._call_here(cast("AsyncThunk[Any]", fn)))
+                return cast("T", await self._call_here(cast("AsyncThunk[Any]", fn), lease))
             value: Any = await self._call_in_thread(cast("SyncThunk[Any]", fn), lease)
             if not inspect.isawaitable(value):
                 return cast("T", value)
             self._returned.clear()
             if not inspect.iscoroutine(value):
-                return cast("T", await self._call_here(lambda: value))
+                return cast("T", await self._call_here(lambda: value, lease))
             with closing(value):  # so that Python does not warn where it may not begin
                 await self._begin(lease)
-                return cast("T", await self._call_here(lambda: value))
+                return cast("T", await self._call_here(lambda: value, lease))
 
-    async def _begin(self, lease: Lease | None) -> None:
+    async def _begin(self, lease: ActLease | None) -> None:
         self.raise_pending()
         if lease is not None:
             await lease.confirm()
             self.acted = "unknown"
 
-    async def _call_here(self, fn: AsyncThunk[Any]) -> Any:
+    async def _call_here(self, fn: AsyncThunk[Any], lease: ActLease | None) -> Any:
+        """The function's result. It is cancelled if it loses a lease whose loss cancels it."""
+        if lease is None or not lease.cancels_act:
+            return await self._run_here(fn)
+        import anyio
+
+        cause: Exception | None = None
+        with anyio.CancelScope() as scope:
+            lease.listeners.append(scope.cancel)
+            try:
+                return await self._run_here(fn)
+            except NotExecuted:
+                raise
+            except Exception as error:
+                if not (scope.cancel_called and self.has_begun) or is_interrupt(error):
+                    raise
+                cause = error  # how the function ended after the cancellation tells nothing about the effect
+            finally:
+                lease.listeners.remove(scope.cancel)
+        self._raised, self.has_begun = [], False  # no failure: `acted` says that the outcome is unknown
+        key = self._inside.effect_key
+        raise OutcomeUnknownError(
+            f"The lease on effect {key!r} was lost while act ran, so act was cancelled, as "
+            'on_lease_lost="cancel" asks. Whether the effect has happened is unknown. Another holder may act.',
+            effect_key=key,
+            fence_token=lease.fence_token,
+        ) from cause
+
+    async def _run_here(self, fn: AsyncThunk[Any]) -> Any:
         """The function's result. An awaitable result is awaited again: an act may return another act's coroutine."""
         value: Any = fn()
         self._has_run = partial(has_stepped, value)
@@ -123,7 +165,7 @@ class AsyncCancellation(HeldInterrupt):
             raise
         return value
 
-    async def _call_in_thread(self, fn: SyncThunk[Any], lease: Lease | None) -> Any:
+    async def _call_in_thread(self, fn: SyncThunk[Any], lease: ActLease | None) -> Any:
         self._has_run = _always
         while True:
             if lease is not None:
@@ -260,7 +302,7 @@ class AsyncCancellation(HeldInterrupt):
         import anyio
 
         loop = asyncio_loop()
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True) as self._shield:
             for _ in range(MAX_INTERRUPTS):
                 try:
                     return await (fn() if loop is None else self._finish_in_task(loop, fn))
@@ -268,16 +310,45 @@ class AsyncCancellation(HeldInterrupt):
                     if not is_interrupt(interrupt):
                         raise
                     self._pending = self._pending or interrupt
+                    self._shield.shield = True  # it may have ended a pause at any step
             self.raise_pending()
         raise AssertionError("unreachable: it returns, raises or is interrupted, and a shielded scope swallows nothing")
 
     async def _finish_in_task(self, loop: asyncio.AbstractEventLoop, fn: AsyncThunk[T]) -> T:
         task = loop.create_task(_outcome_of(fn))
-        await self._wait_for(task, _go_on)
+        await self._wait_for(task, self._end_pause)
         value, error = task.result()
         if error is not None:
             raise error
         return cast("T", value)
+
+    async def pause(self, sleep: AsyncFunction[None], seconds: float) -> None:
+        """Sleep inside `finish`. A cancellation or an interrupt becomes pending, and ends the sleep.
+
+        Meanwhile nothing shields the task that called `finish`: on trio, that task sleeps; on asyncio, it waits.
+        """
+        import anyio
+
+        if self._pending is not None:
+            await sleep(seconds)
+            return
+        try:
+            self._shield.shield = False
+            with anyio.CancelScope() as self._pausing:
+                await sleep(seconds)
+        except BaseException as interrupt:
+            if asyncio_loop() is not None or not is_interrupt(interrupt):
+                raise
+            self._pending = self._pending or interrupt
+        finally:
+            self._end_pause()
+
+    def _end_pause(self) -> None:
+        """Shield the task again. On asyncio, the task that waits calls this when it is cancelled."""
+        self._shield.shield = True
+        pausing, self._pausing = self._pausing, None
+        if pausing is not None:
+            pausing.cancel()
 
     def forget_raised(self) -> None:
         """Forget the function's exception, once it is recorded or need not be. This breaks a reference cycle."""
@@ -294,10 +365,6 @@ async def _outcome_of(fn: AsyncThunk[T]) -> tuple[T | None, BaseException | None
 
 def _always(_trace: TracebackType | None) -> bool:
     return True
-
-
-def _go_on() -> None:
-    """A cancellation changes nothing here: it is already pending."""
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, fn: Callable[[Any], None], value: Any) -> None:

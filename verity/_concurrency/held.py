@@ -35,6 +35,11 @@ class HeldInterrupt:
         if error is None or (isinstance(error, Exception) and error is not first):
             self.raise_pending()
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether an interrupt is pending."""
+        return self._pending is not None
+
     def goes_first(self, error: Exception) -> None:
         """Name an error, about to be raised, that the caller must get in spite of a pending interrupt."""
         self._first = error

@@ -1,18 +1,28 @@
 """Records, in a context variable, the effects whose act, observe or on_lease is running.
 
 So a nested call finds its outer effects. It is refused if it is for the same effect, since it would wait for itself.
+`current_effect()` finds the lease under which the caller's code runs.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from verity._concurrency.interrupts import sync_here
 from verity.errors import VerityValidationError
 
+if TYPE_CHECKING:
+    from verity._concurrency.current import CurrentEffect
+
 _innermost: ContextVar[Inside | None] = ContextVar("verity_inside", default=None)
+
+
+class DescribedLease(Protocol):
+    """A lease under which act and observe run."""
+
+    def describe(self) -> CurrentEffect: ...
 
 
 class Inside:
@@ -25,6 +35,7 @@ class Inside:
             any method, also of `__exit__`, and an ended call must not be renewed.
         effect_key: the key as it is sent.
         label: the name of the effect in log lines.
+        lease: the lease under which act and observe run; None before it is granted.
         thread_loop: the event loop whose worker thread runs the code at the moment; None if none does.
         lent_limiter: the limiter of nested calls that use the permit of this worker thread; None until one does.
     """
@@ -37,6 +48,7 @@ class Inside:
         "effect_key",
         "is_over",
         "label",
+        "lease",
         "lent_limiter",
         "thread_loop",
     )
@@ -49,6 +61,7 @@ class Inside:
         self.is_over = False
         self.effect_key = effect_key
         self.label = repr(effect_key) if name is None else f"{effect_key!r} ({name})"
+        self.lease: DescribedLease | None = None
         self.thread_loop: object = None
         self.lent_limiter: Any = None
 
@@ -88,6 +101,14 @@ class Inside:
     def outer(self) -> Inside | None:
         """The call inside whose code this one was made; None if there is none, or it has ended."""
         return _active(self._outer)
+
+
+def innermost_lease() -> DescribedLease | None:
+    """The lease under which the running code of a caller was called. on_lease runs under none of its own."""
+    inside = _active(_innermost.get())
+    while inside is not None and inside.lease is None:
+        inside = inside.outer
+    return None if inside is None else inside.lease
 
 
 def _active(inside: Inside | None) -> Inside | None:

@@ -16,7 +16,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
-from verity._clock import monotonic
+from verity._clock import monotonic, wall_clock_ns
 from verity._concurrency.callables import AsyncThunk, SyncThunk
 from verity._concurrency.interrupts import sync_here
 from verity._concurrency.loops import asyncio_loop
@@ -43,6 +43,7 @@ class AsyncRuntime:
 
     monotonic: Callable[[], float] = staticmethod(monotonic)
     random: Callable[[], float] = staticmethod(random.random)
+    wall_clock_ns: Callable[[], int] = staticmethod(wall_clock_ns)
 
     def new_id(self) -> str:
         """A fresh id, unique across processes and forks."""
@@ -124,6 +125,7 @@ class SyncRuntime:
 
     monotonic: Callable[[], float] = staticmethod(monotonic)
     random: Callable[[], float] = staticmethod(random.random)
+    wall_clock_ns: Callable[[], int] = staticmethod(wall_clock_ns)
 
     def __init__(self) -> None:
         self._timers = _ThreadTimers(self)

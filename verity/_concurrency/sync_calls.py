@@ -120,6 +120,10 @@ class SyncCancellation(HeldInterrupt):
                 rescue.run_here()
         return rescue.outcome()
 
+    def pause(self, sleep: Callable[[float], None], seconds: float) -> None:
+        """Sleep inside `finish`. In the caller's thread an interrupt ends the sleep, and the work is started again."""
+        sleep(seconds)
+
     def forget_raised(self) -> None:
         """Forget the function's exception, once it is recorded or need not be. This breaks a reference cycle."""
         self._raised = []

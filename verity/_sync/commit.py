@@ -1,5 +1,8 @@
 # Made from verity/_async/commit.py by scripts/mirror.py. Do not edit.
-"""How a result is committed. Any error means that the commit is not confirmed."""
+"""How a result is committed. Any error means that the commit is not confirmed.
+
+If the ledger is away, the client goes on trying while the lease is renewed beside it: see `_core/patience.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from verity._concurrency import SyncRuntime
 from verity._core.observation import result_of
+from verity._core.patience import RETRY_TIMEOUT_S, CommitTries
 from verity._core.payload import round_trip
 from verity._sync.effect import SyncEffect
 from verity._sync.lease_keeper import SyncLeaseKeeper
-from verity._sync.ledger import SyncLedger
+from verity._sync.ledger import SyncLedger, Wire
 from verity.config import ClientSettings
 from verity.errors import CommitUncertainError, VerityError
 from verity.values import LeaseResponse, Source
 
 if TYPE_CHECKING:
     from verity._spool import Entry
-    from verity._sync.ledger import Wire
     from verity._sync.spooling import SyncSpooler
 
 
@@ -36,7 +39,7 @@ class SyncCommitter:
         self,
         effect: SyncEffect,
         lease: LeaseResponse,
-        keeper: SyncLeaseKeeper,  # noqa: ARG002 - the patience of a commit depends on the lease that it keeps
+        keeper: SyncLeaseKeeper,
         source: Source,
         result: Any,
     ) -> Any:
@@ -53,7 +56,7 @@ class SyncCommitter:
             body = {**effect.tokens(lease), "result": result, "source": source, **effect.run}
             if self._spooler is not None and self._spooler.writes_first:
                 entry = self._spooler.keep(effect, body)
-            self._ledger.commit(effect.namespace, body)
+            self._send(effect, keeper, body)
         except VerityError as error:
             is_spooled = False
             if self._spooler is not None and body is not None:
@@ -78,3 +81,38 @@ class SyncCommitter:
             self._spooler.forget(entry)
         effect.span.outcome = source
         return result
+
+    def _send(self, effect: SyncEffect, keeper: SyncLeaseKeeper, body: Wire) -> None:
+        """Send the commit until the answer is definite, or the patience ends. An interrupt may start it again."""
+        began_at = self._runtime.monotonic()
+        tries = keeper.commit_tries
+        if tries is not None and tries.is_pausing:  # an interrupt ended the pause: one more try is left
+            tries.is_last = True
+        while True:
+            # The first try has the client's timeout.
+            timeout_s = None if tries is None else min(RETRY_TIMEOUT_S, self._settings.request_timeout_s)
+            try:
+                self._ledger.commit(effect.namespace, body, attempts=1, timeout_s=timeout_s)
+            except VerityError as error:
+                if tries is None:
+                    tries = keeper.commit_tries = CommitTries(
+                        began_at,
+                        patience_s=effect.policy.commit_patience_s,
+                        lease_s=effect.duration_ms / 1000,
+                        max_delay_s=self._settings.conflict_retry.max_delay_s,
+                    )
+                delay_s = tries.delay_after(
+                    error,
+                    now=self._runtime.monotonic(),
+                    expires_at=keeper.expires_at,
+                    is_interrupted=effect.cancellation.is_interrupted,
+                    random=self._runtime.random(),
+                )
+                if delay_s is None:
+                    raise
+            else:
+                return
+            tries.is_pausing = True
+            effect.cancellation.pause(self._runtime.sleep, delay_s)
+            tries.is_last = tries.is_last or effect.cancellation.is_interrupted
+            tries.is_pausing = False

@@ -4,12 +4,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
-from verity._concurrency import Inside, SyncRuntime, Timer
-from verity._core.renewal import next_renewal_at, renewal_timeout_s, retry_renewal_after
+from verity._concurrency import CurrentEffect, SyncRuntime, Timer
+from verity._core.patience import CommitTries
+from verity._core.renewal import held_s, next_renewal_at, renewal_timeout_s, retry_renewal_after
 from verity._core.replies import is_definite_loss, is_finished
+from verity._sync.effect import SyncEffect
 from verity._sync.ledger import SyncLedger, Wire
+from verity.config import ClientSettings
 from verity.errors import ActNotStartedError, VerityConnectionError, VerityError
+from verity.values import LeaseResponse
+
+_AFTER_EXPIRY_S = 0.001
+"""A check that the lease has expired comes so many seconds after the expiry, so that it finds it passed."""
 
 
 def prepare_renewals(runtime: SyncRuntime, effect_key: str) -> None:
@@ -54,53 +62,59 @@ class Lateness:
 class SyncLeaseKeeper:
     """A context manager: it plans the first renewal on entry, and stops renewing on every exit, cancellation included.
 
+    Inside, the caller's code finds the lease by `current_effect()`. Once the call is over, nothing is renewed, even if
+    an interrupt skipped `__exit__`.
+
     Args:
-        tokens: effectKey, fenceToken and leaseToken of the grant.
-        requested_at: when the client requested the lease, on the runtime's monotonic clock.
-        duration_s: how long the lease lasts from then.
-        fraction: the part of the duration after which the lease is renewed.
-        renews: whether the lease is renewed in the background at all.
         lateness: logs renewals that begin too late.
-        inside: the call that the lease is for. Once the call is over, nothing is renewed, even if an interrupt skipped
-            `__exit__`.
+        effect: the call that the lease is for.
+        grant: the lease, as the ledger granted it.
+        requested_at: when the client requested the lease, on the runtime's monotonic clock.
+
+    Attributes:
+        listeners: functions to call when the lease is lost or the call is over.
+        cancels_act: whether an act that can be cancelled is cancelled when the lease is lost.
+        commit_tries: the tries of the commit; None before the first one has failed.
     """
 
     def __init__(
         self,
         ledger: SyncLedger,
         runtime: SyncRuntime,
-        logger: logging.Logger,
+        settings: ClientSettings,
         *,
-        namespace: str,
-        tokens: Wire,
-        requested_at: float,
-        duration_s: float,
-        fraction: float,
-        renews: bool,
-        request_timeout_s: float,
         lateness: Lateness,
-        inside: Inside,
+        effect: SyncEffect,
+        grant: LeaseResponse,
+        requested_at: float,
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
-        self._logger = logger
-        self._namespace = namespace
-        self._tokens = tokens
-        self._requested_at = requested_at
-        self._duration_s = duration_s
-        self._fraction = fraction
-        self._renews = renews
-        self._timeout_s = renewal_timeout_s(duration_s, fraction, request_timeout_s)
+        self._settings = settings
+        self._logger: logging.Logger = settings.logger
+        self._namespace = effect.namespace
+        self._tokens = effect.tokens(grant)
+        self._grant = grant
+        self._asked_s = effect.duration_ms / 1000
+        self._fraction = settings.renew_at_fraction
         self._lateness = lateness
         self._planned_at = requested_at
         self._timer: Timer | None = None
-        self._inside = inside
+        self._watch: Timer | None = None
+        self._inside = effect.inside
         self._stopped = False
+        self._lost = False
         self._warned: set[str] = set()
+        self._described: CurrentEffect | None = None
+        self.commit_tries: CommitTries | None = None
+        self.listeners: list[Callable[[], None]] = []
+        self.cancels_act = effect.policy.on_lease_lost == "cancel"
+        self._hold(requested_at, grant.remaining_s, is_renewal=False)
 
     def __enter__(self) -> SyncLeaseKeeper:
-        if self._renews:
-            self._plan(next_renewal_at(self._requested_at, self._duration_s, self._fraction))
+        if self._settings.auto_renew:
+            self._plan(self._due_at)
+        self._inside.lease = self
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -111,6 +125,18 @@ class SyncLeaseKeeper:
         self._stopped = True
         if self._timer is not None:
             self._timer.stop()
+        if self._watch is not None:
+            self._watch.stop()
+        self._ring()
+
+    def _hold(self, requested_at: float, told_s: float | None, *, is_renewal: bool) -> None:
+        """Count the lease from `requested_at`. Other threads read single attributes, so each has its final value."""
+        took_s = self._runtime.monotonic() - requested_at
+        duration_s = held_s(self._asked_s, told_s, took_s=took_s, fraction=self._fraction, is_renewal=is_renewal)
+        self._requested_at = requested_at
+        self._duration_s = duration_s
+        self._expires_at = requested_at + duration_s
+        self._due_at = next_renewal_at(requested_at, duration_s, self._fraction)
 
     def confirm(self) -> None:
         """Make sure, right before act, that this call still has the lease, and keeps it for a while.
@@ -122,11 +148,17 @@ class SyncLeaseKeeper:
         Raises:
             VerityError: the lease is lost, or it is unknown whether it is.
         """
-        if not self.is_due():
-            return
+        if self.is_due():
+            self._renew_now()
+        self._lost = False  # if the lease had expired, a renewal has been confirmed since
+        if self.cancels_act and self._watch is None:
+            self._watch_expiry()
+
+    def _renew_now(self) -> None:
         requested_at = self._runtime.monotonic()
-        self._ledger.renew(self._namespace, self._extension())
-        self._requested_at = max(self._requested_at, requested_at)
+        renewed = self._ledger.renew(self._namespace, self._extension())
+        if requested_at >= self._requested_at:  # no later renewal has been confirmed meanwhile
+            self._hold(requested_at, renewed.remaining_s, is_renewal=True)
         if self.is_due():
             key = self._tokens["effectKey"]
             raise VerityConnectionError(
@@ -137,14 +169,73 @@ class SyncLeaseKeeper:
 
     def is_due(self) -> bool:
         """Return whether so little of the lease is left that act must not begin."""
-        return self._runtime.monotonic() >= next_renewal_at(self._requested_at, self._duration_s, self._fraction)
+        return self._runtime.monotonic() >= self._due_at
 
-    def _extension(self) -> Wire:
-        return {**self._tokens, "extensionMs": round(self._duration_s * 1000)}
+    @property
+    def is_lost(self) -> bool:
+        """Whether the ledger said that the lease is lost, or it expired during the call. Once True, it stays so."""
+        if not self._lost and not self.is_over and self.remaining_s() <= 0:
+            self._lost = True
+        return self._lost
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call has ended."""
+        return self._is_stopped()
+
+    @property
+    def fence_token(self) -> int | None:
+        """The number of the grant."""
+        return self._grant.fence_token
+
+    @property
+    def expires_at(self) -> float:
+        """When the lease expires, by its last confirmed renewal, on the runtime's monotonic clock."""
+        return self._expires_at
+
+    def remaining_s(self) -> float:
+        """The seconds until the lease expires, by its last confirmed renewal. Negative after the expiry."""
+        return self._expires_at - self._runtime.monotonic()
+
+    def describe(self) -> CurrentEffect:
+        """What the caller's code can know about the effect. Made on first use."""
+        if self._described is None:
+            self._described = CurrentEffect(
+                self,
+                self._grant,
+                environment=self._settings.environment,
+                namespace=self._namespace,
+                key=self._tokens["effectKey"],
+            )
+        return self._described
+
+    def _watch_expiry(self) -> None:
+        delay_s = max(self.remaining_s(), 0.0) + _AFTER_EXPIRY_S
+        self._watch = self._runtime.call_later(delay_s, self._check_expiry)
+
+    def _check_expiry(self) -> None:
+        if self._is_stopped():
+            return
+        if self.is_lost:
+            self._watch = None
+            self._ring()
+        else:
+            self._watch_expiry()
 
     def _is_stopped(self) -> bool:
         """A method, so that each use reads it anew: it changes while a renewal is under way."""
         return self._stopped or self._inside.is_over
+
+    def _lose(self) -> None:
+        self._lost = True
+        self._ring()
+
+    def _ring(self) -> None:
+        for listener in tuple(self.listeners):
+            listener()
+
+    def _extension(self) -> Wire:
+        return {**self._tokens, "extensionMs": round(self._asked_s * 1000)}
 
     def _plan(self, at: float) -> None:
         now = self._runtime.monotonic()
@@ -164,24 +255,28 @@ class SyncLeaseKeeper:
                 requested_at - self._planned_at,
                 self._runtime.why_late(self._planned_at, requested_at),
             )
+        timeout_s = renewal_timeout_s(self._duration_s, self._fraction, self._settings.request_timeout_s)
         try:
-            self._ledger.renew(self._namespace, self._extension(), attempts=1, timeout_s=self._timeout_s)
+            renewed = self._ledger.renew(self._namespace, self._extension(), attempts=1, timeout_s=timeout_s)
         except VerityError as error:
             if self._is_stopped():
                 return
-            if is_finished(error):  # the commit overtook this renewal
+            if is_finished(error):  # the commit overtook this renewal, or an admin decided the effect after its expiry
                 return
             if is_definite_loss(error):
                 self._warn("was lost: another holder may act now; the commit will tell", error)
+                self._lose()
                 return
             now = self._runtime.monotonic()
             if now >= self._requested_at + self._duration_s:
                 self._warn("could not be renewed in time and may have expired; still trying", error)
-            self._plan(now + retry_renewal_after(now, self._requested_at, self._duration_s))
+                self._lose()
+            is_short = self._duration_s < self._asked_s
+            self._plan(now + retry_renewal_after(now, self._requested_at, self._duration_s, is_short=is_short))
         else:
             if not self._is_stopped():
-                self._requested_at = requested_at
-                self._plan(next_renewal_at(requested_at, self._duration_s, self._fraction))
+                self._hold(requested_at, renewed.remaining_s, is_renewal=True)
+                self._plan(self._due_at)
 
     def _warn(self, what: str, error: VerityError) -> None:
         if what not in self._warned:

@@ -114,7 +114,7 @@ class SyncProtector:
         else:
             return self._protect_under(lease, effect, requested_at, is_left=is_left)
         observe = partial(self._observe, effect, None)
-        return SyncUnprotected(effect, observe, self.spooler, self._logger).run(away)
+        return SyncUnprotected(effect, observe, self.spooler, self._settings).run(away)
 
     def _protect_under(self, lease: LeaseResponse, effect: SyncEffect, requested_at: float, *, is_left: bool) -> Any:
         """Return the effect's result, after the ledger has answered.
@@ -175,6 +175,8 @@ class SyncProtector:
             if effect.cancellation.has_begun:
                 fail(error)
                 effect.cancellation.forget_raised()
+            elif isinstance(error, OutcomeUnknownError):  # act was cancelled, because its lease was lost
+                effect.span.outcome = "unknown"
             raise
         return sync_settled("act", result)
 
@@ -182,16 +184,11 @@ class SyncProtector:
         return SyncLeaseKeeper(
             self._ledger,
             self._runtime,
-            self._logger,
-            namespace=effect.namespace,
-            tokens=effect.tokens(lease),
-            requested_at=requested_at,
-            duration_s=effect.duration_ms / 1000,
-            fraction=self._settings.renew_at_fraction,
-            renews=self._settings.auto_renew,
-            request_timeout_s=self._settings.request_timeout_s,
+            self._settings,
             lateness=self._lateness,
-            inside=effect.inside,
+            effect=effect,
+            grant=lease,
+            requested_at=requested_at,
         )
 
     def _observe(self, effect: SyncEffect, lease: LeaseResponse | None) -> Any:

@@ -51,6 +51,11 @@ class SyncSender(SyncApiSender, Protocol):
         ...
 
     @property
+    def is_remote(self) -> bool:
+        """Whether the ledger is another program: it has a clock of its own, and may grant less than is asked."""
+        ...
+
+    @property
     def own_errors(self) -> tuple[type[Exception], ...]:
         """The errors that `request` raises by itself, as opposed to those that an interrupt raises in it."""
         ...
@@ -75,6 +80,8 @@ class SyncHttpSender:
     Raises:
         VerityConfigError: the installed httpx or httpcore lacks a private name that our own transport uses.
     """
+
+    is_remote: bool = True
 
     def __init__(
         self,

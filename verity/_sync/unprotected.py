@@ -10,11 +10,12 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from verity._concurrency import sync_settled
+from verity._concurrency import NoLease, sync_settled
 from verity._core.observation import result_of
 from verity._core.payload import round_trip
 from verity._core.replies import is_away
 from verity._sync.effect import SyncEffect
+from verity.config import ClientSettings
 from verity.errors import CommitUncertainError, LeaseConflictError, VerityError
 from verity.values import Source
 
@@ -38,16 +39,17 @@ class SyncUnprotected:
         effect: the effect.
         observe: calls its observe; returns what that found, or None.
         spooler: the client's spool; None: it has none.
-        logger: where to warn.
+        settings: the client's settings.
     """
 
     def __init__(
-        self, effect: SyncEffect, observe: SyncThunk[Any], spooler: SyncSpooler | None, logger: logging.Logger
+        self, effect: SyncEffect, observe: SyncThunk[Any], spooler: SyncSpooler | None, settings: ClientSettings
     ) -> None:
         self._effect = effect
         self._observe = observe
         self._spooler = spooler
-        self._logger = logger
+        self._settings = settings
+        self._logger: logging.Logger = settings.logger
 
     def run(self, away: VerityError) -> Any:
         """Return the effect's result: the one in the spool, or that of observe or act.
@@ -71,6 +73,7 @@ class SyncUnprotected:
             effect.key,
             away,
         )
+        effect.inside.lease = NoLease(effect.inside, environment=self._settings.environment, namespace=effect.namespace)
         with effect.cancellation:
             found = self._observe()
             if found is not None:

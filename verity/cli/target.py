@@ -142,6 +142,7 @@ class _StoreSender:
 
     has_own_connections = True
     """True: no user's HTTP client is involved."""
+    is_remote = False
     own_errors: tuple[type[Exception], ...] = (Exception,)
     """A command has one thread: every exception of a call comes from the store."""
 

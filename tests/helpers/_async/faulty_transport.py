@@ -24,6 +24,8 @@ class Sent:
     namespace: str
     body: dict[str, Any]
     headers: httpx.Headers
+    timeout_s: float | None = None
+    """How long the client waits for the answer."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class AsyncFaultyTransport(httpx.AsyncBaseTransport):
         self._real = httpx.AsyncHTTPTransport()
         self.sent: list[Sent] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.rewrite: Callable[[httpx.Response], httpx.Response] | None = None
+        """Changes each real answer."""
 
     def operations(self) -> list[str]:
         """The operations that were sent, in order."""
@@ -56,7 +60,8 @@ class AsyncFaultyTransport(httpx.AsyncBaseTransport):
         content = await request.aread()
         *_, namespace, operation = request.url.path.split("/")
         body = json.loads(content) if content else dict(request.url.params)
-        self.sent.append(Sent(operation, namespace, body, request.headers))
+        timeout_s = request.extensions.get("timeout", {}).get("read")
+        self.sent.append(Sent(operation, namespace, body, request.headers, timeout_s))
         planned = self.faults[operation]
         fault = planned.pop(0) if planned else None
         if fault == LOSE_REQUEST:
@@ -69,6 +74,8 @@ class AsyncFaultyTransport(httpx.AsyncBaseTransport):
             fault()
         response = await self._real.handle_async_request(request)
         await response.aread()
+        if self.rewrite is not None:
+            response = self.rewrite(response)
         if fault == LOSE_ANSWER:
             raise httpx.ReadTimeout("lost", request=request)
         return response

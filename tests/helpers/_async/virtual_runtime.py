@@ -25,6 +25,7 @@ class AsyncVirtualRuntime(AsyncRuntime):
         super().__init__()
         self._clock = clock
         self.monotonic = lambda: clock.now_ms / 1000
+        self.wall_clock_ns = lambda: clock.now_ms * 1_000_000
         self.random = lambda: 0.5
         self.slept: list[float] = []
         self.timers: list[VirtualTimer] = []

@@ -25,6 +25,8 @@ class Sent:
     namespace: str
     body: dict[str, Any]
     headers: httpx.Headers
+    timeout_s: float | None = None
+    """How long the client waits for the answer."""
 
 
 @dataclass
@@ -48,6 +50,8 @@ class SyncFaultyTransport(httpx.BaseTransport):
         self._real = httpx.HTTPTransport()
         self.sent: list[Sent] = []
         self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.rewrite: Callable[[httpx.Response], httpx.Response] | None = None
+        """Changes each real answer."""
 
     def operations(self) -> list[str]:
         """The operations that were sent, in order."""
@@ -57,7 +61,8 @@ class SyncFaultyTransport(httpx.BaseTransport):
         content = request.read()
         *_, namespace, operation = request.url.path.split("/")
         body = json.loads(content) if content else dict(request.url.params)
-        self.sent.append(Sent(operation, namespace, body, request.headers))
+        timeout_s = request.extensions.get("timeout", {}).get("read")
+        self.sent.append(Sent(operation, namespace, body, request.headers, timeout_s))
         planned = self.faults[operation]
         fault = planned.pop(0) if planned else None
         if fault == LOSE_REQUEST:
@@ -70,6 +75,8 @@ class SyncFaultyTransport(httpx.BaseTransport):
             fault()
         response = self._real.handle_request(request)
         response.read()
+        if self.rewrite is not None:
+            response = self.rewrite(response)
         if fault == LOSE_ANSWER:
             raise httpx.ReadTimeout("lost", request=request)
         return response

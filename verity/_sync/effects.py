@@ -86,7 +86,8 @@ class SyncEffects:
             namespace: only effects in this namespace. The default is the client's, unless a workflow, case or run is
                 given: those have namespaces of their own.
             all_namespaces: search all namespaces, also if the client has one.
-            status: IDLE (reset, can be granted again), RUNNING, EXPIRED (its lease expired), COMMITTED or FAILED.
+            status: IDLE (reset or given back), RUNNING, EXPIRED (its lease expired, or was released by a holder that
+                may have acted), COMMITTED or FAILED.
             search: a part of the effect key.
             workflow_name: only effects of this workflow.
             case_id: only effects of this case.

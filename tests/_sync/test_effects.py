@@ -332,6 +332,28 @@ def test_a_forced_reset_is_sent_once(world: SyncWorld) -> None:
     assert world.network.operations().count("reset") == 1, "a second one could hit the next holder"
 
 
+def test_what_was_released_in_doubt_is_listed_as_expired_and_can_be_decided_at_once(client: SyncVerityClient) -> None:
+    here = str(client.effects._namespace)
+    for key, acted in (("doubtful", "unknown"), ("given back", "no")):
+        lease = client.request_lease(here, {"effectKey": key})
+        tokens = {name: lease[name] for name in ("effectKey", "fenceToken", "leaseToken")}
+        client.release(here, {**tokens, "acted": acted, "settleMs": 600_000})
+    (found,) = [effect for effect in client.effects.list(status="EXPIRED")]
+    assert (found.effect_key, found.status, found.attempt) == ("doubtful", "EXPIRED", 1)
+    assert found.settles_at
+    assert found.lease_expires_at
+    assert found.settles_at > found.lease_expires_at
+    assert [effect.effect_key for effect in client.effects.list(status="IDLE")] == ["given back"]
+    trail = [event for event in client.effects.events("doubtful")]
+    assert [event.type for event in trail] == ["LEASE_GRANTED", "LEASE_RELEASED"]
+    assert trail[-1].detail["settlesAt"] == found.settles_at
+    with pytest.raises(LeaseConflictError):
+        client.request_lease(here, {"effectKey": "doubtful"})
+    assert (client.effects.reset("doubtful", mode="retry")).status == "reset"
+    lease = client.request_lease(here, {"effectKey": "doubtful"})
+    assert (lease.prior_state, lease.attempt) == ("reset", 2)
+
+
 def test_a_change_that_names_another_fence_is_refused(world: SyncWorld) -> None:
     effects = world.client.effects
 

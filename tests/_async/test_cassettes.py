@@ -22,6 +22,8 @@ from verity import (
     EffectPreviouslyFailedError,
     FailRequestBody,
     LeaseConflictError,
+    NotExecuted,
+    OutcomeUnknownError,
     ReleaseRequestBody,
     RenewRequestBody,
     ReportObserveBody,
@@ -30,6 +32,7 @@ from verity import (
 )
 
 only_present = pytest.mark.parametrize("played", [CASSETTES], indirect=True, ids=lambda directory: directory.name)
+only_older = pytest.mark.parametrize("played", [OLDER], indirect=True, ids=lambda directory: directory.name)
 REFUND = {"refund_id": "re_1", "note": "返金"}
 
 
@@ -183,3 +186,33 @@ async def test_low_level_release(played: Played) -> None:
         await client.request_lease("mail", {"effectKey": "mail:1"})
     played.clock.advance(5000)
     assert (await client.request_lease("mail", {"effectKey": "mail:1"})).prior_state == "expired"
+
+
+# An older ledger answers a release with 404. The lease expires by itself, and the caller hears of what it waits for.
+
+
+@only_older
+async def test_release_of_what_is_in_doubt(played: Played) -> None:
+    await played.client.request_lease("payments", {"effectKey": "refund:1", "leaseDurationMs": 5000})
+    played.clock.advance(5000)
+    with pytest.raises(OutcomeUnknownError):
+        await played.client.protect("refund:1", act=played.act)
+    assert played.acts == 0
+
+
+@only_older
+async def test_release_of_what_did_not_happen(played: Played) -> None:
+    async def refuse() -> None:
+        raise NotExecuted("the card has no number")
+
+    with pytest.raises(NotExecuted, match="no number"):
+        await played.client.protect("refund:1", act=refuse)
+
+
+@only_older
+async def test_release_of_what_may_have_happened(played: Played) -> None:
+    async def time_out() -> None:
+        raise TimeoutError("no answer from the bank")
+
+    with pytest.raises(TimeoutError, match="the bank"):
+        await played.client.protect("refund:1", act=time_out)

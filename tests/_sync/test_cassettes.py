@@ -23,6 +23,8 @@ from verity import (
     EffectPreviouslyFailedError,
     FailRequestBody,
     LeaseConflictError,
+    NotExecuted,
+    OutcomeUnknownError,
     ReleaseRequestBody,
     RenewRequestBody,
     ReportObserveBody,
@@ -31,6 +33,7 @@ from verity import (
 )
 
 only_present = pytest.mark.parametrize("played", [CASSETTES], indirect=True, ids=lambda directory: directory.name)
+only_older = pytest.mark.parametrize("played", [OLDER], indirect=True, ids=lambda directory: directory.name)
 REFUND = {"refund_id": "re_1", "note": "返金"}
 
 
@@ -184,3 +187,33 @@ def test_low_level_release(played: Played) -> None:
         client.request_lease("mail", {"effectKey": "mail:1"})
     played.clock.advance(5000)
     assert (client.request_lease("mail", {"effectKey": "mail:1"})).prior_state == "expired"
+
+
+# An older ledger answers a release with 404. The lease expires by itself, and the caller hears of what it waits for.
+
+
+@only_older
+def test_release_of_what_is_in_doubt(played: Played) -> None:
+    played.client.request_lease("payments", {"effectKey": "refund:1", "leaseDurationMs": 5000})
+    played.clock.advance(5000)
+    with pytest.raises(OutcomeUnknownError):
+        played.client.protect("refund:1", act=played.act)
+    assert played.acts == 0
+
+
+@only_older
+def test_release_of_what_did_not_happen(played: Played) -> None:
+    def refuse() -> None:
+        raise NotExecuted("the card has no number")
+
+    with pytest.raises(NotExecuted, match="no number"):
+        played.client.protect("refund:1", act=refuse)
+
+
+@only_older
+def test_release_of_what_may_have_happened(played: Played) -> None:
+    def time_out() -> None:
+        raise TimeoutError("no answer from the bank")
+
+    with pytest.raises(TimeoutError, match="the bank"):
+        played.client.protect("refund:1", act=time_out)

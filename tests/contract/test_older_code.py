@@ -14,7 +14,7 @@ import pytest
 
 from tests.helpers.served_ledger import ServedLedger, TestClock
 from tests.helpers.verity_process import serving
-from verity import SyncVerityClient
+from verity import NotExecuted, OutcomeUnknownError, SyncVerityClient
 
 OLDER = "87057b61e4fd"
 REPOSITORY = Path(__file__).parents[2]
@@ -70,6 +70,20 @@ def run_older_client(older: Path, served: ServedLedger) -> Any:
     return json.loads(done.stdout)
 
 
+def test_an_older_client_with_what_a_present_one_released(older: Path, served: ServedLedger) -> None:
+    """Unlike a new client it does not know the release, and what it is told is right for it all the same."""
+    in_doubt = ["in doubt, and it happened", "in doubt, and it did not"]
+    with SyncVerityClient(served.base_url, served.create_key(), "payments") as client:
+        for key, acted in [("new", "no"), ("together", "no"), *((key, "unknown") for key in in_doubt)]:
+            lease = client.request_lease("payments", {"effectKey": key})
+            body = {"effectKey": key, "fenceToken": 1, "leaseToken": lease["leaseToken"], "acted": acted, "settleMs": 0}
+            assert client.release("payments", body).status == "released"
+    told = run_older_client(older, served)
+    assert told["acts"] == ["in doubt, and it did not", "new", "together"]
+    assert [told["priorStates"][key] for key in ("new", "together")] == ["none"] * 2
+    assert [told["priorStates"][key] for key in in_doubt] == ["expired"] * 2
+
+
 def test_an_older_client_with_the_present_ledger(older: Path, served: ServedLedger, clock: TestClock) -> None:
     in_doubt = ["in doubt, and it happened", "in doubt, and it did not"]
     with SyncVerityClient(served.base_url, served.create_key(), "payments") as client:
@@ -95,9 +109,24 @@ def test_the_present_client_with_an_older_ledger(older_ledger: tuple[str, str]) 
         acts.append("act")
         return "done"
 
+    def refuse() -> None:
+        raise NotExecuted("the card has no number")
+
+    def time_out() -> None:
+        raise TimeoutError("no answer from the bank")
+
     with SyncVerityClient(*older_ledger, "payments") as client:
         assert [client.protect("new", act=act) for _ in range(2)] == ["done"] * 2
         assert len(acts) == 1
         client.request_lease("payments", {"effectKey": "in doubt", "leaseDurationMs": LEASE_MS})
+        client.request_lease("payments", {"effectKey": "blocked", "leaseDurationMs": LEASE_MS})
         assert client.protect("in doubt", act=act, observe=lambda: "observed") == "observed", "it waits for the expiry"
+        with pytest.raises(OutcomeUnknownError):
+            client.protect("blocked", act=act)
+        with pytest.raises(NotExecuted):
+            client.protect("refused", act=refuse, lease_duration_ms=LEASE_MS)
+        with pytest.raises(TimeoutError):
+            client.protect("timed out", act=time_out, lease_duration_ms=LEASE_MS)
+        for key in ("blocked", "refused", "timed out"):  # their leases expire by themselves
+            assert client.protect(key, act=act, observe=lambda: "observed") == "observed"
         assert len(acts) == 1

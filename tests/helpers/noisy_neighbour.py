@@ -70,7 +70,8 @@ class NoisyNeighbour:
 
     async def _again_and_again(self, load: Callable[[], Awaitable[None]]) -> None:
         while True:
-            with suppress(OSError, httpx.HTTPError, asyncio.TimeoutError):  # the node is down, or has had enough
+            # The node is down, or has had enough.
+            with suppress(OSError, EOFError, httpx.HTTPError, asyncio.TimeoutError):
                 await load()
             await asyncio.sleep(_PAUSE_S)
 

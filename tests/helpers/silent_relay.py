@@ -1,4 +1,7 @@
-"""A TCP relay that can stop to forward without closing connections, as in a network partition."""
+"""A TCP relay that can stop to forward without closing connections, as in a network partition.
+
+What is sent meanwhile arrives once the partition is over: TCP sends it again.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,16 @@ class SilentRelay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
-        self._is_silent = False
+        self._passes = threading.Event()
+        self._passes.set()
 
     def fall_silent(self) -> None:
         """Pass nothing on any more."""
-        self._is_silent = True
+        self._passes.clear()
+
+    def speak_again(self) -> None:
+        """Pass on what has been sent meanwhile, and whatever is sent from now on."""
+        self._passes.set()
 
     def __enter__(self) -> SilentRelay:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -38,6 +46,7 @@ class SilentRelay:
         self._listener.close()
         for each in self._sockets:
             each.close()
+        self._passes.set()  # ends the threads
 
     def _accept(self) -> None:
         while True:
@@ -56,9 +65,9 @@ class SilentRelay:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(65_536):
-                if not self._is_silent:
-                    sink.sendall(data)
-            if not self._is_silent:
-                sink.shutdown(socket.SHUT_WR)
+                self._passes.wait()
+                sink.sendall(data)
+            self._passes.wait()
+            sink.shutdown(socket.SHUT_WR)
         except OSError:  # one of them closed
             return

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.torture.plan import renews
+
 ASKED, LEASED, BEGUN, ENDED, OVER, STALLED = "asked", "leased", "begun", "ended", "over", "stalled"
 """What a worker notes of a call, at the moment that it comes to it; and that its process stood still until then."""
 
@@ -68,6 +70,31 @@ class History:
             Mark(int(at), int(client), what, key, int(fence))
             for at, client, what, key, fence in (line for line in lines if len(line) == 5)
         ]
+
+
+def find_overtaken(history: History, take_overs: Iterable[tuple[str, int, int]], *, lapses: bool) -> int:
+    """How many of the leases that were taken over belonged to a call that was alive, and had them renewed.
+
+    Args:
+        history: what the workers noted.
+        take_overs: (key, fence of the holder before, when its lease was taken over).
+        lapses: as in the plan.
+    """
+    taken_at = {(key, fence): at for key, fence, at in take_overs}
+    overtaken = 0
+    for marks in history.marks.values():
+        stalls = [mark for mark in marks if mark.what == STALLED]
+        held: dict[int, Mark] = {}
+        for mark in marks:
+            if mark.what == LEASED:
+                held[mark.client] = mark
+            elif mark.what == ASKED:  # the call before was killed
+                held.pop(mark.client, None)
+            elif mark.what == OVER and (lease := held.pop(mark.client, None)) is not None:
+                at = taken_at.get((lease.key, lease.fence))
+                if at is not None and lease.at < at < mark.at and renews(mark.client, lapses=lapses):
+                    overtaken += not any(stall.at - stall.fence < at and stall.at > lease.at for stall in stalls)
+    return overtaken
 
 
 def count_cells(history: History, blows: Iterable[Blow]) -> Counter[tuple[str, str]]:

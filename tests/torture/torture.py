@@ -8,76 +8,41 @@ reach.
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from subprocess import PIPE, Popen
+from typing import IO, Any
 
 from tests.helpers.postgres import PostgresServer, free_port
-from tests.helpers.verity_process import VERITY
-from tests.torture.history import Beginnings, Blow, History, count_cells, unmet
-from tests.torture.verdict import Verdict, judge
-from tests.torture.worker import Plan
+from tests.helpers.verity_process import VERITY, run_verity
+from tests.torture.aftermath import Person
+from tests.torture.blows import DATABASE_TIMEOUT_S, LEASE_MS, Blows, Child, Node
+from tests.torture.history import Beginnings, Blow, History, count_cells, find_overtaken, unmet
+from tests.torture.notes import Notes, read_counts
+from tests.torture.plan import Plan
+from tests.torture.verdict import Verdict, judge, judge_spool
+from verity import SyncVerityClient
 from verity._ledger.calls import Environment
+from verity._store.api_keys import Role
 from verity._store.postgres.store import PostgresStore
 from verity.server.api_keys import issue
 
 OVERLAP = 3
-LEASE_MS = 5_000
-EFFECTS_FOR_A_STRAGGLER = 40
 NODES = 3
-DATABASE_TIMEOUT_S = 2
-WEIGHTS = {
-    "node killed": 6,
-    "node stopped in order": 2,
-    "node frozen": 3,
-    "PostgreSQL killed": 4,
-    "PostgreSQL restarted": 2,
-    "PostgreSQL frozen": 2,
-    "clients killed": 4,
-}
 _LOOK_AGAIN_S = 0.05
+_RECOVERED = (0, 7)
+"""Exit codes of `verity recover`: nothing is left to commit."""
 _NODE_MAY_NOT_SAY = ("a request failed", "Traceback", "refused a call")
 
 
 class TortureError(Exception):
     """It could not be carried through."""
-
-
-class Child:
-    """A process that is started again whenever it is not there."""
-
-    def __init__(self, name: str, command: list[str], directory: Path) -> None:
-        self.name = name
-        self._command = command
-        self._log = directory / f"{name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def send(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
 class Torture:
@@ -86,6 +51,11 @@ class Torture:
     Args:
         directory: for the records.
         effects: how many.
+        mode: which kinds of effects there are; see `plan.MODES`.
+        slow: which part of the effects has a first holder that takes longer than a lease lasts, 0 to 1.
+        trouble: which part of the acts raises or is cancelled, 0 to 1.
+        lapses: whether every other client lets its leases expire where an act takes long.
+        away_s: how long the whole ledger is away, from and to.
         blows: which, in their order.
         clients: how many; a third of them are sync ones, in threads.
         say: hears of the progress.
@@ -98,6 +68,11 @@ class Torture:
         postgres: PostgresServer,
         *,
         effects: int,
+        mode: str = "mixed",
+        slow: float = 1 / 40,
+        trouble: float = 1 / 5,
+        lapses: bool = True,
+        away_s: tuple[float, float] = (2.0, 10.0),
         blows: list[str],
         clients: int,
         rng: random.Random,
@@ -108,6 +83,11 @@ class Torture:
         self._postgres = postgres
         self._database = postgres.create_database()
         self._effects = effects
+        self._mode = mode
+        self._slow = slow
+        self._trouble = trouble
+        self._lapses = lapses
+        self._away_s = away_s
         self._blows = blows
         self._rng = rng
         self._say = say
@@ -116,9 +96,9 @@ class Torture:
         self._fallen: list[Blow] = []
         self.errors: Counter[str] = Counter()
         self.neighbour: Counter[str] = Counter()
-        ports = [free_port() for _ in range(NODES)]
-        self._nodes = [self._make_node(number, port) for number, port in enumerate(ports)]
-        self._urls = [f"http://127.0.0.1:{port}/v1" for port in ports]
+        self.decided: Counter[str] = Counter()
+        self._nodes = [self._make_node(number) for number in range(NODES)]
+        self._urls = [node.url for node in self._nodes]
         self._world_log = directory / "world.log"
         self._world_log.touch()
         self._clients = clients
@@ -133,26 +113,36 @@ class Torture:
         """
         with self._world() as port:
             self._plan(port, self._create_key("test"))
+            blows = Blows(self._nodes, self._workers, self._postgres, self._rng, self._away_s)
             neighbour = self._make_neighbour(self._create_key("live"))
             try:
                 for child in (*self._nodes, *self._workers, neighbour):
                     child.start()
-                while not self._step():
+                while not self._step(blows):
                     time.sleep(_LOOK_AGAIN_S)
+                self._say("all is done or left to a person")
+                self._recover()
+                notes = self._settle(port)
             finally:
                 for child in (neighbour, *self._workers, *self._nodes):
                     child.kill()
-            self.neighbour = read_neighbour(neighbour)
+        verdict = self._judge([*self._plans, notes.plan])
+        self.neighbour = read_neighbour(neighbour, verdict)
+        return verdict
+
+    def _judge(self, plans: list[Plan]) -> Verdict:
         history = History()
-        for plan in self._plans:
+        for plan in plans:
             history.read(plan.name, plan.history)
-        told = [plan.told for plan in self._plans]
-        verdict = judge(self._effects, self._world_log, told, self._database, Beginnings(history, LEASE_MS))
+            self.errors += read_counts(plan.counts)
+        told = [plan.told for plan in plans]
+        verdict = judge(self._effects, self._mode, self._world_log, told, self._database, Beginnings(history, LEASE_MS))
+        verdict.overtaken = find_overtaken(history, verdict.take_overs, lapses=self._lapses)
         verdict.cells = count_cells(history, self._fallen)
         verdict.unmet = unmet(verdict.cells, self.struck)
-        for plan in self._plans:
-            for line in plan.counts.read_text().splitlines():
-                self.errors.update(json.loads(line))
+        for plan in plans:
+            if plan.spool is not None and plan.spool.exists():
+                judge_spool(verdict, plan.spool)
         for node in self._nodes:
             verdict.problems += [
                 f"{node.name} said: {node.log.partition(bad)[1]}{node.log.partition(bad)[2][:2000]}"
@@ -161,12 +151,46 @@ class Torture:
             ]
         return verdict
 
-    def _make_node(self, number: int, port: int) -> Child:
+    def _recover(self) -> None:
+        """Let an operator commit what is left in spools, once a node is there to take it."""
+        for plan in self._plans:
+            while plan.spool is not None and plan.spool.exists():
+                recovered = run_verity("recover", str(plan.spool), "--url", self._urls[0], VERITY_API_KEY=plan.api_key)
+                if recovered.returncode in _RECOVERED:
+                    break
+                self._revive()
+                self._check_time()
+
+    def _settle(self, world_port: int) -> Notes:
+        """Let a person settle what the clients left open."""
+        notes = Notes(self._make_plan("person", world_port, api_key="", clients=[], is_async=False))
+
+        def go_on() -> None:
+            self._revive()
+            self._check_time()
+
+        with (
+            socket.create_connection(("127.0.0.1", world_port)) as connection,
+            connection.makefile("rw") as world,
+            SyncVerityClient(self._urls[0], self._create_key("test", "org_admin"), "torture") as client,
+        ):
+
+            def ask(line: str) -> str:
+                world.write(f"{line}\n")
+                world.flush()
+                return world.readline().strip()
+
+            person = Person(self._database, client, notes, ask, self._world_log)
+            person.settle(go_on)
+        self.decided = person.decided
+        return notes
+
+    def _make_node(self, number: int) -> Node:
         command = [
-            *VERITY, "serve", "--database", self._database, "--port", str(port),
+            *VERITY, "serve", "--database", self._database,
             "--database-timeout", str(DATABASE_TIMEOUT_S), "--drain-timeout", "10",
         ]  # fmt: skip
-        return Child(f"node-{number}", command, self._directory)
+        return Node(f"node-{number}", command, self._directory, free_port())
 
     def _make_neighbour(self, key: str) -> Child:
         """A neighbour in the other environment, whom nothing is promised."""
@@ -174,8 +198,8 @@ class Torture:
             "neighbour", [sys.executable, "-m", "tests.helpers.noisy_neighbour", key, *self._urls], self._directory
         )
 
-    def _create_key(self, environment: Environment) -> str:
-        key, record = issue(environment, "agent", now=0)
+    def _create_key(self, environment: Environment, role: Role = "agent") -> str:
+        key, record = issue(environment, role, now=0)
         store = PostgresStore(self._database)
         store.insert_key(record)
         store.close()
@@ -183,57 +207,82 @@ class Torture:
 
     def _plan(self, world_port: int, api_key: str) -> None:
         for number in range(3):
-            plan = Plan(
-                name=f"worker-{number}",
-                directory=str(self._directory),
-                nodes=self._urls,
-                api_key=api_key,
-                world_port=world_port,
-                effects=self._effects,
-                clients=list(range(number, self._clients, 3)),
-                of=self._clients,
-                overlap=OVERLAP,
-                lease_ms=LEASE_MS,
-                stragglers=max(1, self._effects // EFFECTS_FOR_A_STRAGGLER),
+            clients = list(range(number, self._clients, 3))
+            plan = self._make_plan(
+                f"worker-{number}",
+                world_port,
+                api_key,
+                clients,
                 is_async=number > 0,
+                spool_when=(None, "trouble", "always")[number],
             )
-            plan.told.touch()
             self._plans.append(plan)
             command = [sys.executable, "-m", "tests.torture.worker", str(plan.save())]
             self._workers.append(Child(plan.name, command, self._directory))
 
+    def _make_plan(
+        self, name: str, world_port: int, api_key: str, clients: list[int], *, is_async: bool, spool_when: Any = None
+    ) -> Plan:
+        plan = Plan(
+            name=name,
+            directory=str(self._directory),
+            nodes=self._urls,
+            api_key=api_key,
+            world_port=world_port,
+            effects=self._effects,
+            mode=self._mode,
+            clients=clients,
+            of=self._clients,
+            overlap=OVERLAP,
+            lease_ms=LEASE_MS,
+            lapses=self._lapses,
+            stragglers=max(1, round(self._effects * self._slow)),
+            trouble=self._trouble,
+            spool_when=spool_when,
+            is_async=is_async,
+        )
+        plan.told.touch()
+        return plan
+
     @contextmanager
     def _world(self) -> Iterator[int]:
         command = [sys.executable, "-m", "tests.torture.world", str(self._world_log)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as world:
+        with Popen(command, stdin=PIPE, stdout=PIPE, start_new_session=True) as world:
             assert world.stdout is not None
             try:
                 yield int(world.stdout.readline())
             finally:
                 world.kill()
 
-    def _step(self) -> bool:
+    def _step(self, blows: Blows) -> bool:
         """Whether all is done."""
-        for node in self._nodes:
-            if node.process is not None and node.process.poll() is not None:
-                node.start()  # as a supervisor does: also one that found no database at its start
+        self._revive()
         ended = [worker.process.poll() for worker in self._workers if worker.process is not None]
         if all(code == 0 for code in ended):
             return True
         for worker, code in zip(self._workers, ended, strict=True):
             if code not in (None, 0):
                 raise TortureError(f"{worker.name} ended by itself with {code}:\n{worker.log[-3000:]}")
-        if time.monotonic() > self._give_up_at:
-            raise TortureError(f"not done in time: {self._done()} of {self._effects * OVERLAP}\n{self._logs()}")
+        self._check_time()
         struck = self.struck.total()
         if struck < len(self._blows) and self._done() >= (struck + 0.5) / len(self._blows) * self._effects * OVERLAP:
             blow = self._blows[struck]
             self._say(f"{self._done()} of {self._effects * OVERLAP} answers; {blow}")
             began_at = time.time_ns() // 1_000_000
-            struck_worker = self._strike(blow)
+            struck_worker = blows.strike(blow)
             self._fallen.append(Blow(blow, began_at, struck_worker))
             self.struck[blow] += 1
         return False
+
+    def _revive(self) -> None:
+        """As a supervisor does: start each node that is down, also one that found no database at its start."""
+        for node in self._nodes:
+            if node.process is not None and node.process.poll() is not None:
+                node.start()
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._give_up_at:
+            raise TortureError(f"not done in time: {self._done()} of {self._effects * OVERLAP}\n{self._logs()}")
 
     def _done(self) -> int:
         return sum(_count_lines(plan.told) for plan in self._plans)
@@ -241,55 +290,13 @@ class Torture:
     def _logs(self) -> str:
         return "\n".join(f"--- {child.name}\n{child.log[-1500:]}" for child in (*self._nodes, *self._workers))
 
-    def _strike(self, blow: str) -> str | None:
-        """Returns the name of the worker that it fell upon, if it was one."""
-        what, how = blow.split(" ", 1)
-        if what == "node":
-            node = self._rng.choice(self._nodes)
-            if how == "killed":
-                node.kill()
-            elif how == "frozen":
-                node.send(signal.SIGSTOP)
-                time.sleep(self._rng.uniform(0.5, LEASE_MS / 1000 + 2))
-                node.send(signal.SIGCONT)
-            else:
-                node.send(signal.SIGTERM)
-        elif what == "clients":
-            worker = self._rng.choice(self._workers)
-            if worker.process is not None and worker.process.poll() is None:
-                worker.kill()
-                worker.start()
-            return worker.name
-        elif how == "frozen":
-            processes = self._postgres.processes()
-            _send_all(processes, signal.SIGSTOP)
-            time.sleep(self._rng.uniform(0.2, DATABASE_TIMEOUT_S + 3))
-            _send_all(processes, signal.SIGCONT)
-        else:
-            self._postgres.kill() if how == "killed" else self._postgres.stop()
-            time.sleep(self._rng.choice([0, 0, self._rng.uniform(0, 3)]))
-            self._postgres.start()
-        return None
 
-
-def _send_all(processes: list[int], number: signal.Signals) -> None:
-    for process in processes:
-        try:
-            os.kill(process, number)
-        except ProcessLookupError:
-            continue
-
-
-def read_neighbour(neighbour: Child) -> Counter[str]:
-    """How many answers the noisy neighbour got, by load.
-
-    Raises:
-        TortureError: it ended by itself.
-    """
+def read_neighbour(neighbour: Child, verdict: Verdict) -> Counter[str]:
+    """How many answers the noisy neighbour got, by load. It is a problem if it ended by itself."""
     whole = [line for line in neighbour.log.splitlines() if line.startswith("{") and line.endswith("}")]
     if "Traceback" in neighbour.log or not whole:
-        raise TortureError(f"the noisy neighbour ended by itself:\n{neighbour.log[-3000:]}")
-    return Counter(json.loads(whole[-1]))
+        verdict.problems.append(f"the noisy neighbour ended by itself:\n{neighbour.log[-3000:]}")
+    return Counter(json.loads(whole[-1])) if whole else Counter()
 
 
 def _count_lines(path: Path) -> int:
@@ -300,11 +307,3 @@ def _count_lines(path: Path) -> int:
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
     while chunk := file.read(1 << 20):
         yield chunk
-
-
-def draw_blows(count: int, rng: random.Random) -> list[str]:
-    """Each kind once, as far as they go, then by weight; in any order."""
-    kinds = list(WEIGHTS)
-    blows = kinds[:count] + rng.choices(kinds, list(WEIGHTS.values()), k=max(0, count - len(kinds)))
-    rng.shuffle(blows)
-    return blows

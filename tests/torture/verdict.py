@@ -8,16 +8,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from tests.torture.history import Beginnings, wrong_acts
-from tests.torture.worker import is_bare
+from tests.torture.plan import ACTING, ASSUMED_DELAY_S, BLOCKED, BLOCKING, kind_of
+from tests.torture.story import wrong_story
+
+_DELAY_MS = round(ASSUMED_DELAY_S * 1000)
+
+
+class Act(NamedTuple):
+    """A line of the world's log."""
+
+    fence: int
+    id: str
+    at: int
+    idempotency_key: str
 
 
 @dataclass
@@ -26,9 +40,15 @@ class Verdict:
 
     Attributes:
         problems: one line for each thing that must not be; none of them if all is well.
+        kinds: how many effects there are of each kind.
+        acts_again: by kind of effect, how many acts there were beyond the first of each effect.
         sources: committed effects by where their result came from.
-        take_overs: how often an effect was taken over from a holder whose lease had run out.
-        acted_again: how many acts the effects without `observe` had beyond the first.
+        take_overs: (key, fence of the holder before, time) whenever a lease that had expired was taken over.
+        released: how many leases were given back, by what their holders said.
+        blocked: effects that a client left to a person.
+        too_late: acts that landed later than the effects assume.
+        rejected: results in spools that the ledger refused for good, by the reason.
+        overtaken: take-overs from a call that was alive and had its lease renewed.
         cells: how many calls were met, by the kind of blow and what they were at.
         unmet: a line for each of these that no call was met in.
     """
@@ -36,49 +56,95 @@ class Verdict:
     effects: int
     acts: int = 0
     told: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    acts_again: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
-    take_overs: int = 0
-    acted_again: int = 0
+    take_overs: list[tuple[str, int, int]] = field(default_factory=list)
+    released: Counter[str] = field(default_factory=Counter)
+    blocked: set[str] = field(default_factory=set)
+    too_late: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    overtaken: int = 0
     cells: Counter[tuple[str, str]] = field(default_factory=Counter)
     unmet: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def judge(effects: int, world_log: Path, told: Iterable[Path], database: str, beginnings: Beginnings) -> Verdict:
-    """Compare the records, once everything has ended."""
+def judge(
+    effects: int, mode: str, world_log: Path, told: Iterable[Path], database: str, beginnings: Beginnings
+) -> Verdict:
+    """Compare the records, once everything has ended and a person has settled what was left open."""
     verdict = Verdict(effects)
-    acts: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for line in world_log.read_text().splitlines():
-        key, fence, act = line.split()
-        acts[key].append((int(fence), act))
-        verdict.acts += 1
-    rows, events = asyncio.run(_read(database))
+    acts = _read_acts(world_log)
+    verdict.acts = sum(map(len, acts.values()))
+    rows, events = asyncio.run(_read_rows(database))
     keys = [f"effect:{number}" for number in range(effects)]
     for key in keys:
-        if is_bare(key) and acts[key]:
-            verdict.acted_again += len(acts[key]) - 1
-        elif len(acts[key]) != 1:
-            verdict.problems.append(f"{key}: acted {len(acts[key])} times: {acts[key]}")
+        judge_number(verdict, key, kind_of(key, mode), acts[key], beginnings)
         if key not in rows:
             verdict.problems.append(f"{key}: the ledger does not know it")
     for key in (rows.keys() | acts.keys()) - set(keys):
         verdict.problems.append(f"{key}: nobody asked for it")
     for key, row in rows.items():
-        verdict.problems += [f"{key}: {problem}" for problem in _wrong(row, events[row["id"]], acts[key])]
-        verdict.problems += [
-            f"{key}: {problem}" for problem in wrong_acts(key, events[row["id"]], acts[key], beginnings)
+        trail = events[row["id"]]
+        wrong = [
+            *_wrong_row(row, trail, acts[key]),
+            *wrong_acts(key, trail, [(act.fence, act.id) for act in acts[key]], beginnings),
+            *wrong_keys(trail, acts[key]),
         ]
+        verdict.problems += [f"{key}: {problem}" for problem in wrong]
         verdict.sources[row["source"]] += 1
-        verdict.take_overs += sum(event["type"] == "LEASE_EXPIRED" for event in events[row["id"]])
+        verdict.take_overs += [
+            (key, event["fence"], event["at"]) for event in trail if event["type"] == "LEASE_EXPIRED"
+        ]
+        verdict.released.update(
+            json.loads(event["detail"])["acted"] for event in trail if event["type"] == "LEASE_RELEASED"
+        )
     for line in (line for file in told for line in file.read_text().splitlines()):
-        _, key, result = line.split(" ", 2)
-        verdict.told += 1
-        if key in rows and rows[key]["result_text"] and json.loads(rows[key]["result_text"]) != json.loads(result):
-            verdict.problems.append(f"{key}: an acknowledged result was lost: {result}")
+        _, key, text = line.split(" ", 2)
+        judge_told(verdict, key, kind_of(key, mode), json.loads(text), rows.get(key))
     return verdict
 
 
-async def _read(database: str) -> tuple[dict[str, Any], dict[int, list[Any]]]:
+def _read_acts(world_log: Path) -> dict[str, list[Act]]:
+    acts: dict[str, list[Act]] = defaultdict(list)
+    for line in world_log.read_text().splitlines():
+        key, fence, act, at, idempotency_key = line.split()
+        acts[key].append(Act(int(fence), act, int(at), idempotency_key))
+    return acts
+
+
+def judge_number(verdict: Verdict, key: str, kind: str, acts: Sequence[Act], beginnings: Beginnings) -> None:
+    verdict.kinds[kind] += 1
+    verdict.acts_again[kind] += max(0, len(acts) - 1)
+    late = [act for act in acts if (begun := beginnings.begun.get((key, act.fence))) and act.at > begun.at + _DELAY_MS]
+    verdict.too_late += len(late)
+    if not acts:
+        verdict.problems.append(f"{key}: nobody acted")
+    elif len(acts) > 1 and kind != ACTING and (kind == BLOCKING or not late):
+        verdict.problems.append(f"{key} ({kind}): acted {len(acts)} times: {acts}")
+
+
+def judge_told(verdict: Verdict, key: str, kind: str, result: Any, row: Any) -> None:
+    if result == BLOCKED:
+        verdict.blocked.add(key)
+        if kind != BLOCKING:
+            verdict.problems.append(f"{key} ({kind}): a client left it to a person")
+        return
+    verdict.told += 1
+    if row is not None and row["result_text"] and json.loads(row["result_text"]) != result:
+        verdict.problems.append(f"{key}: an acknowledged result was lost: {result}")
+
+
+def judge_spool(verdict: Verdict, spool: Path) -> None:
+    """Nothing is left in a spool once an operator has recovered it."""
+    with closing(sqlite3.connect(spool)) as file:
+        for (key,) in file.execute("SELECT effect_key FROM entries"):
+            verdict.problems.append(f"{key}: its result is left in a spool")
+        verdict.rejected.update(dict(file.execute("SELECT code, count(*) FROM rejected GROUP BY code").fetchall()))
+
+
+async def _read_rows(database: str) -> tuple[dict[str, Any], dict[int, list[Any]]]:
     connection = await asyncpg.connect(database, ssl=False)
     try:
         rows = await connection.fetch("SELECT * FROM effects WHERE environment = 'test'")
@@ -92,48 +158,28 @@ async def _read(database: str) -> tuple[dict[str, Any], dict[int, list[Any]]]:
         await connection.close()
 
 
-def _wrong(row: Any, events: list[Any], acts: list[tuple[int, str]]) -> list[str]:
+def _wrong_row(row: Any, events: list[Any], acts: Sequence[Act]) -> list[str]:
     problems = []
+    if any(event["type"] == "FAILED" for event in events):
+        problems.append("a failure is recorded, and no act has failed for certain")
     if row["status"] != "COMMITTED":
-        return [f"it is stuck: {row['status']}"]
+        return [*problems, f"it is stuck: {row['status']}"]
     result = json.loads(row["result_text"])
     if hashlib.sha256(row["result_text"].encode()).hexdigest() != row["result_sha256"]:
         problems.append("the result is not what was hashed")
-    if result["id"] not in [act for _, act in acts]:
+    if result["id"] not in [act.id for act in acts]:
         problems.append(f"committed is {result['id']}, which the world does not know")
-    if any(fence > row["fence"] for fence, _ in acts):
+    if any(act.fence > row["fence"] for act in acts):
         problems.append("it was acted under a fence that the ledger never had")
     if [event["sequence"] for event in events] != list(range(1, row["event_count"] + 1)):
         problems.append("its events have gaps")
-    fences = [event["fence"] for event in events if event["type"] == "LEASE_GRANTED"]
-    if fences != list(range(1, row["fence"] + 1)):
-        problems.append(f"its fences have gaps: {fences}, and the row has {row['fence']}")
-    return problems + _wrong_story(row, events)
+    return problems + wrong_story(row, events)
 
 
-def _wrong_story(row: Any, events: list[Any]) -> list[str]:
-    """Read the trail as a story: nothing is granted while a lease lives, and nothing happens after the commit."""
-    problems = []
-    fence, expires_at, committed = 0, 0, None
-    for event in events:
-        kind, detail = event["type"], json.loads(event["detail"])
-        if kind == "LEASE_GRANTED":
-            if event["at"] < expires_at:
-                problems.append(f"fence {event['fence']} was granted {expires_at - event['at']} ms before its time")
-            fence = event["fence"]
-        elif kind != "LEASE_EXPIRED" and event["fence"] != fence:
-            problems.append(f"{kind} under fence {event['fence']}, while {fence} was current")
-        if committed is not None and not kind.startswith("OBSERVE"):
-            problems.append(f"{kind} after the commit")
-        if kind == "COMMITTED":
-            committed = detail
-        if kind == "LEASE_RELEASED":
-            expires_at = detail.get("settlesAt", 0)
-        else:
-            expires_at = detail.get("leaseExpiresAt", expires_at)
-    if committed is None:
-        return [*problems, "no event tells of the commit"]
-    told = (fence, expires_at, committed["resultSha256"], committed["source"])
-    if told != (row["fence"], row["lease_expires_at"], row["result_sha256"], row["source"]):
-        problems.append("the row says something else than its events")
-    return problems
+def wrong_keys(events: list[Any], acts: Sequence[Act]) -> list[str]:
+    """Every attempt has the same key for the outside world, until somebody says that there was none."""
+    resets = [event["fence"] for event in events if event["type"] == "RESET"]
+    keys: dict[int, set[str]] = defaultdict(set)
+    for act in acts:
+        keys[sum(fence < act.fence for fence in resets)].add(act.idempotency_key)
+    return [f"its attempts had several keys: {found}" for found in keys.values() if len(found) > 1]

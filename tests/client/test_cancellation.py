@@ -212,6 +212,40 @@ async def test_what_ends_an_act_without_being_an_error_is_no_failure(ledger: Ser
         assert (await client.effects.get(key)).status == "EXPIRED"
 
 
+async def test_a_lease_that_was_granted_to_a_cancelled_request_is_given_back(ledger: ServedLedger) -> None:
+    """Otherwise the effect would be in doubt, although nobody acted."""
+    key = "scope-lease" + _backend()
+    network = GatedTransport("lease")
+    async with _client(ledger, network) as client:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(client.protect, key, act=lambda: 1))
+            await network.reached.wait()
+            group.cancel_scope.cancel()
+            network.gate.set()
+        assert network.operations() == ["lease", "lease", "release"]
+        assert len({sent.headers.get("idempotency-key") for sent in network.sent[:2]}) == 1
+        assert (await client.effects.get(key)).status == "IDLE"
+        assert await client.protect(key, act=lambda: 7) == 7
+    await network.aclose()
+
+
+async def test_a_cancelled_request_for_a_lease_that_another_holder_has_takes_nothing_away(
+    ledger: ServedLedger,
+) -> None:
+    key = "scope-conflict" + _backend()
+    network = GatedTransport("lease")
+    async with VerityClient(ledger.base_url, ledger.create_key(), "payments") as holder:
+        lease = await holder.request_lease("payments", {"effectKey": key})
+        async with _client(ledger, network) as client, anyio.create_task_group() as group:
+            group.start_soon(partial(client.protect, key, act=lambda: 1))
+            await network.reached.wait()
+            group.cancel_scope.cancel()
+            network.gate.set()
+        assert network.operations() == ["lease", "lease"]
+        assert (await holder.effects.get(key)).fence_token == lease.fence_token
+    await network.aclose()
+
+
 class _ClosedInAct:
     """Awaits a coroutine, and closes it where it waits inside act: as the garbage collector does."""
 

@@ -11,15 +11,13 @@ import logging
 from verity._async.effect import AsyncEffect
 from verity._async.lease_keeper import AsyncLeaseKeeper
 from verity._async.ledger import AsyncLedger, Wire
+from verity._core.backoff import RELEASE_TIMEOUT_S
 from verity._core.failure import add_note, describe_failure
 from verity._core.interruption import raised_by_handler
 from verity._core.outcome import Outcome, classify
 from verity.config import ClientSettings
 from verity.errors import VerityError
 from verity.values import LeaseResponse
-
-RELEASE_TIMEOUT_S = 2.0
-"""How many seconds a call that ends without an outcome waits at most for the release of its lease."""
 
 
 class AsyncFailures:
@@ -49,7 +47,7 @@ class AsyncFailures:
             outer: the exception that was being handled before the call began.
             error: the exception of act. It gets a note where a later call behaves otherwise than after a failure.
         """
-        if raised_by_handler(error, outer) is not None:
+        if raised_by_handler(error, outer) is not None:  # pragma: no cover - tests/client has it
             return
         outcome = classify(error, effect.key, effect.policy.ambiguous, effect.policy.definite, outer)
         effect.span.outcome = outcome.value

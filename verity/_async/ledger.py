@@ -84,7 +84,16 @@ class AsyncLedger:
         """The client's identity at the ledger: equal for two clients of a process that get the same answers."""
         return self._sender.caller
 
-    async def lease(self, namespace: str, body: Wire, *, idempotency_key: str, wait_s: int = 0) -> LeaseResponse:
+    async def lease(
+        self,
+        namespace: str,
+        body: Wire,
+        *,
+        idempotency_key: str,
+        wait_s: int = 0,
+        attempts: int = SEND_ATTEMPTS,
+        timeout_s: float | None = None,
+    ) -> LeaseResponse:
         """Request a lease. With the same idempotency key, a resent request gets the same grant.
 
         Args:
@@ -92,9 +101,11 @@ class AsyncLedger:
             body: the request.
             idempotency_key: one for each logical request.
             wait_s: the seconds that the ledger may wait for another holder before it answers.
+            attempts: how often the request is sent at most.
+            timeout_s: the timeout in seconds; None: the client's, and `wait_s`.
         """
         request = LeaseRequest.from_dict(body)
-        api = self._api_with(self._timeout_s + wait_s if wait_s else None)
+        api = self._api_with(self._timeout_s + wait_s if wait_s else timeout_s)
         prefer = f"wait={wait_s}" if wait_s else UNSET
         return await self.call(
             LeaseResponse,
@@ -103,6 +114,7 @@ class AsyncLedger:
             lambda: lease_effect.asyncio_response(
                 namespace, client=api, body=request, idempotency_key=idempotency_key, prefer=prefer
             ),
+            attempts,
         )
 
     async def commit(

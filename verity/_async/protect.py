@@ -60,7 +60,7 @@ class AsyncProtector:
         self._runtime = runtime
         self._settings = settings
         self._logger: logging.Logger = settings.logger
-        self._acquisition = AsyncAcquisition(ledger, runtime, settings.logger)
+        self._acquisition = AsyncAcquisition(ledger, runtime, settings)
         self.spooler = self._make_spooler(spool)
         self._committer = AsyncCommitter(ledger, runtime, settings, self.spooler)
         self._failures = AsyncFailures(ledger, settings)
@@ -105,9 +105,7 @@ class AsyncProtector:
         try:
             if self.spooler is not None:
                 is_left = await self.spooler.before_lease(effect)
-            lease, requested_at = await self._acquisition.acquire(
-                effect.namespace, effect.lease_body, effect.conflict_retry, conflicts
-            )
+            lease, requested_at = await self._acquisition.acquire(effect, conflicts)
         except VerityError as error:
             if not may_proceed(effect, conflicts, error):
                 raise

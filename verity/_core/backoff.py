@@ -17,6 +17,9 @@ that their holders keep alive would expire, and other callers would act, too.
 SEND_ATTEMPTS = 3
 """How many requests one call sends at most, if answers are lost or are transient errors."""
 
+RELEASE_TIMEOUT_S = 2.0
+"""The timeout in seconds of a release, and of the request before it, at the end of a call that has no outcome."""
+
 _FIRST_RESEND_S = 0.2
 _JITTER = 0.3
 

@@ -59,7 +59,7 @@ class SyncProtector:
         self._runtime = runtime
         self._settings = settings
         self._logger: logging.Logger = settings.logger
-        self._acquisition = SyncAcquisition(ledger, runtime, settings.logger)
+        self._acquisition = SyncAcquisition(ledger, runtime, settings)
         self.spooler = self._make_spooler(spool)
         self._committer = SyncCommitter(ledger, runtime, settings, self.spooler)
         self._failures = SyncFailures(ledger, settings)
@@ -104,9 +104,7 @@ class SyncProtector:
         try:
             if self.spooler is not None:
                 is_left = self.spooler.before_lease(effect)
-            lease, requested_at = self._acquisition.acquire(
-                effect.namespace, effect.lease_body, effect.conflict_retry, conflicts
-            )
+            lease, requested_at = self._acquisition.acquire(effect, conflicts)
         except VerityError as error:
             if not may_proceed(effect, conflicts, error):
                 raise

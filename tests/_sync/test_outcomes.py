@@ -183,8 +183,8 @@ def test_a_release_whose_answer_is_lost_is_sent_again(world: SyncWorld) -> None:
 def test_a_lease_that_was_given_back_is_not_renewed(world: SyncWorld, caplog: pytest.LogCaptureFixture) -> None:
     world.network.faults["release"] = ["lose the answer", *[Says(503, headers={"retry-after": "15"})] * 2]
     with pytest.raises(TimeoutError):
-        world.client.protect(world.key, act=partial(_raise, TimeoutError()))
-    assert world.runtime.slept[-1] == 15
+        world.client.protect(world.key, act=partial(_raise, TimeoutError()), lease_duration_ms=10_000)
+    assert world.runtime.slept[-1] == 15, "longer than until the next renewal"
     assert world.network.operations() == ["lease", "release", "release", "release"]
     assert "was lost" not in caplog.text
 
@@ -242,7 +242,7 @@ def test_a_call_that_ends_before_its_act_leaves_no_doubt(world: SyncWorld, end: 
 
 def test_a_result_is_never_given_back(world: SyncWorld) -> None:
     """Whatever becomes of its commit."""
-    faults: list[list[Any]] = [[Says(400)], [LOSE_REQUEST] * 12]
+    faults: list[list[Any]] = [[Says(400)], [LOSE_REQUEST] * 99]
     for number, answers in enumerate(faults):
         world.network.faults["commit"] = answers
         with pytest.raises(Exception, match="commit is not confirmed"):

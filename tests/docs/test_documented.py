@@ -27,6 +27,11 @@ DOCS = {page.name: page.read_text(encoding="utf-8") for page in [ROOT / "README.
 ALL = "\n".join(DOCS.values())
 
 
+def test_no_page_has_the_marks_of_a_merge() -> None:
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/*/*.md")):
+        assert not re.search(r"^(<<<<<<<|>>>>>>>)", page.read_text(encoding="utf-8"), re.MULTILINE), page
+
+
 def test_every_error_is_explained() -> None:
     public = {name: getattr(verity, name) for name in verity.__all__}
     errors = [name for name, each in public.items() if isinstance(each, type) and issubclass(each, Exception)]

@@ -87,13 +87,14 @@ def _run_with_fault(world: World, fault: str, away: set[str], settings: dict[str
         return returned[0]
 
     async def call() -> None:
-        await client.protect(key, act=act)
+        try:
+            await client.protect(key, act=act)
+        except CommitUncertainError as uncertain:
+            assert uncertain.spooled, key
 
     error = bounded(lambda: run(fault, call, counter, client.close), 60)
     about = f"{fault}, at {at}: {error!r}"
     assert not isinstance(error, Exception) or isinstance(error, VerityError), about
-    if isinstance(error, CommitUncertainError):
-        assert error.spooled, about
     problems = check(world, key, was_spooled=bool(returned), is_refused=False)
     assert problems == [], about
     if returned:

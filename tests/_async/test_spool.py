@@ -6,6 +6,7 @@ The ledger is away in these tests where its answers are planned to be lost or to
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from verity._spool import Entry, Spool
 
 AWAY = [LOSE_REQUEST] * 1000
 PROCEED = EffectPolicy(on_unavailable="proceed")
+STALE = Says(409, b'{"error": {"code": "stale_fence", "message": "another holder"}}')
 FINISHED = Says(409, b'{"error": {"code": "effect_finished", "message": "it failed"}}')
 
 
@@ -160,6 +162,40 @@ async def test_a_call_goes_no_further_while_the_result_of_its_effect_can_not_be_
     assert world.acts == [world.key]
 
 
+async def test_a_replay_of_other_effects_takes_some_seconds_and_no_longer(
+    world: AsyncWorld, client: VerityClient, path: str
+) -> None:
+    first = world.key
+    for number in range(4):
+        world.key = f"{first}-{number}"
+        await fail_to_commit(world, client)
+    world.network.faults["commit"] = [lambda: world.clock.advance(6_000)] * 4
+    async with world.new_client(spool=path) as other:
+        assert len(waiting(path)) == 2
+        await world.runtime.advance(31)
+        await other.protect(f"{first}-later", act=world.act)
+        assert waiting(path) == []
+
+
+async def test_an_effect_that_is_lost_again_during_its_replay_stays(world: AsyncWorld, path: str) -> None:
+    client = world.new_client(policy=PROCEED, spool=path)
+    world.network.faults.update(lease=[LOSE_REQUEST] * 3, commit=[STALE, Says(403)])
+    await client.protect(world.key, act=world.act)
+    for _ in range(2):
+        async with world.new_client(spool=path):
+            assert len(waiting(path)) == 1
+    async with world.new_client(spool=path):
+        assert (waiting(path), Spool(path).rejected()) == ([], [])
+
+
+async def test_a_lease_that_can_not_be_given_back_expires(world: AsyncWorld, client: VerityClient, path: str) -> None:
+    await fail_to_commit(world, client)
+    await client.effects.reset(world.key, mode="retry", force=True)
+    world.network.faults["release"] = [LOSE_REQUEST] * 3
+    async with world.new_client(spool=path):
+        assert [each.code for each in Spool(path).rejected()] == ["stale_fence"]
+
+
 async def test_a_lost_answer_to_a_replay_changes_nothing(world: AsyncWorld, client: VerityClient, path: str) -> None:
     await fail_to_commit(world, client)
     world.network.faults["commit"] = [LOSE_ANSWER]
@@ -281,6 +317,25 @@ async def test_an_admin_who_says_that_nobody_acted_counts_more_than_the_spool(
     assert "LEASE_RELEASED" in await world.events()
 
 
+async def test_a_replay_of_an_effect_that_failed_meanwhile_is_refused_for_good(
+    world: AsyncWorld, client: VerityClient, path: str
+) -> None:
+    await fail_to_commit(world, client)
+    world.network.faults["commit"] = [FINISHED]
+    async with world.new_client(spool=path):
+        assert [each.code for each in Spool(path).rejected()] == ["effect_finished"]
+    assert waiting(path) == []
+
+
+async def test_a_spool_that_lacks_an_effect_is_not_read_again(
+    world: AsyncWorld, client: VerityClient, path: str
+) -> None:
+    os.utime(path, (0, 0))
+    for number in range(3):
+        await client.protect(f"{world.key}-{number}", act=world.act)
+    assert len(world.acts) == 3
+
+
 @pytest.mark.parametrize("status", [400, 404, 405, 409, 410, 413, 401, 403, 429, 500, 499])
 async def test_an_answer_that_is_not_the_ledgers_own_rejects_nothing(
     world: AsyncWorld, client: VerityClient, path: str, status: int
@@ -305,6 +360,35 @@ async def test_a_refusal_of_one_entry_does_not_keep_back_the_others(
     async with world.new_client(spool=path):
         assert [each.effect_key for each in waiting(path)] == [first]
     assert (await world.effect())["status"] == "COMMITTED"
+
+
+async def test_a_result_is_written_as_soon_as_its_commit_meets_trouble(
+    world: AsyncWorld, client: VerityClient, path: str
+) -> None:
+    """The process may be killed while it goes on trying."""
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(len(waiting(path)))
+
+    world.network.faults["commit"] = [LOSE_REQUEST, look]
+    assert await client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert seen == [1]
+    assert waiting(path) == []
+
+
+async def test_a_result_that_is_too_large_is_kept_for_people(world: AsyncWorld, path: str) -> None:
+    large = "x" * 70_000
+    client = world.new_client(spool=path, policy=PROCEED)
+    for faults in ([], [LOSE_REQUEST] * 3):
+        world.network.faults["lease"] = list(faults)
+        with pytest.raises(CommitUncertainError) as caught:
+            await client.protect(f"{world.key}-{len(faults)}", act=lambda: (large,))
+        assert not caught.value.spooled
+    assert [(each.code, each.value) for each in Spool(path).rejected()] == [("payload_too_large", [large])] * 2
+    with pytest.raises(CommitUncertainError):
+        await client.protect(f"{world.key}-2", act=_what_is_not_json)
+    assert len(Spool(path).rejected()) == 2
 
 
 async def test_always_writes_before_the_commit_and_removes_after_it(world: AsyncWorld, path: str) -> None:
@@ -400,6 +484,8 @@ async def test_a_spool_that_fails_is_told_and_changes_nothing_else(
         assert not error.spooled
         assert f"The spool {path} can't be used: NotADBError" in caplog.text
         assert error.result == {"refund": f"re_{len(world.acts)}"}
+        for _ in range(2):
+            assert await client.protect(f"{world.key}-next", act=lambda: 1) == 1
         Path.unlink(Path(path))
         world.key = f"{world.key}-2"
 

@@ -7,6 +7,7 @@ The ledger is away in these tests where its answers are planned to be lost or to
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from verity._spool import Entry, Spool
 
 AWAY = [LOSE_REQUEST] * 1000
 PROCEED = EffectPolicy(on_unavailable="proceed")
+STALE = Says(409, b'{"error": {"code": "stale_fence", "message": "another holder"}}')
 FINISHED = Says(409, b'{"error": {"code": "effect_finished", "message": "it failed"}}')
 
 
@@ -159,6 +161,40 @@ def test_a_call_goes_no_further_while_the_result_of_its_effect_can_not_be_commit
     assert world.acts == [world.key]
 
 
+def test_a_replay_of_other_effects_takes_some_seconds_and_no_longer(
+    world: SyncWorld, client: SyncVerityClient, path: str
+) -> None:
+    first = world.key
+    for number in range(4):
+        world.key = f"{first}-{number}"
+        fail_to_commit(world, client)
+    world.network.faults["commit"] = [lambda: world.clock.advance(6_000)] * 4
+    with world.new_client(spool=path) as other:
+        assert len(waiting(path)) == 2
+        world.runtime.advance(31)
+        other.protect(f"{first}-later", act=world.act)
+        assert waiting(path) == []
+
+
+def test_an_effect_that_is_lost_again_during_its_replay_stays(world: SyncWorld, path: str) -> None:
+    client = world.new_client(policy=PROCEED, spool=path)
+    world.network.faults.update(lease=[LOSE_REQUEST] * 3, commit=[STALE, Says(403)])
+    client.protect(world.key, act=world.act)
+    for _ in range(2):
+        with world.new_client(spool=path):
+            assert len(waiting(path)) == 1
+    with world.new_client(spool=path):
+        assert (waiting(path), Spool(path).rejected()) == ([], [])
+
+
+def test_a_lease_that_can_not_be_given_back_expires(world: SyncWorld, client: SyncVerityClient, path: str) -> None:
+    fail_to_commit(world, client)
+    client.effects.reset(world.key, mode="retry", force=True)
+    world.network.faults["release"] = [LOSE_REQUEST] * 3
+    with world.new_client(spool=path):
+        assert [each.code for each in Spool(path).rejected()] == ["stale_fence"]
+
+
 def test_a_lost_answer_to_a_replay_changes_nothing(world: SyncWorld, client: SyncVerityClient, path: str) -> None:
     fail_to_commit(world, client)
     world.network.faults["commit"] = [LOSE_ANSWER]
@@ -280,6 +316,23 @@ def test_an_admin_who_says_that_nobody_acted_counts_more_than_the_spool(
     assert "LEASE_RELEASED" in world.events()
 
 
+def test_a_replay_of_an_effect_that_failed_meanwhile_is_refused_for_good(
+    world: SyncWorld, client: SyncVerityClient, path: str
+) -> None:
+    fail_to_commit(world, client)
+    world.network.faults["commit"] = [FINISHED]
+    with world.new_client(spool=path):
+        assert [each.code for each in Spool(path).rejected()] == ["effect_finished"]
+    assert waiting(path) == []
+
+
+def test_a_spool_that_lacks_an_effect_is_not_read_again(world: SyncWorld, client: SyncVerityClient, path: str) -> None:
+    os.utime(path, (0, 0))
+    for number in range(3):
+        client.protect(f"{world.key}-{number}", act=world.act)
+    assert len(world.acts) == 3
+
+
 @pytest.mark.parametrize("status", [400, 404, 405, 409, 410, 413, 401, 403, 429, 500, 499])
 def test_an_answer_that_is_not_the_ledgers_own_rejects_nothing(
     world: SyncWorld, client: SyncVerityClient, path: str, status: int
@@ -304,6 +357,35 @@ def test_a_refusal_of_one_entry_does_not_keep_back_the_others(
     with world.new_client(spool=path):
         assert [each.effect_key for each in waiting(path)] == [first]
     assert (world.effect())["status"] == "COMMITTED"
+
+
+def test_a_result_is_written_as_soon_as_its_commit_meets_trouble(
+    world: SyncWorld, client: SyncVerityClient, path: str
+) -> None:
+    """The process may be killed while it goes on trying."""
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(len(waiting(path)))
+
+    world.network.faults["commit"] = [LOSE_REQUEST, look]
+    assert client.protect(world.key, act=world.act) == {"refund": "re_1"}
+    assert seen == [1]
+    assert waiting(path) == []
+
+
+def test_a_result_that_is_too_large_is_kept_for_people(world: SyncWorld, path: str) -> None:
+    large = "x" * 70_000
+    client = world.new_client(spool=path, policy=PROCEED)
+    for faults in ([], [LOSE_REQUEST] * 3):
+        world.network.faults["lease"] = list(faults)
+        with pytest.raises(CommitUncertainError) as caught:
+            client.protect(f"{world.key}-{len(faults)}", act=lambda: (large,))
+        assert not caught.value.spooled
+    assert [(each.code, each.value) for each in Spool(path).rejected()] == [("payload_too_large", [large])] * 2
+    with pytest.raises(CommitUncertainError):
+        client.protect(f"{world.key}-2", act=_what_is_not_json)
+    assert len(Spool(path).rejected()) == 2
 
 
 def test_always_writes_before_the_commit_and_removes_after_it(world: SyncWorld, path: str) -> None:
@@ -399,6 +481,8 @@ def test_a_spool_that_fails_is_told_and_changes_nothing_else(
         assert not error.spooled
         assert f"The spool {path} can't be used: NotADBError" in caplog.text
         assert error.result == {"refund": f"re_{len(world.acts)}"}
+        for _ in range(2):
+            assert client.protect(f"{world.key}-next", act=lambda: 1) == 1
         Path.unlink(Path(path))
         world.key = f"{world.key}-2"
 

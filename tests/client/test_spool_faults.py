@@ -69,6 +69,7 @@ def test_the_async_client(tmp_path: Path, scenario: str, fault: str) -> None:
 def _run_with_fault(world: World, fault: str, away: set[str], settings: dict[str, Any], at: int) -> bool:
     """One call with the fault at this moment; whether there was such a moment."""
     key, counter, returned = f"async-{at}-", Counter(at), []
+    spooled: list[bool] = []
     network = AsyncBridge(world.store)
     network.away = away
     client = VerityClient(
@@ -90,11 +91,12 @@ def _run_with_fault(world: World, fault: str, away: set[str], settings: dict[str
         try:
             await client.protect(key, act=act)
         except CommitUncertainError as uncertain:
-            assert uncertain.spooled, key
+            spooled.append(uncertain.spooled)
 
     error = bounded(lambda: run(fault, call, counter, client.close), 60)
     about = f"{fault}, at {at}: {error!r}"
     assert not isinstance(error, Exception) or isinstance(error, VerityError), about
+    assert all(spooled), about
     problems = check(world, key, was_spooled=bool(returned), is_refused=False)
     assert problems == [], about
     if returned:

@@ -17,6 +17,8 @@ from verity._concurrency import AsyncFunction, AsyncRuntime, async_blocking
 from verity._core.backoff import SEND_ATTEMPTS
 from verity._core.bodies import to_wire
 from verity._core.keys import check_namespace
+from verity._core.observation import result_of
+from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED, is_transient, why_never
 from verity._spool import Entry, Spool, SpoolError, make_entry, name_ledger
 from verity.config import ClientSettings
@@ -90,6 +92,25 @@ class AsyncSpooler:
         refused = entry or self._make(effect, "committed", body["result"], source, token, fence)
         await self._reject(refused, code)
         return False
+
+    async def keep_oversized(self, effect: AsyncEffect, source: str, result: Any, tokens: Wire | None = None) -> None:
+        """Keep a result that is too large to be committed, for people. One that is not JSON can't be kept.
+
+        Args:
+            effect: the effect.
+            source: `acted` or `observed`.
+            result: the result.
+            tokens: those of the lease; None for an effect without one.
+        """
+        try:
+            value = round_trip(result_of(result), "result", max_bytes=math.inf)
+        except VerityError:
+            return
+        if tokens is None:
+            entry = self._make(effect, "unprotected", value, source, self._runtime.new_id())
+        else:
+            entry = self._make(effect, "committed", value, source, tokens["leaseToken"], tokens["fenceToken"])
+        await self._reject(entry, "payload_too_large")
 
     async def _write(self, entry: Entry) -> bool:
         def add() -> bool:

@@ -83,9 +83,8 @@ class AsyncUnprotected:
         try:
             result = await self._effect.cancellation.call(self._effect.act)
         except Exception:
-            if self._effect.cancellation.has_begun:
-                self._effect.span.outcome = "failed"
-                self._effect.cancellation.forget_raised()
+            self._effect.span.outcome = "failed" if self._effect.cancellation.has_begun else None
+            self._effect.cancellation.forget_raised()
             raise
         return await async_settled("act", result)
 
@@ -97,6 +96,8 @@ class AsyncUnprotected:
         try:
             result = round_trip(result_of(result), "result")
         except VerityError as error:
+            if self._spooler is not None:
+                await self._spooler.keep_oversized(effect, source, result)
             uncertain = CommitUncertainError(
                 f"Effect {effect.key!r} happened without a lease, and its result can't be kept ({error}).",
                 effect_key=effect.key,

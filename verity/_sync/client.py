@@ -89,8 +89,8 @@ class SyncVerityClient:
         spool: a file that keeps results whose commit is not confirmed, until the ledger accepts them; the default is
             `VERITY_SPOOL`, or none. False: none in any case. The file has payloads and lease tokens.
             .. versionadded:: 0.2
-        spool_when: `"trouble"` (default) writes a result when its commit fails. `"always"` writes each result before
-            its commit, so that it outlives a crash of this process. That costs some milliseconds of disk time.
+        spool_when: `"trouble"` (default) writes a result once a try to commit it fails. `"always"` writes each result
+            before the first try, so that it outlives a crash. That costs some milliseconds of disk time.
             .. versionadded:: 0.2
         transport: an httpx transport to send through. The caller closes it.
         http_client: an httpx client to send through. The caller closes it.

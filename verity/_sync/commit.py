@@ -20,7 +20,6 @@ from verity.errors import CommitUncertainError, VerityError
 from verity.values import LeaseResponse, Source
 
 if TYPE_CHECKING:
-    from verity._spool import Entry
     from verity._sync.spooling import SyncSpooler
 
 
@@ -50,17 +49,18 @@ class SyncCommitter:
         """
         effect.cancellation.acted = None  # the lease is not given back: the commit may arrive
         body: Wire | None = None
-        entry: Entry | None = None
         try:
             result = round_trip(result_of(result), "result")
             body = {**effect.tokens(lease), "result": result, "source": source, **effect.run}
             if self._spooler is not None and self._spooler.writes_first:
-                entry = self._spooler.keep(effect, body)
+                keeper.spooled = self._spooler.keep(effect, body)
             self._send(effect, keeper, body)
         except VerityError as error:
             is_spooled = False
             if self._spooler is not None and body is not None:
-                is_spooled = self._spooler.keep_refused(effect, body, entry, error)
+                is_spooled = self._spooler.keep_refused(effect, body, keeper.spooled, error)
+            elif self._spooler is not None:
+                self._spooler.keep_oversized(effect, source, result, effect.tokens(lease))
             done = "act succeeded" if source == "acted" else "observe found the effect done"
             advice = (
                 "The result is in the spool, and is committed as soon as the ledger accepts it."
@@ -77,8 +77,8 @@ class SyncCommitter:
             )
             effect.cancellation.goes_first(uncertain)
             raise uncertain from error
-        if self._spooler is not None and entry is not None:
-            self._spooler.forget(entry)
+        if self._spooler is not None and keeper.spooled is not None:
+            self._spooler.forget(keeper.spooled)
         effect.span.outcome = source
         return result
 
@@ -112,6 +112,8 @@ class SyncCommitter:
                     raise
             else:
                 return
+            if self._spooler is not None and keeper.spooled is None:  # this process may be killed meanwhile
+                keeper.spooled = self._spooler.keep(effect, body)
             tries.is_pausing = True
             effect.cancellation.pause(self._runtime.sleep, delay_s)
             tries.is_last = tries.is_last or effect.cancellation.is_interrupted

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from verity._concurrency import CurrentEffect, SyncRuntime, Timer
 from verity._core.patience import CommitTries
@@ -15,6 +16,9 @@ from verity._sync.ledger import SyncLedger, Wire
 from verity.config import ClientSettings
 from verity.errors import ActNotStartedError, VerityConnectionError, VerityError
 from verity.values import LeaseResponse
+
+if TYPE_CHECKING:
+    from verity._spool import Entry
 
 _AFTER_EXPIRY_S = 0.001
 """A check that the lease has expired comes so many seconds after the expiry, so that it finds it passed."""
@@ -75,6 +79,7 @@ class SyncLeaseKeeper:
         listeners: functions to call when the lease is lost or the call is over.
         cancels_act: whether an act that can be cancelled is cancelled when the lease is lost.
         commit_tries: the tries of the commit; None before the first one has failed.
+        spooled: the entry of the result in the spool; None if it is not there.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class SyncLeaseKeeper:
         self._warned: set[str] = set()
         self._described: CurrentEffect | None = None
         self.commit_tries: CommitTries | None = None
+        self.spooled: Entry | None = None
         self.listeners: list[Callable[[], None]] = []
         self.cancels_act = effect.policy.on_lease_lost == "cancel"
         self._hold(requested_at, grant.remaining_s, is_renewal=False)

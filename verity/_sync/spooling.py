@@ -16,6 +16,8 @@ from verity._concurrency import SyncFunction, SyncRuntime, sync_blocking
 from verity._core.backoff import SEND_ATTEMPTS
 from verity._core.bodies import to_wire
 from verity._core.keys import check_namespace
+from verity._core.observation import result_of
+from verity._core.payload import round_trip
 from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED, is_transient, why_never
 from verity._spool import Entry, Spool, SpoolError, make_entry, name_ledger
 from verity._sync.effect import SyncEffect
@@ -91,6 +93,25 @@ class SyncSpooler:
         refused = entry or self._make(effect, "committed", body["result"], source, token, fence)
         self._reject(refused, code)
         return False
+
+    def keep_oversized(self, effect: SyncEffect, source: str, result: Any, tokens: Wire | None = None) -> None:
+        """Keep a result that is too large to be committed, for people. One that is not JSON can't be kept.
+
+        Args:
+            effect: the effect.
+            source: `acted` or `observed`.
+            result: the result.
+            tokens: those of the lease; None for an effect without one.
+        """
+        try:
+            value = round_trip(result_of(result), "result", max_bytes=math.inf)
+        except VerityError:
+            return
+        if tokens is None:
+            entry = self._make(effect, "unprotected", value, source, self._runtime.new_id())
+        else:
+            entry = self._make(effect, "committed", value, source, tokens["leaseToken"], tokens["fenceToken"])
+        self._reject(entry, "payload_too_large")
 
     def _write(self, entry: Entry) -> bool:
         def add() -> bool:

@@ -121,6 +121,12 @@ def failover(session: nox.Session) -> None:
 
 
 @nox.session(python=HERE)
+def outages(session: nox.Session) -> None:
+    """Take the ledger away for up to 25 seconds right before commits. Takes minutes."""
+    _run(session, "tests.outages")
+
+
+@nox.session(python=HERE)
 def every_await(session: nox.Session) -> None:
     """Cancel the async client, end its event loop and refuse it a thread at every step. Takes minutes."""
     _run(session, "tests.every_await", requirements="requirements-test.txt")

@@ -8,7 +8,6 @@ import time
 from typing import Any, TextIO
 from uuid import uuid4
 
-import verity
 from tests.torture.history import ASKED, BEGUN, ENDED, LEASED, OVER
 from tests.torture.notes import Notes
 from tests.torture.plan import (
@@ -34,6 +33,7 @@ from verity import (
     SyncVerityClient,
     VerityClient,
     VerityError,
+    current_effect,
 )
 
 _POLICIES = {
@@ -85,7 +85,7 @@ class _Call:
 
     def request(self, what: str) -> str:
         """A line for the world."""
-        effect = getattr(verity, "current_effect", lambda: None)()
+        effect = current_effect()
         return f"{what} {self._key} {self._fence} {effect.idempotency_key if effect else '-'}"
 
     def dawdle_s(self) -> float:

@@ -26,17 +26,19 @@ def ledger() -> Iterator[ServedLedger]:
 
 
 class Pausing(AsyncRuntime):
-    """The second pause of a commit does not end by itself."""
+    """The second pause of a commit is so long that a test would notice if nothing ended it."""
 
     def __init__(self) -> None:
         self.pauses = 0
+        self.has_ended_by_itself = False
         self.reached = anyio.Event()
 
     async def sleep(self, seconds: float) -> None:
         self.pauses += 1
         if self.pauses == 2:
             self.reached.set()
-            await anyio.sleep_forever()
+            await anyio.sleep(10)
+            self.has_ended_by_itself = True
         for _ in range(5):  # a cancellation under way arrives
             await anyio.lowlevel.checkpoint()
 
@@ -60,6 +62,7 @@ class Bench:
 async def bench(ledger: ServedLedger) -> AsyncIterator[Bench]:
     made = Bench(ledger)
     yield made
+    assert not made.runtime.has_ended_by_itself
     await made.client.close()
     await made.network.aclose()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.helpers._async.world import AsyncWorld
-from verity import VerityConfigError, VerityValidationError
+from verity import EffectPolicy, VerityConfigError, VerityValidationError
 
 
 async def test_a_step_travels_with_its_place(world: AsyncWorld) -> None:
@@ -124,3 +124,29 @@ async def test_a_part_that_is_none_does_not_become_the_word_none(world: AsyncWor
     with pytest.raises(VerityValidationError, match="name must be a string, not NoneType"):
         await world.client.workflow("flow").case("c").run().protect(missing, act=world.act)
     assert not world.network.sent
+
+
+@pytest.mark.parametrize(
+    ("client", "run", "call", "shorthand", "expected"),
+    [
+        (1, None, None, None, 1000),
+        (1, 2, None, None, 2000),
+        (1, 2, 3, None, 3000),
+        (1, None, 3, None, 3000),
+        (1, 2, None, "act", 2000),
+        (1, None, None, "act", 1000),
+        (None, None, None, None, 30_000),
+    ],
+)
+async def test_the_nearest_policy_counts_as_a_whole(
+    world: AsyncWorld, client: Any, run: Any, call: Any, shorthand: Any, expected: int
+) -> None:
+    policies = [None if each is None else EffectPolicy(settle_s=each) for each in (client, run, call)]
+    made = world.new_client(policy=policies[0]).workflow("flow").case(world.key).run(policy=policies[1])
+
+    async def act() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        await made.protect("step", act=act, policy=policies[2], on_observe_error=shorthand)
+    assert world.network.sent[-1].body["settleMs"] == expected

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from verity import (
     CommitRequestBody,
     CommitUncertainError,
     ConflictRetryConfig,
+    CurrentEffect,
     EffectEvent,
+    EffectPolicy,
     EffectRecord,
     Found,
+    LeaseLost,
     LeaseRequestBody,
     LeaseResponse,
+    NotExecuted,
+    OutcomeUnknown,
+    OutcomeUnknownError,
     Page,
+    ReleaseRequestBody,
+    ReleaseResponse,
     SyncVerityClient,
     VerityClient,
+    current_effect,
 )
 
 if sys.version_info >= (3, 11):
@@ -88,16 +98,47 @@ async def reads(verity: VerityClient, sync: SyncVerityClient) -> None:
     assert_type([event.type for page in sync.effects.events("k").pages() for event in page], list[str])
 
 
+async def what_act_knows() -> str:
+    effect = current_effect()
+    assert_type(effect, CurrentEffect | None)
+    if effect is None:
+        raise NotExecuted("not inside act")
+    assert_type(effect.effect_id, str | None)
+    assert_type(effect.fence_token, int)
+    assert_type(effect.attempt, int)
+    assert_type(effect.deadline, float)
+    assert_type(effect.remaining_s(), float)
+    assert_type(effect.lease_lost, LeaseLost)
+    if effect.lease_lost.is_set() or effect.lease_lost.wait(0.1) or await effect.lease_lost.wait_async():
+        raise OutcomeUnknown("stopped halfway")
+    assert_type(effect.idempotency_key, str)
+    return effect.idempotency_key
+
+
+async def unknown_outcomes(verity: VerityClient, sync: SyncVerityClient) -> None:
+    policy = EffectPolicy(on_unknown="act", ambiguous=(TimeoutError,), definite=(LookupError,), settle_s=5)
+    assert_type(await verity.protect("k", act=make_refund, policy=policy), Refund)
+    assert_type(sync.protect("k", act=make_refund_sync, policy=policy), Refund)
+    assert_type(await verity.workflow("w").case("c").run(policy=policy).protect("s", act=what_act_knows), str)
+    assert_type(sync.workflow("w").case("c").run(policy=policy).protect("s", act=make_refund_sync), Refund)
+    body = ReleaseRequestBody(effect_key="k", fence_token=1, lease_token="t", acted="no")
+    assert_type(await verity.release("payments", body), ReleaseResponse)
+    assert_type(sync.release("payments", body).settles_at, str | None)
+
+
 def settings() -> VerityClient:
     return VerityClient(
         base_url="https://api.useverity.io/v1",
         api_key="vt_test_x",
         conflict_retry=ConflictRetryConfig(max_attempts=3),
+        policy=EffectPolicy(on_unavailable="proceed"),
+        spool=Path("verity.spool"),
+        spool_when="always",
     )
 
 
-def errors(error: CommitUncertainError) -> tuple[str | None, Any]:
-    return error.effect_key, error.result
+def errors(error: CommitUncertainError, unknown: OutcomeUnknownError) -> tuple[str | None, Any, bool, int | None]:
+    return error.effect_key, error.result, error.spooled, unknown.fence_token
 
 
 async def wrong(verity: VerityClient, sync: SyncVerityClient) -> None:
@@ -105,5 +146,8 @@ async def wrong(verity: VerityClient, sync: SyncVerityClient) -> None:
     await verity.protect("k", act=make_refund())  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await verity.protect("k")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     await verity.protect("k", act=make_refund, on_conflict="explode")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await verity.protect("k", act=make_refund, policy="act")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    EffectPolicy(on_unknown="raise")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    SyncVerityClient(spool=True)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     verity.effects.list(status="LOST")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     sync.protect("k", act=make_refund_sync, lease_duration_ms="60s")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -145,10 +145,11 @@ class CurrentEffect:
         self.namespace = namespace
         self.key = key
         self.effect_id = None if grant is None else grant.effect_id
-        self.fence_token = (grant and grant.fence_token) or 0
+        self.fence_token = (None if grant is None else grant.fence_token) or 0
         # A ledger that is older than attempt keys sends neither of the two.
-        self.attempt = (grant and grant.attempt) or self.fence_token
-        self.idempotency_key = (grant and grant.attempt_key) or make_attempt_key(environment, namespace, key)
+        self.attempt = (None if grant is None else grant.attempt) or self.fence_token
+        sent_key = None if grant is None else grant.attempt_key
+        self.idempotency_key = sent_key or make_attempt_key(environment, namespace, key)
         self.lease_lost = LeaseLost(lease)
 
     def __repr__(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import json
 import signal
 import socket
 import ssl
@@ -160,6 +162,8 @@ def _answered(status: Any) -> list[Exception]:
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
+        (200, Outcome.UNKNOWN),
+        (303, Outcome.UNKNOWN),
         (402, Outcome.FAILED),
         (408, Outcome.UNKNOWN),
         (429, Outcome.FAILED),
@@ -170,6 +174,22 @@ def _answered(status: Any) -> list[Exception]:
 def test_the_status_of_an_answer_decides(status: int, expected: Outcome) -> None:
     for error in _answered(status):
         assert classify(error, KEY) is expected, error
+
+
+def test_an_answer_that_could_not_be_read_has_no_status() -> None:
+    """aiohttp makes one up: 400 for an answer that is no HTTP, from the parser's error."""
+    error = _class("aiohttp.ClientResponseError")()
+    error.status = 400
+    assert classify(error, KEY) is Outcome.FAILED
+    error.__cause__ = _class("aiohttp.BadStatusLine")()
+    assert classify(error, KEY) is Outcome.UNKNOWN
+
+
+def test_an_answer_that_is_no_json() -> None:
+    for read in (json.loads, lambda text: httpx.Response(200, text=text).json()):
+        with pytest.raises(ValueError, match="Expecting value") as caught:
+            read("<html>")
+        assert classify(caught.value, KEY) is Outcome.UNKNOWN
 
 
 class Code:
@@ -260,9 +280,9 @@ def test_the_callers_classes_win_and_the_closest_decides(
 # --- the chain of causes ---
 
 
-def _raised(*chain: Exception, by_cause: bool = True) -> Exception:
+def _raised(*chain: BaseException, by_cause: bool = True) -> Any:
     """The last one, each raised while the one before it was being handled."""
-    before: Exception | None = None
+    before: BaseException | None = None
     for error in chain:
         if by_cause:
             error.__cause__ = before
@@ -281,6 +301,25 @@ def test_an_unknown_error_is_what_its_cause_is(by_cause: bool) -> None:
     wrapped = _raised(TimeoutError(), Mine(), by_cause=by_cause)
     assert classify(wrapped, KEY, definite=(Mine,)) is Outcome.FAILED
     assert classify(_raised(*(Mine() for _ in range(40)), by_cause=by_cause), KEY) is Outcome.FAILED
+
+
+@pytest.mark.parametrize("by_cause", [True, False])
+def test_an_earlier_attempt_may_have_happened(by_cause: bool) -> None:
+    """The last one was made in the `except` block of the first one."""
+    refused = (ConnectionRefusedError(), _class("httpcore.ConnectError")(), httpx.ConnectError(""))
+    assert classify(_raised(httpx.ReadTimeout(""), *refused, by_cause=by_cause), KEY) is Outcome.UNKNOWN
+    declined = _answered(409)[0]
+    assert classify(_raised(httpx.ReadTimeout(""), declined, by_cause=by_cause), KEY) is Outcome.UNKNOWN
+    assert classify(_raised(httpx.ReadTimeout(""), Mine(), by_cause=by_cause), KEY, (), (Mine,)) is Outcome.FAILED
+    assert classify(_raised(*refused, httpx.ConnectTimeout(""), by_cause=by_cause), KEY) is Outcome.FAILED
+    timed_out = (asyncio.CancelledError(), TimeoutError(), httpx.ConnectTimeout(""))
+    assert classify(_raised(*timed_out, by_cause=by_cause), KEY) is Outcome.FAILED, "the connection's own time-out"
+
+
+@pytest.mark.parametrize("by_cause", [True, False])
+def test_a_cancellation_that_act_turned_into_an_exception(by_cause: bool) -> None:
+    for interrupt in (asyncio.CancelledError(), KeyboardInterrupt(), SystemExit()):
+        assert classify(_raised(interrupt, KeyError(), Mine(), by_cause=by_cause), KEY) is Outcome.UNKNOWN
 
 
 def test_from_none_hides_the_context() -> None:

@@ -2,7 +2,8 @@
 
 The rules know classes by package and name, so that no library is imported. docs/outcomes.md shows them as a table.
 An error of the connect phase is definite: nothing was sent. After a request was sent, no answer means "may have
-happened", and so do the statuses 408 and 5xx. A library that retries by itself shows only its last attempt.
+happened", and so does an answer that can't be read, and a status that is no refusal. A library that retries by itself
+shows only its last attempt.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ AMBIGUOUS = frozenset(
         "google.RetryError",
         "google.ServerError",
         "grpc.FutureTimeoutError",
-        "http.BadStatusLine",
-        "http.IncompleteRead",
+        "http.HTTPException",
         "httpcore.NetworkError",
         "httpcore.ProtocolError",
         "httpcore.TimeoutException",
         "httpx.RequestError",
+        "json.JSONDecodeError",
         "multiprocessing.TimeoutError",
         "psycopg.OperationalError",
         "psycopg2.OperationalError",
@@ -65,11 +66,14 @@ AMBIGUOUS = frozenset(
         "requests.ContentDecodingError",
         "requests.RetryError",
         "requests.Timeout",
+        "requests.TooManyRedirects",
         "rq.BaseTimeoutException",
+        "simplejson.JSONDecodeError",
         "smtplib.SMTPServerDisconnected",
         "ssl.SSLError",
         "stripe.APIConnectionError",
         "stripe.APIError",
+        "stripe.IdempotencyError",
         "subprocess.TimeoutExpired",
         "trio.BrokenResourceError",
         "trio.TooSlowError",
@@ -99,6 +103,9 @@ DEFINITE = frozenset(
         "asyncpg.ClientCannotConnectError",
         "botocore.ConnectTimeoutError",
         "botocore.EndpointConnectionError",
+        "http.ImproperConnectionState",
+        "http.InvalidURL",
+        "http.NotConnected",
         "httpcore.ConnectError",
         "httpcore.ConnectTimeout",
         "httpcore.PoolTimeout",
@@ -128,7 +135,8 @@ BY_REASON: dict[str, Callable[[Any], object]] = {
 """These wrap another error: definite if that one is, ambiguous otherwise."""
 
 BY_STATUS: dict[str, Callable[[Any], object]] = {
-    "aiohttp.ClientResponseError": lambda error: error.status,
+    # One with a cause is about an answer that could not be read. aiohttp makes up its status.
+    "aiohttp.ClientResponseError": lambda error: None if error.__cause__ else error.status,
     "botocore.ClientError": lambda error: error.response["ResponseMetadata"]["HTTPStatusCode"],
     "grpc.RpcError": lambda error: error.code().name,
     "httpx.HTTPStatusError": lambda error: error.response.status_code,
@@ -144,7 +152,8 @@ AMBIGUOUS_CODES = frozenset({"CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "INT
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH})
 _GROUPS = frozenset({"builtins.BaseExceptionGroup", "exceptiongroup.BaseExceptionGroup"})
 _LEFT = "_has_left"
-_MAX_CAUSES = 16
+_SYSTEM = frozenset({"anyio", "asyncio", "builtins", "concurrent", "ssl", "trio"})
+_MAX_CAUSES = 64
 
 
 def classify(
@@ -188,37 +197,55 @@ def _has_left(error: BaseException) -> bool:
 def _may_have_happened(
     error: BaseException, ambiguous: Classes, definite: Classes, outer: BaseException | None
 ) -> bool | None:
-    """Return what the first exception in the chain of causes says that a rule knows; None if no rule knows one."""
+    """Return what the first exception in the chain of causes says that a rule knows; None if no rule knows one.
+
+    Below an error that is definite by the tables may be an earlier attempt, in whose `except` block the last one was
+    made. So an ambiguous error of a library there counts. An error of the system does not: libraries wrap the time-out
+    of a connection.
+    """
     known: BaseException | None = error
+    is_definite = False
     for _ in range(_MAX_CAUSES):
         if known is None or known is outer:
             break
-        verdict = _verdict(known, ambiguous, definite, outer)
+        verdict = _by_caller(known, ambiguous, definite)
         if verdict is not None:
             return verdict
+        if not is_definite or _package_of(type(known)) not in _SYSTEM:
+            verdict = _by_tables(known, ambiguous, definite, outer)
+        if verdict:
+            return True
+        is_definite = is_definite or verdict is False
         known = known.__context__ if known.__cause__ is None and not known.__suppress_context__ else known.__cause__
-    return None
+    return False if is_definite else None
 
 
-def _verdict(
-    error: BaseException, ambiguous: Classes = (), definite: Classes = (), outer: BaseException | None = None
-) -> bool | None:
-    """Return whether the effect may have happened, as the exception itself says; None if no rule knows it."""
-    kinds = type(error).__mro__
-    for kind in kinds:
+def _by_caller(error: BaseException, ambiguous: Classes, definite: Classes) -> bool | None:
+    for kind in type(error).__mro__:
         if kind in ambiguous:
             return True
         if kind in definite:
             return False
-    for kind in kinds:
-        name = f"{str(kind.__module__).partition('.')[0]}.{kind.__name__}"
+    return None
+
+
+def _by_tables(
+    error: BaseException, ambiguous: Classes = (), definite: Classes = (), outer: BaseException | None = None
+) -> bool | None:
+    """Return whether the effect may have happened, as the exception itself says; None if no rule knows it."""
+    for kind in type(error).__mro__:
+        name = f"{_package_of(kind)}.{kind.__name__}"
         if name in _GROUPS:
             members = getattr(error, "exceptions", ())
             return any(_may_have_happened(each, ambiguous, definite, outer) for each in members) or None
         verdict = _by_name(name, error)
         if verdict is not None:
             return verdict
-    return None
+    return None if isinstance(error, Exception) else True  # a cancellation or Ctrl-C that act turned into another error
+
+
+def _package_of(kind: type) -> str:
+    return str(kind.__module__).partition(".")[0]
 
 
 def _by_name(name: str, error: BaseException) -> bool | None:
@@ -230,14 +257,14 @@ def _by_name(name: str, error: BaseException) -> bool | None:
         return _is_ambiguous_status(_ask(BY_STATUS[name], error))
     if name in BY_REASON:
         reason = _ask(BY_REASON[name], error)
-        return not isinstance(reason, BaseException) or _verdict(reason) is not False
+        return not isinstance(reason, BaseException) or _by_tables(reason) is not False
     is_unreachable = name == "builtins.OSError" and getattr(error, "errno", None) in _UNREACHABLE
     return True if is_unreachable else None
 
 
 def _is_ambiguous_status(status: object) -> bool:
     if isinstance(status, int):
-        return status == 408 or status >= 500
+        return status == 408 or not 400 <= status < 500
     return not isinstance(status, str) or status in AMBIGUOUS_CODES
 
 

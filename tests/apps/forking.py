@@ -25,7 +25,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from verity import ConflictRetryConfig, LeaseConflictError, SyncVerityClient, VerityClient, VerityError
+from verity import (
+    ConflictRetryConfig,
+    EffectPolicy,
+    LeaseConflictError,
+    NotExecuted,
+    SyncVerityClient,
+    VerityClient,
+    VerityError,
+)
 
 _IN_C = os.environ.get("FORK") == "C"
 CHILDREN = 8
@@ -365,6 +373,70 @@ def while_acting() -> None:
         protect(client, "slow")
 
 
+def _forking(key: str, place: str, error: BaseException) -> tuple[Callable[[], str], Callable[[], None], Any]:
+    """act, observe and on_lease. The one that `place` names forks, and its child raises the error."""
+
+    def call(here: str) -> None:
+        if here == place:
+            pid = _fork()
+            if pid == 0:
+                raise error
+            wait_for([pid])
+
+    def act() -> str:
+        call("act")
+        record("act", key=key)
+        return key
+
+    return act, lambda: call("observe"), lambda _lease: call("on_lease")
+
+
+def in_the_callers_code() -> None:
+    """on_lease, observe and act fork, and their children leave the call by an exception: the parent goes on."""
+    errors = [SystemExit(0), ValueError(), NotExecuted()]
+    cases = [(f"{place} {error!r}", place, error) for place in ("on_lease", "observe", "act") for error in errors]
+    policy = EffectPolicy(observe_when="always")
+    client, async_client = make_client(), VerityClient(namespace="forks", conflict_retry=_RETRY)
+    me = os.getpid()
+
+    def leave() -> None:
+        """End a child without the end of its parent's threads and loop."""
+        if os.getpid() != me:
+            os._exit(0)
+
+    for key, place, error in cases:
+        act, observe, on_lease = _forking(key, place, error)
+        try:
+            result = client.protect(key, act=act, observe=observe, on_lease=on_lease, policy=policy)
+        finally:
+            leave()
+        record("result", key=key, result=result)
+
+    async def in_a_loop(key: str, act: Any, observe: Any, on_lease: Any) -> None:
+        async def act_here() -> Any:
+            return act()
+
+        async def observe_here() -> Any:
+            return observe()
+
+        try:
+            call = async_client.protect(key, act=act_here, observe=observe_here, on_lease=on_lease, policy=policy)
+            record("result", key=key, result=await call)
+        finally:
+            leave()
+
+    async def all_in_a_loop() -> None:
+        for key, place, error in cases:
+            await in_a_loop(f"{key} in a loop", *_forking(f"{key} in a loop", place, error))
+        await async_client.close()
+
+    asyncio.run(all_in_a_loop())
+    for effect in client.effects.list():
+        key = str(effect.effect_key)
+        record("events", key=key, types=[event.type for event in client.effects.events(key)])
+    client.close()
+
+
 def in_memory() -> None:
     """A ledger in memory stays with the parent."""
     with SyncVerityClient("sqlite://", namespace="forks") as client:
@@ -422,6 +494,7 @@ SCENARIOS = {
         while_reading,
         while_waiting,
         while_acting,
+        in_the_callers_code,
         in_memory,
         async_client,
     )

@@ -150,6 +150,15 @@ def test_a_fork_while_another_thread_acts(ledger: Ledger, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("fork")
+def test_a_child_that_leaves_a_call_says_nothing_about_the_parents_lease(ledger: Ledger, tmp_path: Path) -> None:
+    """Otherwise another caller would act while the parent's act still runs, or is about to."""
+    records = run("in_the_callers_code", tmp_path / "records", ledger.environment)
+    told = [each["types"] for each in records.of("events")]
+    assert len(told) == records.calls() == 18
+    assert told == [["LEASE_GRANTED", "OBSERVE_MISS", "COMMITTED"]] * len(told)
+
+
+@pytest.mark.usefixtures("fork")
 def test_a_ledger_in_memory_stays_with_the_parent(tmp_path: Path) -> None:
     records = run("in_memory", tmp_path / "records", {})
     (error,) = records.of("error")

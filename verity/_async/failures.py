@@ -38,7 +38,8 @@ class AsyncFailures:
     ) -> None:
         """Tell the ledger what the exception of act says.
 
-        Nothing is told of an exception of a signal handler that hit the act: `give_back` follows.
+        Nothing is told of an exception of a signal handler that hit the act: `give_back` follows. Nothing is told by a
+        child that act forked, either: the parent's act goes on.
 
         Args:
             effect: the call.
@@ -47,6 +48,8 @@ class AsyncFailures:
             outer: the exception that was being handled before the call began.
             error: the exception of act. It gets a note where a later call behaves otherwise than after a failure.
         """
+        if effect.cancellation.is_in_child:  # pragma: no cover - tests/apps/test_forks.py has it
+            return
         if raised_by_handler(error, outer) is not None:  # pragma: no cover - tests/client has it
             return
         outcome = classify(error, effect.key, effect.policy.ambiguous, effect.policy.definite, outer)

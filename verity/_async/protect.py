@@ -156,7 +156,7 @@ class AsyncProtector:
         except GeneratorExit:  # the coroutine is closed: nothing can be awaited any more
             raise
         except BaseException:
-            if effect.cancellation.acted is None:
+            if effect.cancellation.acted is None or effect.cancellation.is_in_child:
                 raise
             with effect.cancellation:
                 await self._failures.give_back(effect, lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Literal
 
@@ -22,6 +23,7 @@ class HeldInterrupt:
 
     def __init__(self) -> None:
         self.acted = "no"
+        self._process_id = os.getpid()
         self._pending: BaseException | None = None
         self._first: Exception | None = None
 
@@ -34,6 +36,11 @@ class HeldInterrupt:
         first, self._first = self._first, None  # its traceback refers to this frame: break the cycle
         if error is None or (isinstance(error, Exception) and error is not first):
             self.raise_pending()
+
+    @property
+    def is_in_child(self) -> bool:
+        """Whether the caller's code forked, and this is the child: the lease and the outcome are the parent's."""
+        return os.getpid() != self._process_id
 
     @property
     def is_interrupted(self) -> bool:

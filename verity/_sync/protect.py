@@ -153,7 +153,7 @@ class SyncProtector:
         except GeneratorExit:  # the coroutine is closed: nothing can be awaited any more
             raise
         except BaseException:
-            if effect.cancellation.acted is None:
+            if effect.cancellation.acted is None or effect.cancellation.is_in_child:
                 raise
             with effect.cancellation:
                 self._failures.give_back(effect, lease)

@@ -463,6 +463,21 @@ def test_an_effect_that_changed_while_the_person_decided_is_left_as_it_is(
     assert (shell.effect("early")["status"], shell.effect("early")["fenceToken"]) == ("EXPIRED", 2)
 
 
+@pytest.mark.parametrize(("acted", "exit_code", "status"), [("no", 0, "COMMITTED"), ("unknown", 7, "EXPIRED")])
+def test_a_caller_that_gives_the_effect_back_stops_the_person_only_if_it_may_have_acted(
+    shell: Shell, acted: str, exit_code: int, status: str
+) -> None:
+    def take_it_and_give_it_back() -> None:
+        granted = shell.call("lease_effect", {"effectKey": "early"})
+        tokens = {name: granted[name] for name in ("fenceToken", "leaseToken")}
+        shell.call("release_effect", {"effectKey": "early", "acted": acted, "settleMs": 0, **tokens})
+
+    code, seen = effects_on_terminal(
+        *(shell, "resolve", "early", *IN, "--result", "7"), answer=b"y\n", before_the_answer=take_it_and_give_it_back
+    )
+    assert (code, shell.effect("early")["status"]) == (exit_code, status), seen
+
+
 # --- completion ---
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -17,12 +17,14 @@ from verity._rfc3339 import parse_time
 from verity.cli.options import json_option, parse_duration, read_duration
 from verity.cli.output import Row, print_fields, print_rows
 from verity.cli.target import ledger_options
+from verity.errors import VerityApiError
 
 if TYPE_CHECKING:
     from verity._sync.effects import SyncEffects
     from verity.records import EffectRecord
 
 PAGE_SIZE = 500
+MAX_TRIES = 20
 MAX_RESULT_FILE_BYTES = 1_048_576
 PAYLOADS = frozenset({"inputJson", "result", "error"})
 _NOT_STRICT = "it is not UTF-8, has a name twice in an object, NaN or Infinity, or is nested too deeply"
@@ -181,13 +183,11 @@ def reset(
     record = _show_before(effects, effect, namespace)
     if force:
         _confirm("Reset it, although its holder may be acting at this moment?", yes=yes)
-    done = effects.reset(
-        str(record.effect_key),
-        namespace=record.namespace,
-        mode=mode,
-        force=force,
-        reason=reason,
-        expected_fence=record.fence_token,
+    key, where = str(record.effect_key), record.namespace
+    done = _change(
+        effects,
+        record,
+        lambda fence: effects.reset(key, namespace=where, mode=mode, force=force, reason=reason, expected_fence=fence),
     )
     _print_done(done, record, as_json=as_json)
 
@@ -218,12 +218,11 @@ def resolve(
     result = _read_result(text, file)
     record = _show_before(effects, effect, namespace)
     _confirm("Commit this result? It can't be changed afterwards.", yes=yes)
-    done = effects.resolve(
-        str(record.effect_key),
-        result,
-        namespace=record.namespace,
-        reason=reason,
-        expected_fence=record.fence_token,
+    key, where = str(record.effect_key), record.namespace
+    done = _change(
+        effects,
+        record,
+        lambda fence: effects.resolve(key, result, namespace=where, reason=reason, expected_fence=fence),
     )
     _print_done(done, record, as_json=as_json)
 
@@ -286,6 +285,25 @@ def _show_before(effects: SyncEffects, effect: str, namespace: str | None) -> Ef
     shown = f"is {record.status} (fence {record.fence_token}{agent})"
     click.echo(f"Effect {record.effect_key!r} in namespace {record.namespace!r} {shown}.", err=True)
     return record
+
+
+def _change(effects: SyncEffects, record: EffectRecord, change: Callable[[int | None], Row]) -> Row:
+    """Make a change that names the shown fence.
+
+    Callers without `observe` that try again and again are granted the effect, and give the lease back at once. This
+    raises the fence and changes nothing else that was shown. The change is then tried with the new fence.
+    """
+    seen = record
+    for is_last in (*[False] * (MAX_TRIES - 1), True):
+        try:
+            return change(seen.fence_token)
+        except VerityApiError as error:
+            if is_last or error.code != "stale_fence" or record.status != "EXPIRED":
+                raise
+            seen = effects.get_by_id(str(record.effect_id))
+            if (seen.status, seen.lease_expires_at) != (record.status, record.lease_expires_at):
+                raise
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def _confirm(question: str, *, yes: bool) -> None:

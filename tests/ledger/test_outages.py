@@ -19,6 +19,7 @@ from verity._ledger.outages import (
     extended,
     from_text,
     gap_until,
+    matters_after,
     to_text,
 )
 from verity._limits import MAX_LEASE_DURATION_MS, MIN_LEASE_DURATION_MS
@@ -101,9 +102,18 @@ def test_only_so_many_outages_are_kept_and_for_so_long() -> None:
     assert len(outages) == MAX_OUTAGES
     assert outages[-1] == Outage(990, 995)
     assert current(outages, 995) == outages
-    assert current(outages, 994) == outages[:-1], "the clock was set back"
+    assert current(outages, 993) == (*outages[:-1], Outage(990, 993)), "the clock was set back"
+    assert current(outages, 990) == outages[:-1]
     assert current(outages, 995 + KEPT_MS) == outages[-1:]
     assert current(outages, 996 + KEPT_MS) == ()
+
+
+def test_an_outage_matters_to_leases_in_the_grace_of_those_before() -> None:
+    recorded = [Outage(0, 100_000), Outage(240_000, 300_000)]
+    assert matters_after(Outage(440_000, 450_000), recorded) == 0, "through the one between"
+    assert matters_after(Outage(440_000, 450_000), recorded[1:]) == 240_000
+    assert matters_after(Outage(450_000, 460_000), recorded) == 450_000
+    assert matters_after(Outage(1, 2), ()) == 1
 
 
 def test_a_short_pause_is_no_outage() -> None:

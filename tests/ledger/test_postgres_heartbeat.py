@@ -162,17 +162,32 @@ async def test_a_heartbeat_that_the_database_refuses_is_no_outage_without_an_end
 ) -> None:
     node = await nodes.start()
     assert await lease(node) == GRANTED
-    async with sql.transaction():
-        await sql.fetch("SELECT FROM heartbeat FOR UPDATE")
-        await nodes.pass_time(3_000, node)
-        assert await lease(node) == (409, "lease_conflict"), "it is live"
-        await nodes.pass_time(2_000, node)
-        assert await lease(node) == GRANTED
+    await sql.execute(
+        "CREATE TRIGGER refuses BEFORE UPDATE ON heartbeat FOR EACH ROW EXECUTE FUNCTION verity_refuse('no')"
+    )
+    await nodes.pass_time(3_000, node)
+    assert await lease(node) == (409, "lease_conflict"), "it is live"
+    await nodes.pass_time(2_000, node)
+    assert await lease(node) == GRANTED
+    await sql.execute("DROP TRIGGER refuses ON heartbeat")
     assert [line for line in caplog.messages if "refuses this node's heartbeat" in line] == [
-        "the database refuses this node's heartbeat, so outages are not noticed: LockNotAvailableError"
+        "the database refuses this node's heartbeat, so outages are not noticed: IntegrityConstraintViolationError"
     ]
     await nodes.beat(node)
     assert len(nodes.outages) == 1, "nobody knows better"
+    await nodes.pass_time(5_000, node)
+    assert await lease(node) == GRANTED
+
+
+async def test_a_lock_that_keeps_holders_from_renewing_is_an_outage(nodes: Nodes, sql: Any) -> None:
+    node = await nodes.start()
+    assert await lease(node) == GRANTED
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE effects IN SHARE MODE")  # as CREATE INDEX does
+        await nodes.pass_time(5_000, node)
+    await nodes.beat(node)
+    assert len(nodes.outages) == 1
+    assert await lease(node) == IN_GRACE
     await nodes.pass_time(5_000, node)
     assert await lease(node) == GRANTED
 

@@ -71,11 +71,25 @@ def add(outage: Outage, outages: Iterable[Outage]) -> tuple[Outage, ...]:
 
 
 def current(outages: Iterable[Outage], now: int) -> tuple[Outage, ...]:
-    """Without the outages that are too old, and without those that end in the future.
+    """Without the outages that are too old. None ends in the future.
 
-    An outage ends in the future if the clock was set back. Leases then last longer by themselves.
+    An outage ends in the future if the clock was set back after it. In truth it is over, so it ends now. What a store
+    writes has this end, so that it does not move.
     """
-    return tuple(each for each in outages if now - KEPT_MS <= each.ended_at <= now)
+    return tuple(
+        Outage(each.began_at, min(each.ended_at, now))
+        for each in outages
+        if now - KEPT_MS <= each.ended_at and each.began_at < now
+    )
+
+
+def matters_after(outage: Outage, recorded: Sequence[Outage]) -> int:
+    """An outage matters to leases that expire after this time; some are in the grace of an earlier outage."""
+    at = outage.began_at
+    for each in reversed(recorded):
+        if at < each.ended_at + LONGEST_GRACE_MS:
+            at = min(at, each.began_at)
+    return at
 
 
 def gap_until(now: int, alive_at: int | None) -> Outage | None:

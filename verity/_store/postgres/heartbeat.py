@@ -6,8 +6,11 @@ are. If all nodes were away, or the database was away or frozen, or its clock ju
 the gap records an outage.
 
 A lease request that comes before this first heartbeat finds the gap, too: the slow path reads the row with the effect.
-That counts only while this node can write the row. Otherwise a row that nobody may write, or that another transaction
-has locked, would be an outage without an end.
+That counts only while this node has a heartbeat. Otherwise a row that the database does not let it write would be an
+outage without an end.
+
+A lock that keeps all nodes from writing effects, such as that of CREATE INDEX, keeps them from renewing leases as well.
+So a heartbeat needs the same right to write to the table of the effects, without changing any.
 
 A heartbeat waits neither for the disk nor for a standby (`synchronous_commit` is off for it). A crash loses the latest
 ones, so the outage begins a little earlier, which does no harm.
@@ -30,7 +33,8 @@ _TIMEOUT_S = 3.0
 _READ = "SELECT :clock, alive_at, outages FROM heartbeat WHERE id = 1"
 # The time is the one of the read: if the node or the database freezes in between, the next heartbeat finds the gap.
 _WRITE = """
-WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+renewable AS (UPDATE effects SET event_count = event_count WHERE false)
 UPDATE heartbeat SET alive_at = $1::bigint, outages = $2::text FROM relaxed
 WHERE id = 1 AND alive_at IS NOT DISTINCT FROM $3::bigint AND outages = $4::text RETURNING true
 """
@@ -44,7 +48,7 @@ class Heartbeat:
         clock: an SQL expression for the time in ms since 1970.
 
     Attributes:
-        is_beating: whether this node has a heartbeat, and nothing but the database's absence stops it.
+        is_beating: whether this node has a heartbeat. It has none while the database refuses it.
         recorded: tells of the outages that this node has recorded.
     """
 
@@ -62,6 +66,8 @@ class Heartbeat:
                 await self._beat(session)
             self.is_beating = True
         except StatementRefused as error:
+            if error.is_passing:  # as a lock is; another time it is not refused
+                return
             if self.is_beating:
                 _logger.warning("the database refuses this node's heartbeat, so outages are not noticed: %s", error)
             self.is_beating = False

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from verity._ledger.calls import ENVIRONMENTS
-from verity._ledger.outages import Outage, add, current, from_text, gap_until, to_text
+from verity._ledger.outages import Outage, add, current, from_text, gap_until, matters_after, to_text
 from verity._store.heartbeat import BEAT_EVERY_MS, Outages
 
 _SMALLEST_JUMP_MS = 1_000
@@ -122,7 +122,7 @@ class Heartbeat:
                 is_due = True
             else:
                 offset, jumped = compare(before, seen)
-                is_due = is_due or jumped > 0
+                is_due = is_due or jumped > 0 or seen.ms < before.ms - _NOTABLE_MS
         if is_due:
             self._record(connection, now, seen)
         else:
@@ -139,9 +139,13 @@ class Heartbeat:
         """Whether this process has written the time a short time ago."""
         return self._saved_at is not None and 0 <= now - self._saved_at < BEAT_EVERY_MS
 
-    def is_idle(self, connection: apsw.Connection) -> bool:
-        """Whether no lease expires after the time that this process has last written: then nothing can be missed."""
-        return self._saved_at is not None and not _expires_after(connection, self._saved_at)
+    def is_idle(self, connection: apsw.Connection, now: int) -> bool:
+        """Whether no lease expires after the time that this process has last written: then nothing can be missed.
+
+        A time in the future says nothing: the clock was set back.
+        """
+        saved_at = self._saved_at
+        return saved_at is not None and saved_at <= now and not _expires_after(connection, saved_at)
 
     def rest(self, now: int) -> None:
         """Note that an idle node is alive, without writing anything."""
@@ -173,7 +177,7 @@ class Heartbeat:
             if gap is not None:
                 found = add(gap, found)
             alive_at = now
-        found = tuple(each for each in found if _expires_after(connection, each.began_at))
+        found = tuple(each for each in found if _expires_after(connection, matters_after(each, recorded)))
         for each in found:
             recorded = add(each, recorded)
         after = (alive_at, boot, offset_ms, offset_at, to_text(recorded))

@@ -137,7 +137,7 @@ class SqliteStore(SqliteReads):
         now = self._now()
         if self.heartbeat.is_fresh(now):
             return
-        if self._node_reads.run(self.heartbeat.is_idle):
+        if self._node_reads.run(lambda connection: self.heartbeat.is_idle(connection, now)):
             self.heartbeat.rest(now)
         else:
             notice_fork()

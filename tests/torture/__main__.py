@@ -7,13 +7,14 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.helpers.postgres import PostgresServer
-from tests.torture.blows import draw_blows
+from tests.torture.blows import ON_SQLITE, WEIGHTS, draw_blows
 from tests.torture.history import ALL_PHASES
 from tests.torture.plan import KINDS, MODES
 from tests.torture.torture import Torture
@@ -25,7 +26,7 @@ _console = Console()
 
 def main() -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(description="Torture three nodes on one PostgreSQL.")
+    parser = argparse.ArgumentParser(description="Torture three nodes on one PostgreSQL, or on one SQLite file.")
     parser.add_argument("--effects", type=int, default=20_000)
     parser.add_argument("--blows", type=int, default=150)
     parser.add_argument("--mode", choices=MODES, default="mixed", help="which kinds of effects")
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--slow", type=float, default=1 / 40, help="part of effects whose act outlasts a lease")
     parser.add_argument("--renew-all", action="store_true", help="no client lets its leases expire")
     parser.add_argument("--trouble", type=float, default=1 / 5, help="part of acts that raise or are cancelled")
+    parser.add_argument("--sqlite", action="store_true", help="three nodes on one SQLite file, without PostgreSQL")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--time-limit", type=float, default=7200)
@@ -40,7 +42,9 @@ def main() -> int:
     _console.print(f"seed {options.seed}")
     rng = random.Random(options.seed)
     started_at = time.monotonic()
-    with PostgresServer() as postgres, tempfile.TemporaryDirectory() as directory:
+    weights = ON_SQLITE if options.sqlite else WEIGHTS
+    server = nullcontext() if options.sqlite else PostgresServer()
+    with server as postgres, tempfile.TemporaryDirectory() as directory:
         torture = Torture(
             Path(directory),
             postgres,
@@ -49,7 +53,7 @@ def main() -> int:
             slow=options.slow,
             trouble=options.trouble,
             lapses=not options.renew_all,
-            blows=[options.only] * options.blows if options.only else draw_blows(options.blows, rng),
+            blows=[options.only] * options.blows if options.only else draw_blows(options.blows, rng, weights),
             clients=options.clients,
             rng=rng,
             time_limit_s=options.time_limit,

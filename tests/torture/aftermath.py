@@ -5,24 +5,20 @@ Nobody is asked twice about an effect, and none is lost: afterwards, each effect
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from tests.torture.history import ASKED, BEGUN, LEASED, OVER
 from tests.torture.notes import Notes
 from tests.torture.plan import ASSUMED_DELAY_S
+from tests.torture.records import read_undecided
 from verity import LeaseConflictError, LeaseResponse, SyncVerityClient, VerityApiError, VerityConnectionError
 
 PERSON = "person"
 _LOOK_AGAIN_S = 0.2
-_UNDECIDED = """SELECT effect_key FROM effects
- WHERE environment = 'test' AND namespace = 'torture' AND status <> 'COMMITTED'"""
 _OF_THE_LEDGER = (LeaseConflictError, VerityConnectionError)
 
 
@@ -57,7 +53,7 @@ class Person:
             go_on: called again and again; raises if there is no more time.
         """
         time.sleep(ASSUMED_DELAY_S)  # whatever was under way has landed
-        while keys := self._undecided():
+        while keys := read_undecided(self._database):
             acts = self._acts()
             for key in keys:
                 try:
@@ -101,16 +97,6 @@ class Person:
         result = self._client.protect(key, act=act, on_lease=remember, on_conflict="throw")
         self._notes.mark(-1, OVER, key, fence)
         self._notes.note(-1, key, result)
-
-    def _undecided(self) -> list[str]:
-        async def read() -> list[str]:
-            connection = await asyncpg.connect(self._database, ssl=False)
-            try:
-                return [row["effect_key"] for row in await connection.fetch(_UNDECIDED)]
-            finally:
-                await connection.close()
-
-        return asyncio.run(read())
 
     def _acts(self) -> dict[str, str]:
         acts: dict[str, str] = {}

@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.helpers.concurrency import OF_PROCESSES_S, sync_until
@@ -30,6 +30,7 @@ WEIGHTS = {
     "clients killed": 4,
     "clients stopped in order": 3,
 }
+ON_SQLITE = {blow: weight for blow, weight in WEIGHTS.items() if not blow.startswith("PostgreSQL")}
 
 
 class Child:
@@ -91,7 +92,7 @@ class Blows:
     Args:
         nodes: all of the ledger's.
         workers: the processes of the clients.
-        postgres: the database server.
+        postgres: the database server; None: there is none to strike.
         rng: chooses whom, and for how long.
         away_s: how long the whole ledger is away, from and to: shorter and longer than a lease.
     """
@@ -100,7 +101,7 @@ class Blows:
         self,
         nodes: Sequence[Node],
         workers: Sequence[Child],
-        postgres: PostgresServer,
+        postgres: PostgresServer | None,
         rng: random.Random,
         away_s: tuple[float, float],
     ) -> None:
@@ -154,6 +155,7 @@ class Blows:
                 sync_until(node.is_ready, OF_PROCESSES_S)
 
     def _strike_postgres(self, how: str) -> None:
+        assert self._postgres is not None
         if how == "frozen":
             processes = self._postgres.processes()
             _send_all(processes, signal.SIGSTOP)
@@ -167,10 +169,10 @@ class Blows:
         self._postgres.start()
 
 
-def draw_blows(count: int, rng: random.Random) -> list[str]:
+def draw_blows(count: int, rng: random.Random, weights: Mapping[str, int] = WEIGHTS) -> list[str]:
     """Each kind once, as far as they go, then by weight; in any order."""
-    kinds = list(WEIGHTS)
-    blows = kinds[:count] + rng.choices(kinds, list(WEIGHTS.values()), k=max(0, count - len(kinds)))
+    kinds = list(weights)
+    blows = kinds[:count] + rng.choices(kinds, list(weights.values()), k=max(0, count - len(kinds)))
     rng.shuffle(blows)
     return blows
 

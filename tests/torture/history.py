@@ -1,6 +1,6 @@
 """A history with times: what each call was at, and when each blow fell.
 
-Workers, world and PostgreSQL run on one machine, so that their clocks agree. All times are ms since 1970.
+Workers, world and database run on one machine, so that their clocks agree. All times are ms since 1970.
 
 The checker answers what the number of acts alone can't: whether each act began on a lease that was live then. There is
 one window in which it may not have been, and README names it: the process was frozen, or starved of the processor,
@@ -141,7 +141,7 @@ def wrong_acts(key: str, events: Sequence[Any], acts: Sequence[tuple[int, str]],
         if begun is None:
             problems.append(f"acted under fence {fence}, and no worker began that")
             continue
-        if committed_at is not None and begun.at > committed_at:
+        if committed_at is not None and begun.at > committed_at + history.behind_ms:
             problems.append(f"fence {fence} began {begun.at - committed_at} ms after the commit")
         granted_at, expires_at = _lease_at(events, fence, begun.at)
         if granted_at is None or begun.at < granted_at:
@@ -165,10 +165,17 @@ def _lease_at(events: Sequence[Any], fence: int, at: int) -> tuple[int | None, i
 
 
 class Beginnings:
-    """When each act began, as the workers noted it, and when their processes stood still."""
+    """When each act began, as the workers noted it, and when their processes stood still.
 
-    def __init__(self, history: History, lease_ms: int) -> None:
+    Args:
+        history: what the workers noted.
+        lease_ms: how long leases last.
+        behind_ms: how far the ledger's clock may be behind those of the workers. A SQLite ledger reads a coarse one.
+    """
+
+    def __init__(self, history: History, lease_ms: int, behind_ms: int = 0) -> None:
         self._lease_ms = lease_ms
+        self.behind_ms = behind_ms
         self.begun: dict[tuple[str, int], Mark] = {}
         self._worker_of: dict[tuple[str, int], str] = {}
         self._stalls: dict[str, list[int]] = defaultdict(list)

@@ -12,6 +12,19 @@ from tests.torture.plan import BLOCKING, OBSERVED
 from tests.torture.torture import Torture
 
 
+def test_every_effect_is_acted_once_and_no_answer_is_lost_on_sqlite(tmp_path: Path) -> None:
+    rng = random.Random(20_001)
+    blows = ["nodes away", "node killed", "clients killed", "node frozen"]
+    torture = Torture(
+        tmp_path, None, effects=150, blows=blows, clients=24, rng=rng, away_s=(5.0, 6.0), time_limit_s=300
+    )
+    verdict = torture.run()
+    assert verdict.problems == []
+    assert torture.struck == dict.fromkeys(blows, 1)
+    assert verdict.sources["observed"] > 0, "somebody acted, and could not say so"
+    assert torture.decided["resolved: it had happened"] > 0, "somebody was in doubt, and left it to a person"
+
+
 def test_every_effect_is_acted_once_and_no_answer_is_lost(tmp_path: Path) -> None:
     rng = random.Random(20_000)
     with PostgresServer() as postgres:

@@ -5,7 +5,6 @@ It has its own reading of the audit trail and uses nothing of the ledger's code.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import sqlite3
@@ -16,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import asyncpg
-
 from tests.torture.history import Beginnings, wrong_acts
 from tests.torture.plan import ACTING, ASSUMED_DELAY_S, BLOCKED, BLOCKING, kind_of
+from tests.torture.records import read_records
 from tests.torture.story import wrong_story
 
 _DELAY_MS = round(ASSUMED_DELAY_S * 1000)
@@ -77,7 +75,7 @@ def judge(
     verdict = Verdict(effects)
     acts = _read_acts(world_log)
     verdict.acts = sum(map(len, acts.values()))
-    rows, events = asyncio.run(_read_rows(database))
+    rows, events = read_records(database)
     keys = [f"effect:{number}" for number in range(effects)]
     for key in keys:
         judge_number(verdict, key, kind_of(key, mode), acts[key], beginnings)
@@ -142,20 +140,6 @@ def judge_spool(verdict: Verdict, spool: Path) -> None:
         for (key,) in file.execute("SELECT effect_key FROM entries"):
             verdict.problems.append(f"{key}: its result is left in a spool")
         verdict.rejected.update(dict(file.execute("SELECT code, count(*) FROM rejected GROUP BY code").fetchall()))
-
-
-async def _read_rows(database: str) -> tuple[dict[str, Any], dict[int, list[Any]]]:
-    connection = await asyncpg.connect(database, ssl=False)
-    try:
-        rows = await connection.fetch("SELECT * FROM effects WHERE environment = 'test'")
-        events: dict[int, list[Any]] = defaultdict(list)
-        for event in await connection.fetch(
-            "SELECT * FROM events WHERE environment = 'test' ORDER BY effect, sequence"
-        ):
-            events[event["effect"]].append(event)
-        return {row["effect_key"]: row for row in rows}, events
-    finally:
-        await connection.close()
 
 
 def _wrong_row(row: Any, events: list[Any], acts: Sequence[Act]) -> list[str]:

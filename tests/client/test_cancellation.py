@@ -229,6 +229,20 @@ async def test_a_lease_that_was_granted_to_a_cancelled_request_is_given_back(led
     await network.aclose()
 
 
+async def test_a_cancelled_request_for_an_effect_that_is_committed_gives_nothing_back(ledger: ServedLedger) -> None:
+    key = "scope-committed" + _backend()
+    network = GatedTransport("lease")
+    async with VerityClient(ledger.base_url, ledger.create_key(), "payments") as other:
+        await other.protect(key, act=lambda: 7)
+    async with _client(ledger, network) as client, anyio.create_task_group() as group:
+        group.start_soon(partial(client.protect, key, act=lambda: 1))
+        await network.reached.wait()
+        group.cancel_scope.cancel()
+        network.gate.set()
+    assert network.operations() == ["lease", "lease"]
+    await network.aclose()
+
+
 async def test_a_cancelled_request_for_a_lease_that_another_holder_has_takes_nothing_away(
     ledger: ServedLedger,
 ) -> None:

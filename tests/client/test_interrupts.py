@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -18,6 +19,8 @@ import trio
 
 from tests.helpers.concurrency import sync_until
 from tests.helpers.served_ledger import ServedLedger
+from tests.steps import __main__ as steps
+from tests.steps.__main__ import Injector
 from verity import (
     ActNotStartedError,
     CommitUncertainError,
@@ -28,6 +31,7 @@ from verity import (
     VerityError,
 )
 from verity._concurrency import SyncRuntime
+from verity._concurrency.nesting import Inside
 from verity._concurrency.single_flight import SyncSingleFlight
 
 pytestmark = pytest.mark.untraced
@@ -334,6 +338,35 @@ def test_an_interrupt_at_any_step_leaves_everything_right(ledger_kind: str, ever
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+class _AtTheEndOfAct(Injector):
+    """Interrupts where Verity's own code goes on after act."""
+
+    def _meet(self, frame: FrameType) -> None:
+        if frame.f_code is Inside.__exit__.__code__:
+            super()._meet(frame)
+
+
+def test_an_interrupt_right_after_acts_failure_does_not_hide_it(tmp_path: Path) -> None:
+    def decline() -> None:
+        raise LookupError("declined")
+
+    with SyncVerityClient(f"sqlite:///{tmp_path}/v.db", namespace="n") as client:
+        client.protect("first", act=lambda: 1)
+        for at in range(1, 10):
+            injector = _AtTheEndOfAct(at)
+            before = sys.gettrace()
+            sys.settrace(injector.trace)
+            try:
+                with pytest.raises((steps.Interrupt, LookupError)):
+                    client.protect(f"k{at}", act=decline)
+            finally:
+                sys.settrace(before)
+            assert client.effects.get(f"k{at}").status == "FAILED", injector.where
+            if injector.where == "nowhere":
+                break
+        assert at > 1
 
 
 # --- a line of threads that wait for the same effect ---

@@ -175,7 +175,7 @@ class AsyncProtector:
         try:
             result = await effect.cancellation.call(effect.act, keeper)
         except Exception as error:
-            if effect.cancellation.has_begun:
+            if effect.cancellation.is_own(error):
                 await fail(error)
                 effect.cancellation.forget_raised()
             elif isinstance(error, OutcomeUnknownError):  # act was cancelled, because its lease was lost

@@ -350,6 +350,10 @@ class AsyncCancellation(HeldInterrupt):
         if pausing is not None:
             pausing.cancel()
 
+    def is_own(self, error: Exception) -> bool:
+        """Whether the function that `call` ran raised this exception. An interrupt may have come after its own."""
+        return self.has_begun and bool(self._raised) and self._raised[0][0] is error
+
     def forget_raised(self) -> None:
         """Forget the function's exception, once it is recorded or need not be. This breaks a reference cycle."""
         self._raised = []

@@ -124,6 +124,10 @@ class SyncCancellation(HeldInterrupt):
         """Sleep inside `finish`. In the caller's thread an interrupt ends the sleep, and the work is started again."""
         sleep(seconds)
 
+    def is_own(self, error: Exception) -> bool:
+        """Whether the function that `call` ran raised this exception. An interrupt may have come after its own."""
+        return self.has_begun and bool(self._raised) and self._raised[0][0] is error
+
     def forget_raised(self) -> None:
         """Forget the function's exception, once it is recorded or need not be. This breaks a reference cycle."""
         self._raised = []

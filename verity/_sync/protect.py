@@ -170,7 +170,7 @@ class SyncProtector:
         try:
             result = effect.cancellation.call(effect.act, keeper)
         except Exception as error:
-            if effect.cancellation.has_begun:
+            if effect.cancellation.is_own(error):
                 fail(error)
                 effect.cancellation.forget_raised()
             elif isinstance(error, OutcomeUnknownError):  # act was cancelled, because its lease was lost

@@ -106,10 +106,14 @@ class VerityApiError(VerityError):
 
 
 class LeaseConflictError(VerityApiError):
-    """409: another holder's lease on the effect is live, and is still live after all retries.
+    """409: another holder has the effect, and still has it after all retries.
+
+    Its lease is live; or it expired while the ledger was away, and can still be renewed (`details` has `grace: true`);
+    or it was given back a short time ago by a holder that may have acted.
 
     Attributes:
-        lease_expires_at: when that lease expires unless it is renewed (RFC 3339, by the ledger's clock), or None.
+        lease_expires_at: until when nobody else is granted the effect, unless the lease is renewed (RFC 3339, by the
+            ledger's clock), or None.
         waited: whether the ledger waited before this answer, as the request asked it to.
     """
 

@@ -65,6 +65,7 @@ class AsyncCase:
             lease_duration_ms: default for the run's effects, 5,000 to 120,000 milliseconds.
             agent_id: the agent that acts; the case's or the client's by default.
             policy: replaces the client's policy as a whole, for the run's effects.
+                .. versionadded:: 0.2
         """
         if policy is not None and not isinstance(policy, EffectPolicy):
             raise VerityConfigError(f"policy takes an EffectPolicy, not {type(policy).__name__}.", parameter="policy")

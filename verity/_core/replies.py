@@ -61,7 +61,7 @@ _API_KEY = re.compile(r"vt_(live|test)_[A-Za-z0-9_\-]+")
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
 _ADVICE = {
-    "stale_fence": "Another holder was granted the effect since; look it up before acting on it again.",
+    "stale_fence": "Another holder may have acted since; look the effect up before acting on it again.",
     "effect_finished": "The effect is already finished; request a lease to read its outcome.",
     "effect_not_found": "Check the namespace, the effect key and the key's environment (live or test).",
     "effect_purged": "It was decided long ago; look its outcome up in the outside world. Never act on this key again.",

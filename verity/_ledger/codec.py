@@ -238,7 +238,12 @@ def answer_decision(call: EffectCall, decision: Decision, now: int) -> Answer:
     if operation is Operation.LEASE_EFFECT:
         if reply.word == "granted":
             return answer_grant(
-                *(call, effect.id, effect.fence, effect.lease_token or "", effect.lease_expires_at, effect.prior_state),
+                call,
+                effect.id,
+                effect.fence,
+                effect.lease_token or "",
+                effect.lease_expires_at,
+                effect.prior_state,
                 attempt=effect.attempt,
                 retries=effect.retries,
             )
@@ -326,10 +331,8 @@ def _refusal(code: str, effect: Effect | None, call: EffectCall, now: int) -> Pr
     if code == "effect_not_found" or effect is None:
         return Problem(404, "effect_not_found", f"There is no {name} in this namespace.", details=asked)
     if code == "lease_conflict":
-        message, free_at = (
-            f"The lease on {name} is live; try again when it is released or has expired.",
-            effect.lease_expires_at,
-        )
+        message = f"The lease on {name} is live; try again when it is released or has expired."
+        free_at = effect.lease_expires_at
         if effect.settles_after(now):
             message = (
                 f"A holder released {name} and may have acted. Nobody is granted before what it sent has settled; "

@@ -71,12 +71,12 @@ class ReportObserve(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """FAILED or EXPIRED -> IDLE, by an admin. With `force` also RUNNING -> IDLE, which ends a live lease."""
+    """FAILED, EXPIRED or RELEASED -> IDLE, by an admin. With `force` also RUNNING -> IDLE, which ends a live lease."""
 
     actor: str | None = None
     reason: str | None = None
     mode: str = "verify"
-    """`verify`: the next holder observes first (priorState `expired`). `retry`: the next holder acts without observing
+    """`verify`: the next holder is in doubt (priorState `expired`). `retry`: the next holder acts without observing
     (priorState `reset`)."""
     force: bool = False
     expected_fence: int | None = None
@@ -84,7 +84,7 @@ class Reset(NamedTuple):
 
 
 class Resolve(NamedTuple):
-    """EXPIRED or FAILED -> COMMITTED, by an admin who knows the result."""
+    """EXPIRED, RELEASED or FAILED -> COMMITTED, by an admin who knows the result."""
 
     result: Payload
     actor: str | None = None

@@ -10,9 +10,9 @@ Why nothing acts twice:
 1. A grant raises the fence by one and makes a new lease token. At most one pair (fence, token) is current. Only one
    lease request gets a pair. If its answer is lost, the same request with the same Idempotency-Key is resent, and gets
    the same pair again.
-2. Commit, fail and renew are a compare-and-set on the pair, not on the clock. A holder whose lease has expired may
-   still commit as long as no other grant was made: its outcome is true. After another grant its pair is old, and the
-   answer is `stale_fence`. This check comes before all others, so an old holder learns nothing else.
+2. Commit, fail, renew and release are a compare-and-set on the pair, not on the clock. A holder whose lease has expired
+   may still commit as long as no other grant was made: its outcome is true. After another grant its pair is old, and
+   the answer is `stale_fence`. This check comes before all others, so an old holder learns nothing else.
 3. COMMITTED never changes. FAILED changes by reset and resolve only. Both delete the token, so the old pair is never
    current again. A reset of a RUNNING, EXPIRED or RELEASED effect, and every resolve, also raises the fence.
 4. A wrong clock can make a grant too early or too late. It can't make two pairs current.
@@ -209,7 +209,7 @@ def _is_same_request(effect: Effect, command: Lease) -> bool:
     return command.idempotency_key is not None and command.idempotency_key == effect.idempotency_key
 
 
-# --- commit, fail, renew, report: the pair is current ---
+# --- commit, fail, renew, release, report: the pair is current ---
 
 
 def commit_detail(command: Commit) -> dict[str, Any]:

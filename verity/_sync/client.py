@@ -86,6 +86,7 @@ class SyncVerityClient:
         logger: where to log; `logging.getLogger("verity")` by default.
         on_observe_error: the policy's field of this name, for short.
         policy: what to do where an outcome is unknown; `EffectPolicy()` by default.
+            .. versionadded:: 0.2
         spool: a file that keeps results whose commit is not confirmed, until the ledger accepts them; the default is
             `VERITY_SPOOL`, or none. False: none in any case. The file has payloads and lease tokens.
             .. versionadded:: 0.2
@@ -207,6 +208,7 @@ class SyncVerityClient:
             key_suffix: appended to the key as `key:suffix`.
             on_observe_error: the policy's field of this name, for short.
             policy: replaces the policy of the run or the client as a whole.
+                .. versionadded:: 0.2
 
         Returns:
             The result of act (or observe) after a JSON round trip, in the first call too: a tuple comes back as a list.
@@ -219,9 +221,11 @@ class SyncVerityClient:
             ActNotStartedError: no thread could be started for act or observe; nothing was recorded.
             EffectPreviouslyFailedError: the effect failed before.
             ObserveFailedError: observe raised, or returned an empty value; act did not run.
-            OutcomeUnknownError: an earlier holder may have acted, and there is no observe; act did not run.
+            OutcomeUnknownError: an earlier holder may have acted, and there is no observe; act did not run. Or the
+                lease was lost, and the policy had act cancelled for it.
             CommitUncertainError: CRITICAL: the effect happened, and the ledger has not confirmed the commit.
-            VerityConnectionError, VerityApiError: the ledger granted no lease; nothing was done.
+            VerityConnectionError, VerityApiError: the ledger granted no lease, or did not confirm it right before act;
+                act did not run.
             Exception: the exception that act raised, after it was recorded as the effect's failure. If it says that
                 nothing happened (`NotExecuted`), or leaves the outcome unknown, no failure is recorded: see
                 docs/outcomes.md.
@@ -284,7 +288,7 @@ class SyncVerityClient:
         """Extend a lease.
 
         Raises:
-            VerityApiError: `stale_fence` if a newer lease was granted.
+            VerityApiError: `stale_fence` if a newer lease was granted, or the lease was released.
         """
         return self._ledger.renew(*self._checked(namespace, body, RenewRequestBody))
 

@@ -157,8 +157,8 @@ class SyncEffects:
         Args:
             effect_key: the effect.
             namespace: overrides the client's.
-            mode: `"verify"`: the ledger tells the next holder that an earlier one may have acted, and `protect()`
-                observes first. `"retry"`: it is certain that no holder acted.
+            mode: `"verify"`: the ledger tells the next holder that an earlier one may have acted. `protect()` then
+                needs an `observe`. `"retry"`: it is certain that no holder acted, and `protect()` acts.
             force: reset the effect although a holder has a live lease. That holder may still act; the ledger refuses
                 its commit. If the answer is lost, the client does not resend a forced reset: it could hit the next
                 holder.

@@ -132,7 +132,7 @@ def stuck(
     """List effects that may need a person, the longest stuck first.
 
     These are effects whose lease expired, or was released by a holder that may have acted, and that no other holder has
-    taken over. Whether they happened is unknown. The next `protect()` with the same key observes first, and then
+    taken over. Whether they happened is unknown. The next `protect()` with the same key and an `observe` finds out, and
     finishes the effect. If no such call comes, find out what happened, then `reset` or `resolve` the effect.
     """
     now = datetime.now(timezone.utc)
@@ -156,7 +156,7 @@ def stuck(
     type=click.Choice(RESET_MODES),
     default="verify",
     show_default=True,
-    help="verify: the next holder observes first. retry: the effect has certainly not happened.",
+    help="verify: the next holder must observe. retry: the effect has certainly not happened.",
 )
 @click.option(
     "--force",

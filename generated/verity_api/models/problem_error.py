@@ -23,9 +23,9 @@ class ProblemError:
             `namespace`, `effectKey` and `fenceToken` of the request, as far as it had them; `lease_conflict` adds
             `leaseExpiresAt` (after a release with unknown outcome, the time before which nobody is granted), and `grace`:
             true if the lease expired while no holder could renew it (the ledger was away, or its clock jumped forward),
-            and its holder has until `leaseExpiresAt` to renew it. `effect_purged` adds `status` and `purgedAt`. If these
-            values differ from those that
-            the client sent, the answer belongs to another request. The same is true for every answer about an effect.
+            and its holder has until `leaseExpiresAt` to renew it. `effect_purged` adds `status` and `purgedAt`. If the
+            namespace, key or fence differs from what the client sent, the answer belongs to another request. The same is
+            true for every answer about an effect.
     """
 
     code: str

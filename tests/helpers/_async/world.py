@@ -58,13 +58,13 @@ class AsyncWorld:
         return {"refund": "re_1"} if self.acts else None
 
     async def crash_after_act(self, key: str | None = None) -> None:
-        """A predecessor takes the lease, acts, and dies before it commits; its lease runs out."""
+        """A predecessor takes the lease, acts, and dies before it commits; its lease expires."""
         await self.client.request_lease("payments", {"effectKey": key or self.key, "leaseDurationMs": 5000})
         await self.act()
         self.clock.advance(5000)
 
     async def leave_in_doubt(self, key: str | None = None) -> None:
-        """A predecessor takes the lease and dies; its lease runs out. None of it is among what the network sent."""
+        """A predecessor takes the lease and dies; its lease expires. None of it is among what the network sent."""
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
             body = {"effectKey": key or self.key, "leaseDurationMs": 5000}
             answer = await http.post(f"{self.ledger.base_url}/effects/payments/lease", json=body)

@@ -59,13 +59,13 @@ class SyncWorld:
         return {"refund": "re_1"} if self.acts else None
 
     def crash_after_act(self, key: str | None = None) -> None:
-        """A predecessor takes the lease, acts, and dies before it commits; its lease runs out."""
+        """A predecessor takes the lease, acts, and dies before it commits; its lease expires."""
         self.client.request_lease("payments", {"effectKey": key or self.key, "leaseDurationMs": 5000})
         self.act()
         self.clock.advance(5000)
 
     def leave_in_doubt(self, key: str | None = None) -> None:
-        """A predecessor takes the lease and dies; its lease runs out. None of it is among what the network sent."""
+        """A predecessor takes the lease and dies; its lease expires. None of it is among what the network sent."""
         with httpx.Client(headers={"Authorization": f"Bearer {self.api_key}"}) as http:
             body = {"effectKey": key or self.key, "leaseDurationMs": 5000}
             answer = http.post(f"{self.ledger.base_url}/effects/payments/lease", json=body)

@@ -39,6 +39,10 @@ class VerityError(Exception):
         request_id: the ledger's id of the request, to find it in the ledger's log; None if there is none.
     """
 
+    # A user's subclass of NotExecuted or OutcomeUnknown may have an `__init__` that does not call this one.
+    effect_key: str | None = None
+    request_id: str | None = None
+
     def __init__(self, message: str = "", *, effect_key: str | None = None, request_id: str | None = None) -> None:
         super().__init__(message)
         self.effect_key = effect_key

@@ -185,6 +185,15 @@ def test_an_answer_that_could_not_be_read_has_no_status() -> None:
     assert classify(error, KEY) is Outcome.UNKNOWN
 
 
+def test_botocore_retries_by_default_and_shows_the_last_attempt() -> None:
+    for name in ("botocore.EndpointConnectionError", "botocore.ConnectTimeoutError"):
+        assert classify(_class(name, _class("botocore.ConnectionError"))(), KEY) is Outcome.UNKNOWN
+    error = _class("botocore.ClientError")()
+    for retries, expected in ((0, Outcome.FAILED), (1, Outcome.UNKNOWN)):
+        error.response = {"ResponseMetadata": {"HTTPStatusCode": 400, "RetryAttempts": retries}}
+        assert classify(error, KEY) is expected
+
+
 def test_an_answer_that_is_no_json() -> None:
     for read in (json.loads, lambda text: httpx.Response(200, text=text).json()):
         with pytest.raises(ValueError, match="Expecting value") as caught:
@@ -349,6 +358,17 @@ def test_a_group_is_ambiguous_if_one_of_it_is() -> None:
 def test_not_executed_of_the_act_itself() -> None:
     assert classify(NotExecuted("sold out"), KEY, ambiguous=(Exception,)) is Outcome.NOT_EXECUTED
     assert classify(NotExecuted(effect_key=KEY), KEY) is Outcome.NOT_EXECUTED
+
+
+def test_not_executed_with_an_init_of_its_own() -> None:
+    class SoldOut(NotExecuted):
+        def __init__(self, item: str) -> None:
+            self.item = item
+
+    error = SoldOut("book")
+    assert classify(error, KEY) is Outcome.NOT_EXECUTED
+    mark_left(error, KEY)
+    assert (error.effect_key, error.request_id) == (KEY, None)
 
 
 def test_not_executed_of_another_effect_says_nothing_about_this_one() -> None:

@@ -44,7 +44,7 @@ AMBIGUOUS = frozenset(
         "asyncio.TimeoutError",
         "asyncpg.PostgresConnectionError",
         "billiard.SoftTimeLimitExceeded",
-        "botocore.ConnectionError",
+        "botocore.ConnectionError",  # of the connect phase, too: botocore retries by default, also after a time-out
         "botocore.HTTPClientError",
         "concurrent.BrokenExecutor",
         "concurrent.CancelledError",
@@ -80,6 +80,7 @@ AMBIGUOUS = frozenset(
         "urllib3.DecodeError",
         "urllib3.IncompleteRead",
         "urllib3.InvalidChunkLength",
+        "urllib3.InvalidHeader",
         "urllib3.ProtocolError",
         "urllib3.ResponseError",
         "urllib3.TimeoutError",
@@ -101,8 +102,6 @@ DEFINITE = frozenset(
         "aiohttp.ClientConnectorError",
         "aiohttp.ConnectionTimeoutError",
         "asyncpg.ClientCannotConnectError",
-        "botocore.ConnectTimeoutError",
-        "botocore.EndpointConnectionError",
         "http.ImproperConnectionState",
         "http.InvalidURL",
         "http.NotConnected",
@@ -137,7 +136,10 @@ BY_REASON: dict[str, Callable[[Any], object]] = {
 BY_STATUS: dict[str, Callable[[Any], object]] = {
     # One with a cause is about an answer that could not be read. aiohttp makes up its status.
     "aiohttp.ClientResponseError": lambda error: None if error.__cause__ else error.status,
-    "botocore.ClientError": lambda error: error.response["ResponseMetadata"]["HTTPStatusCode"],
+    # After a retry, the status is the last answer's, and an earlier attempt may have happened.
+    "botocore.ClientError": lambda error: (
+        None if (said := error.response["ResponseMetadata"]).get("RetryAttempts") else said["HTTPStatusCode"]
+    ),
     "grpc.RpcError": lambda error: error.code().name,
     "httpx.HTTPStatusError": lambda error: error.response.status_code,
     "requests.HTTPError": lambda error: error.response.status_code,

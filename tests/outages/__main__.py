@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ _CASES = (
 
 def main() -> int:
     """The number of outages that cost anything."""
+    logging.getLogger("verity").setLevel(logging.ERROR)
     failures = 0
     for scenario, seconds, lease_ms in _CASES * (int(sys.argv[1]) if len(sys.argv) > 1 else 1):
         with tempfile.TemporaryDirectory(prefix="verity-outages-") as directory:

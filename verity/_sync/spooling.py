@@ -1,5 +1,5 @@
 # Made from verity/_async/spooling.py by scripts/mirror.py. Do not edit.
-"""How results go into the spool, and out of it: see `verity/_spool.py` for the file.
+"""How results go into the spool, and out of it: see `verity/_spool/file.py` for the file.
 
 An entry leaves the spool only when the ledger has confirmed its result, or has refused it for good. A commit is
 idempotent for its lease, so to replay an entry twice, or in two processes at once, does no harm.

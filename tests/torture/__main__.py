@@ -88,6 +88,7 @@ def print_report(torture: Torture, verdict: Verdict, wall_s: float) -> None:
     for code, count in sorted(verdict.rejected.items()):
         table.add_row(f"results in spools that the ledger refused for good: {code}", f"{count:,}")
     table.add_row("acts that landed later than assumed", f"{verdict.too_late:,}")
+    table.add_row("acts of processes that were frozen right before", f"{verdict.frozen:,}")
     table.add_section()
     for blow, count in sorted(torture.struck.items()):
         table.add_row(blow, f"{count:,}")

@@ -29,6 +29,7 @@ WEIGHTS = {
     "PostgreSQL away": 3,
     "clients killed": 4,
     "clients stopped in order": 3,
+    "clients frozen": 3,
 }
 ON_SQLITE = {blow: weight for blow, weight in WEIGHTS.items() if not blow.startswith("PostgreSQL")}
 
@@ -120,7 +121,11 @@ class Blows:
             self._strike_nodes(how)
         elif what == "clients":
             worker = self._rng.choice(self._workers)
-            if worker.process is not None and worker.process.poll() is None:
+            if how == "frozen":
+                worker.send(signal.SIGSTOP)
+                time.sleep(LEASE_MS / 1000 + self._rng.uniform(0.5, 2.5))
+                worker.send(signal.SIGCONT)
+            elif worker.process is not None and worker.process.poll() is None:
                 worker.kill() if how == "killed" else worker.stop()
                 worker.start()
             return worker.name

@@ -151,6 +151,12 @@ def wrong_acts(key: str, events: Sequence[Any], acts: Sequence[tuple[int, str]],
     return problems
 
 
+def was_frozen(key: str, events: Sequence[Any], fence: int, history: Beginnings) -> bool:
+    """Whether an act began after its lease had run out, because its process stood still right before."""
+    begun = history.begun.get((key, fence))
+    return begun is not None and begun.at >= _lease_at(events, fence, begun.at)[1] and history.was_stalled(begun)
+
+
 def _lease_at(events: Sequence[Any], fence: int, at: int) -> tuple[int | None, int]:
     """When a fence was granted, and until when its lease was good as far as it had been renewed by then."""
     granted_at, expires_at = None, 0

@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
-from tests.torture.history import ASKED, BEGUN, ENDED, LEASED, OVER, STALLED, Beginnings, History, Mark, find_overtaken
+from tests.torture.history import (
+    ASKED,
+    BEGUN,
+    ENDED,
+    LEASED,
+    OVER,
+    STALLED,
+    Beginnings,
+    History,
+    Mark,
+    find_overtaken,
+    was_frozen,
+)
 from tests.torture.plan import ACTING, ASSUMED_DELAY_S, BLOCKED, BLOCKING, KINDS, OBSERVED, kind_of
 from tests.torture.story import wrong_story
 from tests.torture.verdict import Act, Verdict, judge_number, judge_told, wrong_keys
@@ -112,6 +124,18 @@ def test_how_often_an_effect_may_act(kind: str, acted_at: list[int], is_problem:
     assert bool(verdict.problems) == is_problem
     assert verdict.acts_again[kind] == max(0, len(acted_at) - 1)
     assert verdict.too_late == acted_at.count(LATE_MS)
+
+
+def test_a_process_that_was_frozen_right_before_it_acted_is_the_documented_window() -> None:
+    trail = [granted(0, 1), event(5_000, "LEASE_EXPIRED", 1), granted(5_000, 2)]
+    acts = [Act(2, "act_1", 5_100, "-"), Act(1, "act_2", 6_010, "-")]
+    for stalls, is_frozen in (([Mark(6_000, -1, STALLED, "-", 5_500)], True), ([], False)):
+        begun = beginnings(*stalls, Mark(6_000, 0, BEGUN, KEY, 1), Mark(5_050, 1, BEGUN, KEY, 2))
+        assert [was_frozen(KEY, trail, fence, begun) for fence in (1, 2)] == [is_frozen, False]
+        for kind in (OBSERVED, BLOCKING):
+            verdict = Verdict(1)
+            judge_number(verdict, KEY, kind, acts, begun, frozen=int(is_frozen))
+            assert bool(verdict.problems) == (kind == BLOCKING or not is_frozen)
 
 
 def test_only_what_can_not_be_observed_may_be_left_to_a_person() -> None:

@@ -33,6 +33,7 @@ from verity import (
     VerityConnectionError,
 )
 from verity._store.postgres.store import PostgresStore
+from verity.config import OnConflict
 from verity.server.api_keys import issue
 
 EFFECTS = 8
@@ -232,18 +233,16 @@ class _Effect:
 
         with self._client(self._ledger.rivals) as client:
             while True:
+                # The first call only shows that there is a holder; the others wait for it.
+                on_conflict: OnConflict = "retry" if self.has_rival else "throw"
                 try:
-                    client.protect(self.key, act=act, lease_duration_ms=self._lease_ms, on_conflict="throw")
+                    return client.protect(self.key, act=act, lease_duration_ms=self._lease_ms, on_conflict=on_conflict)
                 except LeaseConflictError:
                     self.has_rival = True
                 except VerityConnectionError:
                     pass
-                try:
-                    return client.protect(self.key, act=act, lease_duration_ms=self._lease_ms)
-                except VerityConnectionError:
-                    pass
                 except VerityApiError as error:
-                    if error.status_code not in (409, 503):
+                    if error.status_code != 503:
                         raise
                 time.sleep(_AGAIN_S)
 

@@ -7,7 +7,14 @@ import pytest
 
 from tests.helpers._async.faulty_transport import LOSE_ANSWER, LOSE_REQUEST, Says
 from tests.helpers._async.world import AsyncWorld
-from verity import CommitUncertainError, ConflictRetryConfig, EffectPolicy, VerityApiError, VerityConnectionError
+from verity import (
+    CommitUncertainError,
+    ConflictRetryConfig,
+    EffectPolicy,
+    VerityApiError,
+    VerityConnectionError,
+    current_effect,
+)
 
 
 def renewals(world: AsyncWorld) -> int:
@@ -91,6 +98,22 @@ async def test_a_lost_lease_is_logged_once_and_renewed_no_more(
     assert renewals(world) == 1
     assert caplog.text.count("was lost") == 1
     assert world.key in caplog.text
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_the_page_of_a_proxy_takes_no_lease_away(world: AsyncWorld, status: int) -> None:
+    """It has no route to a node that restarts. If renewals ended there, a rival would act while act still runs."""
+    world.network.faults["renew"] = [Says(status, b"404 page not found")] * 2
+
+    async def act() -> dict[str, str]:
+        await world.runtime.advance(60)
+        effect = current_effect()
+        assert effect is not None
+        assert not effect.lease_lost.is_set()
+        return await world.act()
+
+    assert await world.client.protect(world.key, act=act) == {"refund": "re_1"}
+    assert renewals(world) > 2
 
 
 async def test_a_lease_that_can_not_be_renewed_in_time_is_logged_once_and_tried_on(

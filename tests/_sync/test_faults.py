@@ -143,7 +143,7 @@ def test_a_commit_that_is_refused_is_uncertain_at_once(world: SyncWorld) -> None
 
 @pytest.mark.parametrize("answer", [b"", b"<html>welcome</html>", b"[]", b"{}", b'"accepted"', b'{"status": 1}'])
 def test_a_success_that_cannot_be_understood_confirms_nothing(world: SyncWorld, answer: bytes) -> None:
-    world.network.faults["commit"] = [Says(200, answer)]
+    world.network.faults["commit"] = [Says(200, answer)] * 100
     with pytest.raises(CommitUncertainError) as caught:
         world.client.protect(world.key, act=world.act)
     assert isinstance(caught.value.commit_error, VerityApiError)

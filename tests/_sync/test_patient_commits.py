@@ -13,6 +13,8 @@ from tests.helpers._sync.world import SyncWorld
 from verity import CommitUncertainError, EffectPolicy, VerityApiError
 
 AWAY = [LOSE_REQUEST, LOSE_ANSWER, *(Says(status) for status in (408, 425, 429, 502, 503, 504))]
+# Not the ledger's answers: a proxy's page, its redirect to one, and no route to a node that restarts.
+AWAY += [Says(200, b"<html>"), Says(302, headers={"location": "/page"}), Says(404, b"404 page not found")]
 
 
 def commits(world: SyncWorld) -> int:

@@ -8,7 +8,14 @@ import pytest
 
 from tests.helpers._sync.faulty_transport import LOSE_ANSWER, LOSE_REQUEST, Says
 from tests.helpers._sync.world import SyncWorld
-from verity import CommitUncertainError, ConflictRetryConfig, EffectPolicy, VerityApiError, VerityConnectionError
+from verity import (
+    CommitUncertainError,
+    ConflictRetryConfig,
+    EffectPolicy,
+    VerityApiError,
+    VerityConnectionError,
+    current_effect,
+)
 
 
 def renewals(world: SyncWorld) -> int:
@@ -90,6 +97,22 @@ def test_a_lost_lease_is_logged_once_and_renewed_no_more(world: SyncWorld, caplo
     assert renewals(world) == 1
     assert caplog.text.count("was lost") == 1
     assert world.key in caplog.text
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_the_page_of_a_proxy_takes_no_lease_away(world: SyncWorld, status: int) -> None:
+    """It has no route to a node that restarts. If renewals ended there, a rival would act while act still runs."""
+    world.network.faults["renew"] = [Says(status, b"404 page not found")] * 2
+
+    def act() -> dict[str, str]:
+        world.runtime.advance(60)
+        effect = current_effect()
+        assert effect is not None
+        assert not effect.lease_lost.is_set()
+        return world.act()
+
+    assert world.client.protect(world.key, act=act) == {"refund": "re_1"}
+    assert renewals(world) > 2
 
 
 def test_a_lease_that_can_not_be_renewed_in_time_is_logged_once_and_tried_on(

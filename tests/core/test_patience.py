@@ -36,8 +36,10 @@ def after(made: CommitTries, error: VerityError, now: float = 0.0, **changed: An
 
 
 def test_which_answers_mean_that_the_ledger_may_be_back() -> None:
-    statuses = [status for status in range(300, 600) if may_be_back(answer(status))]
-    assert statuses == [408, 425, 429, 502, 503, 504]
+    statuses = [status for status in range(400, 600) if may_be_back(answer(status))]
+    assert statuses == [404, 408, 425, 429, 502, 503, 504]
+    assert all(may_be_back(answer(status)) for status in (200, 204, 302, 307)), "a page of a proxy's"
+    assert not may_be_back(VerityApiError(status_code=404, code="effect_not_found"))
     assert may_be_back(AWAY)
     assert not may_be_back(VerityValidationError("x"))
 

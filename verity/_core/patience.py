@@ -22,8 +22,14 @@ _AWAY_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
 
 
 def may_be_back(error: VerityError) -> bool:
-    """Whether the ledger may soon be back: there was no answer, or it was 408, 425, 429, 502, 503 or 504."""
-    return is_transient(error) and (not isinstance(error, VerityApiError) or error.status_code in _AWAY_STATUSES)
+    """Whether the ledger may soon be back: there was no answer, or it was 408, 425, 429, 502, 503 or 504.
+
+    Or the answer is not the ledger's: a proxy before it shows a page, redirects to one, or has no route for a while.
+    """
+    if isinstance(error, VerityApiError):
+        status = error.status_code
+        return status in _AWAY_STATUSES or status < 400 or (status == 404 and error.code is None)
+    return is_transient(error)
 
 
 @dataclass
@@ -62,9 +68,12 @@ class CommitTries:
             random: from 0 to 1.
         """
         self.failed += 1
-        if self.is_last or not is_transient(error):
+        if self.is_last:
             return None
-        if not may_be_back(error):  # such as 500: the ledger is there, and cannot do it
+        if not may_be_back(error):
+            if not is_transient(error):
+                return None
+            # Such as 500: the ledger is there, and cannot do it.
             self._errors += 1
             if self._errors >= SEND_ATTEMPTS:
                 return None

@@ -118,8 +118,13 @@ def is_in_doubt(prior_state: str | None) -> bool:
 
 
 def is_definite_loss(error: VerityError) -> bool:
-    """Whether the error of a renewal proves that the client has lost the lease."""
-    return isinstance(error, VerityApiError) and error.status_code in (404, 409, 410)
+    """Whether the error of a renewal proves that the client has lost the lease.
+
+    A 404 or 410 without a code is not the ledger's: a proxy has no route to it for a while.
+    """
+    if not isinstance(error, VerityApiError):
+        return False
+    return error.status_code == 409 or (error.status_code in (404, 410) and error.code is not None)
 
 
 def is_finished(error: VerityError) -> bool:

@@ -309,7 +309,7 @@ def test_an_unknown_error_is_what_its_cause_is(by_cause: bool) -> None:
     assert classify(_raised(KeyError(), Mine(), by_cause=by_cause), KEY) is Outcome.FAILED
     wrapped = _raised(TimeoutError(), Mine(), by_cause=by_cause)
     assert classify(wrapped, KEY, definite=(Mine,)) is Outcome.FAILED
-    assert classify(_raised(*(Mine() for _ in range(40)), by_cause=by_cause), KEY) is Outcome.FAILED
+    assert classify(_raised(*(Mine() for _ in range(100)), by_cause=by_cause), KEY) is Outcome.FAILED
 
 
 @pytest.mark.parametrize("by_cause", [True, False])

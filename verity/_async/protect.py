@@ -153,7 +153,7 @@ class AsyncProtector:
                 act = partial(self._act, effect, keeper, fail)
                 commit = partial(self._committer.commit, effect, lease, keeper, "acted")
                 return await effect.cancellation.then(act, commit, fail)
-        except GeneratorExit:  # the coroutine is closed: nothing can be awaited any more
+        except GeneratorExit:  # pragma: no cover - tests/client has it: nothing can be sent then
             raise
         except BaseException:
             if effect.cancellation.acted is None or effect.cancellation.is_in_child:
@@ -167,7 +167,7 @@ class AsyncProtector:
     ) -> Any:
         """Commit a result that an earlier holder left in the spool, under this call's lease."""
         result = await self._committer.commit(effect, lease, keeper, "observed", entry.value)
-        if self.spooler is not None:
+        if self.spooler is not None:  # pragma: no branch - without a spool there is no entry
             await self.spooler.forget(entry)
         return result
 
@@ -178,7 +178,7 @@ class AsyncProtector:
             if effect.cancellation.is_own(error):
                 await fail(error)
                 effect.cancellation.forget_raised()
-            elif isinstance(error, OutcomeUnknownError):  # act was cancelled, because its lease was lost
+            elif isinstance(error, OutcomeUnknownError):  # pragma: no cover - tests/client has it: a lost lease
                 effect.span.outcome = "unknown"
             raise
         return await async_settled("act", result)

@@ -150,7 +150,7 @@ class SyncProtector:
                 act = partial(self._act, effect, keeper, fail)
                 commit = partial(self._committer.commit, effect, lease, keeper, "acted")
                 return effect.cancellation.then(act, commit, fail)
-        except GeneratorExit:  # the coroutine is closed: nothing can be awaited any more
+        except GeneratorExit:  # pragma: no cover - tests/client has it: nothing can be sent then
             raise
         except BaseException:
             if effect.cancellation.acted is None or effect.cancellation.is_in_child:
@@ -162,7 +162,7 @@ class SyncProtector:
     def _commit_spooled(self, effect: SyncEffect, lease: LeaseResponse, keeper: SyncLeaseKeeper, entry: Entry) -> Any:
         """Commit a result that an earlier holder left in the spool, under this call's lease."""
         result = self._committer.commit(effect, lease, keeper, "observed", entry.value)
-        if self.spooler is not None:
+        if self.spooler is not None:  # pragma: no branch - without a spool there is no entry
             self.spooler.forget(entry)
         return result
 
@@ -173,7 +173,7 @@ class SyncProtector:
             if effect.cancellation.is_own(error):
                 fail(error)
                 effect.cancellation.forget_raised()
-            elif isinstance(error, OutcomeUnknownError):  # act was cancelled, because its lease was lost
+            elif isinstance(error, OutcomeUnknownError):  # pragma: no cover - tests/client has it: a lost lease
                 effect.span.outcome = "unknown"
             raise
         return sync_settled("act", result)

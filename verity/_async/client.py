@@ -11,40 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import httpx
 
-from verity._async.effect import AsyncEffect
 from verity._async.ledger import AsyncLedger
-from verity._async.options import Observe, ProtectOptions
+from verity._async.options import Observe, ProtectOptions, make_effect
 from verity._async.protect import AsyncProtector
 from verity._async.sender import make_sender
 from verity._async.workflow import AsyncWorkflow
 from verity._concurrency import (
     AsyncAct,
-    AsyncCancellation,
     AsyncRuntime,
     AsyncThunk,
-    Inside,
     SyncThunk,
-    async_check_callable,
     async_here,
     check_threads,
     notice_fork,
 )
-from verity._core.bodies import check_duration_ms, to_wire
-from verity._core.keys import check_label, check_namespace, check_optional_label, join_key
-from verity._core.payload import encode
-from verity._core.text import read_choice, read_text
-from verity._limits import DEFAULT_LEASE_DURATION_MS
-from verity._tracing import EffectSpan
-from verity.config import (
-    ON_CONFLICT,
-    ClientSettings,
-    ConflictRetryConfig,
-    OnConflict,
-    SpoolWhen,
-    read_settings,
-)
-from verity.errors import VerityConfigError, VerityValidationError
-from verity.policy import ON_OBSERVE_ERROR, EffectPolicy, OnObserveError, choose_policy
+from verity._core.bodies import to_wire
+from verity._core.keys import check_label, check_namespace
+from verity.config import ClientSettings, ConflictRetryConfig, OnConflict, SpoolWhen, read_settings
+from verity.errors import VerityConfigError
+from verity.policy import EffectPolicy, OnObserveError
 from verity.values import (
     CommitRequestBody,
     CommitResponse,
@@ -333,66 +318,17 @@ class VerityClient:
     ) -> Any:
         """`protect()` with the fields that a workflow's run adds to the lease request."""
         self._check_open()
-        async_check_callable("act", act)
-        observe = options.get("observe")
-        if observe is not None:
-            async_check_callable("observe", observe)
-        on_lease = options.get("on_lease")
-        if on_lease is not None and not callable(on_lease):
-            raise _wrong("on_lease", "a function that takes the lease", on_lease)
-        on_conflict = options.get("on_conflict")
-        conflict_choice = read_choice(on_conflict, ON_CONFLICT)
-        if conflict_choice is None:
-            raise _wrong("on_conflict", '"retry" or "throw"', on_conflict)
-        on_observe_error = options.get("on_observe_error")
-        observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
-        if observe_choice is None and on_observe_error is not None:
-            raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
-        policy = options.get("policy")
-        if policy is not None and not isinstance(policy, EffectPolicy):
-            raise _wrong("policy", "an EffectPolicy", policy)
-        lease_duration_ms = options.get("lease_duration_ms")
-        duration_ms = None if lease_duration_ms is None else check_duration_ms("lease_duration_ms", lease_duration_ms)
-        input_json = options.get("input_json")
-        if input_json is not None:
-            encode(input_json, "input_json")
-        name = check_optional_label("effect_name", options.get("effect_name"))
-        optional = {
-            "effectName": name,
-            "agentId": check_optional_label("agent_id", options.get("agent_id")) or self._settings.agent_id,
-            "leaseDurationMs": duration_ms,
-            "inputJson": input_json,
-            **(wire_context or {}),
-        }
-        lease_body: dict[str, Any] = {"effectKey": join_key(effect_key, options.get("key_suffix"))}
-        lease_body.update((name, value) for name, value in optional.items() if value is not None)
-        retry = self._settings.conflict_retry
-        where = self._namespace(options.get("namespace"))
-        inside = Inside(self._ledger.caller, where, lease_body["effectKey"], name)
-        effect = AsyncEffect(
-            namespace=where,
-            lease_body=lease_body,
-            duration_ms=duration_ms or DEFAULT_LEASE_DURATION_MS,
-            act=act,
-            observe=observe,
-            on_lease=on_lease,
-            conflict_retry=retry if conflict_choice == "retry" else ConflictRetryConfig(enabled=False),
-            policy=choose_policy(self._settings.policy, policy, observe_choice),
-            span=EffectSpan(where, name),
-            inside=inside,
-            cancellation=AsyncCancellation(inside, self._runtime.monotonic),
+        effect = make_effect(
+            effect_key,
+            act,
+            options,
+            wire_context=wire_context,
+            settings=self._settings,
+            caller=self._ledger.caller,
+            clock=self._runtime.monotonic,
         )
         with effect.span:
             return await self._protector.protect(effect)
-
-    def _namespace(self, namespace: str | None) -> str:
-        if namespace is not None:
-            return check_namespace(namespace)
-        if self._settings.namespace is None:
-            raise VerityConfigError(
-                "namespace is missing: pass namespace= to the client or to this call.", parameter="namespace"
-            )
-        return self._settings.namespace
 
     def _checked(self, namespace: str, body: Any, kind: Any) -> tuple[str, dict[str, Any]]:
         self._check_open()
@@ -412,9 +348,3 @@ def _open_spool(settings: ClientSettings) -> Spool | None:
     from verity._spool import Spool  # only clients with a spool load it
 
     return Spool(settings.spool)
-
-
-def _wrong(parameter: str, takes: str, value: object) -> VerityValidationError:
-    text = read_text(value)
-    shown = type(value).__name__ if text is None else repr(text[:40])
-    return VerityValidationError(f"{parameter} must be {takes}, not {shown}.", parameter=parameter)

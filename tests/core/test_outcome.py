@@ -325,6 +325,31 @@ def test_an_earlier_attempt_may_have_happened(by_cause: bool) -> None:
     assert classify(_raised(*timed_out, by_cause=by_cause), KEY) is Outcome.FAILED, "the connection's own time-out"
 
 
+def test_an_earlier_attempt_may_have_timed_out_in_the_system() -> None:
+    assert classify(_raised(TimeoutError(), socket.gaierror(), by_cause=False), KEY) is Outcome.UNKNOWN
+    refused = _raised(socket.gaierror(), _class("aiohttp.ClientConnectorError")())
+    assert classify(refused, KEY) is Outcome.FAILED
+    refused.__context__ = TimeoutError()
+    assert classify(refused, KEY) is Outcome.UNKNOWN
+
+
+def test_a_retry_in_the_except_block() -> None:
+    """With real chains: httpx and httpcore raise `from None` in between."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        slow, refusing = (f"http://127.0.0.1:{each.getsockname()[1]}/" for each in (server, taken))
+
+        def post_twice() -> None:
+            try:
+                httpx.post(slow, timeout=0.05)
+            except httpx.ReadTimeout:
+                httpx.post(refusing)
+
+        with pytest.raises(httpx.ConnectError) as caught:
+            post_twice()
+        assert classify(caught.value, KEY) is Outcome.UNKNOWN
+
+
 @pytest.mark.parametrize("by_cause", [True, False])
 def test_a_cancellation_that_act_turned_into_an_exception(by_cause: bool) -> None:
     for interrupt in (asyncio.CancelledError(), KeyboardInterrupt(), SystemExit()):

@@ -102,7 +102,6 @@ DEFINITE = frozenset(
         "aiohttp.ClientConnectorError",
         "aiohttp.ConnectionTimeoutError",
         "asyncpg.ClientCannotConnectError",
-        "http.ImproperConnectionState",
         "http.InvalidURL",
         "http.NotConnected",
         "httpcore.ConnectError",
@@ -154,7 +153,7 @@ AMBIGUOUS_CODES = frozenset({"CANCELLED", "DATA_LOSS", "DEADLINE_EXCEEDED", "INT
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH})
 _GROUPS = frozenset({"builtins.BaseExceptionGroup", "exceptiongroup.BaseExceptionGroup"})
 _LEFT = "_has_left"
-_SYSTEM = frozenset({"anyio", "asyncio", "builtins", "concurrent", "ssl", "trio"})
+_SYSTEM = frozenset({"anyio", "asyncio", "builtins", "concurrent", "socket", "ssl", "trio"})
 _MAX_CAUSES = 64
 
 
@@ -199,27 +198,45 @@ def _has_left(error: BaseException) -> bool:
 def _may_have_happened(
     error: BaseException, ambiguous: Classes, definite: Classes, outer: BaseException | None
 ) -> bool | None:
-    """Return what the first exception in the chain of causes says that a rule knows; None if no rule knows one.
-
-    Below an error that is definite by the tables may be an earlier attempt, in whose `except` block the last one was
-    made. So an ambiguous error of a library there counts. An error of the system does not: libraries wrap the time-out
-    of a connection.
-    """
+    """Return what the first exception in the chain of causes says that a rule knows; None if no rule knows one."""
     known: BaseException | None = error
-    is_definite = False
     for _ in range(_MAX_CAUSES):
         if known is None or known is outer:
             break
         verdict = _by_caller(known, ambiguous, definite)
         if verdict is not None:
             return verdict
-        if not is_definite or _package_of(type(known)) not in _SYSTEM:
-            verdict = _by_tables(known, ambiguous, definite, outer)
-        if verdict:
-            return True
-        is_definite = is_definite or verdict is False
+        verdict = _by_tables(known, ambiguous, definite, outer)
+        if verdict is not None:
+            return verdict or _is_second_attempt(known, ambiguous, definite, outer)
         known = known.__context__ if known.__cause__ is None and not known.__suppress_context__ else known.__cause__
-    return False if is_definite else None
+    return None
+
+
+def _is_second_attempt(
+    error: BaseException, ambiguous: Classes, definite: Classes, outer: BaseException | None
+) -> bool:
+    """Whether an error that is definite by the tables came while an ambiguous one was handled, as in a retry.
+
+    An error of the system that a library's error wraps, such as the time-out of the connection, is none of an earlier
+    attempt. Libraries raise `from None`, and from another cause: so both links are followed.
+    """
+    hidden = error.__cause__ is None and error.__suppress_context__  # by the caller
+    below: list[tuple[BaseException | None, bool]] = [(None if hidden else error, True)]
+    seen: set[int] = set()
+    while below and len(seen) < _MAX_CAUSES:
+        link, is_wrapped = below.pop()
+        if link is None or link is outer or id(link) in seen:
+            continue
+        seen.add(id(link))
+        is_system = _package_of(type(link)) in _SYSTEM
+        is_part = link is error or (is_system and (is_wrapped or not isinstance(link, Exception)))
+        if not is_part and (_by_caller(link, ambiguous, definite) or _by_tables(link, ambiguous, definite, outer)):
+            return True
+        cause, context = link.__cause__, link.__context__
+        below.append((context, cause is context or (cause is None and not is_system)))
+        below.append((cause, True))
+    return False
 
 
 def _by_caller(error: BaseException, ambiguous: Classes, definite: Classes) -> bool | None:

@@ -286,7 +286,9 @@ def test_the_lenient_way_acts_although_observe_raised(
 def test_an_effect_in_doubt_without_observe_is_blocked(world: SyncWorld) -> None:
     world.leave_in_doubt()
     for _ in range(2):
-        with pytest.raises(OutcomeUnknownError, match=r'Pass observe=.*resolve or reset.*on_unknown="act"') as caught:
+        with pytest.raises(
+            OutcomeUnknownError, match=r'Pass observe=.*resolve the effect, or reset it.*on_unknown="act"'
+        ) as caught:
             world.client.protect(world.key, act=world.act)
     assert (caught.value.effect_key, caught.value.fence_token) == (world.key, 3)
     assert caught.value.request_id

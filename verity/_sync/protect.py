@@ -256,8 +256,8 @@ class SyncProtector:
             raise OutcomeUnknownError(
                 f"An earlier holder of effect {effect.key!r} may have acted, and this call has no observe: act did not "
                 "run. Pass observe=, a function that returns the result if the effect happened, else None; or find out "
-                "what happened, and resolve or reset the effect; or, if the target de-duplicates, pass "
-                'policy=EffectPolicy(on_unknown="act").',
+                "whether it happened, and resolve the effect, or reset it with mode retry; or, if the target "
+                'de-duplicates, pass policy=EffectPolicy(on_unknown="act").',
                 effect_key=effect.key,
                 request_id=lease.request_id,
                 fence_token=lease.fence_token,

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import click
+import pytest
 import yaml
 
 import verity
@@ -25,11 +26,26 @@ from verity.server import uvicorn_names
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = {page.name: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
 ALL = "\n".join(DOCS.values())
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
 
 
 def test_no_page_has_the_marks_of_a_merge() -> None:
-    for page in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/*/*.md")):
+    for page in PAGES:
         assert not re.search(r"^(<<<<<<<|>>>>>>>)", page.read_text(encoding="utf-8"), re.MULTILINE), page
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(((?!https?:)[^)\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in _anchors(file), target
 
 
 def test_every_error_is_explained() -> None:

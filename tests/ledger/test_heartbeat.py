@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.served_ledger import TestClock
 from tests.helpers.store_calls import Caller
 from verity._ledger.outages import Outage
+from verity._ledger.shown import format_time
 from verity._store.heartbeat import BEAT_EVERY_MS
 from verity._store.lease_states import EffectName
 from verity._store.sqlite.clocks import awake_ms, now_ms
@@ -103,6 +104,27 @@ def test_time_that_the_clock_jumped_over_does_not_count_against_a_lease(machine:
     assert process.lease() == "granted"
     assert process.remaining_ms() == 5_000
     assert len(process.outages) == 1
+
+
+@pytest.mark.parametrize("is_node", [False, True], ids=["embedded", "served"])
+def test_time_that_the_clock_jumped_over_is_no_settle_time(machine: Machine, *, is_node: bool) -> None:
+    """What timed out a moment ago may still take effect: the next holder would look too early, and act again."""
+    process = machine.start_process(is_node=is_node)
+    nodes = [process] if is_node else []
+    for key, acted in (("k", "unknown"), ("given back", "no")):
+        tokens = process.call.tokens(process.call("lease_effect", {"effectKey": key}))
+        process.call("release_effect", {**tokens, "acted": acted, "settleMs": 30_000})
+    machine.advance(1_000, *nodes)
+    machine.jump(60_000)
+    assert process.lease("given back") == "granted"
+    answer = process.call.ask("lease_effect", {"effectKey": "k"})
+    assert answer.outcome[0] == "lease_conflict"
+    assert format_time(machine.clock() + 29_000).encode() in answer.body
+    assert process.remaining_ms() == 29_000, "who waits sleeps until then"
+    machine.advance(28_500, *nodes)
+    assert process.lease() == "lease_conflict"
+    machine.advance(500, *nodes)
+    assert (process.remaining_ms(), process.lease()) == (0, "granted")
 
 
 def test_the_log_tells_of_an_outage_once(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:

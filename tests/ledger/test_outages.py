@@ -20,6 +20,7 @@ from verity._ledger.outages import (
     from_text,
     gap_until,
     matters_after,
+    settled_at,
     to_text,
 )
 from verity._limits import MAX_LEASE_DURATION_MS, MIN_LEASE_DURATION_MS
@@ -55,6 +56,28 @@ def add_all(outages: object) -> tuple[Outage, ...]:
 )
 def test_one_outage(why: str, expires_at: int, set_at: int, until: int) -> None:
     assert extended(expires_at, set_at, [Outage(10_000, 20_000)]) == until, why
+
+
+@pytest.mark.parametrize(
+    ("why", "settles_at", "released_at", "until"),
+    [
+        ("it settled before", 10_000, 5_000, 10_000),
+        ("it settles in the outage", 12_000, 5_000, 22_000),
+        ("it settles after the outage", 21_000, 5_000, 31_000),
+        ("it was released in the outage, by a program without a heartbeat", 19_000, 14_000, 25_000),
+        ("it was released after it", 23_000, 20_000, 23_000),
+        ("it had no time to settle", 15_000, 15_000, 15_000),
+    ],
+)
+def test_an_outage_is_no_settle_time(why: str, settles_at: int, released_at: int, until: int) -> None:
+    assert settled_at(settles_at, released_at, [Outage(10_000, 20_000)]) == until, why
+
+
+@given(TIMES, TIMES, OUTAGES)
+def test_settle_time_is_all_outside_outages(released_at: int, length: int, outages: tuple[Outage, ...]) -> None:
+    until = settled_at(released_at + length, released_at, outages)
+    away = sum(max(0, min(each.ended_at, until) - max(each.began_at, released_at)) for each in outages)
+    assert until - released_at - away == length
 
 
 def test_outages_add_up() -> None:

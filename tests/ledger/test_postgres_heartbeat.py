@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.postgres import execute
 from tests.helpers.postgres_nodes import Node, node_on
 from tests.helpers.served_ledger import DATABASE_CLOCK, DatabaseClock
+from tests.helpers.store_calls import Caller
 from verity._ledger.outages import Outage
 from verity._store.lease_states import EffectName
 from verity._store.postgres.async_store import AsyncPostgresStore
@@ -97,6 +98,22 @@ async def test_a_lease_request_before_the_first_heartbeat_after_an_outage_is_ref
     assert await lease(node) == GRANTED
     assert await lease(node, "other") == GRANTED
     assert len(nodes.outages) == 1
+
+
+async def test_time_that_the_clock_jumped_over_is_no_settle_time(nodes: Nodes) -> None:
+    node = await nodes.start()
+    held = await node("lease", LEASE)
+    await node("release", {**Caller.tokens(held), "acted": "unknown", "settleMs": 30_000})
+    nodes.clock.advance(60_000)
+    for _ in range(2):  # before and after the outage is recorded
+        assert await node.code("lease", LEASE) == (409, "lease_conflict")
+        (state,) = await node.store.lease_states([EffectName("test", "payments", "k")])
+        assert state.remaining_ms == 30_000
+        await nodes.beat(node)
+    await nodes.pass_time(29_500, node)
+    assert await node.code("lease", LEASE) == (409, "lease_conflict")
+    await nodes.pass_time(500, node)
+    assert await lease(node) == GRANTED
 
 
 async def test_the_outage_of_all_nodes_is_recorded_by_the_first_that_starts(nodes: Nodes) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from verity._ledger.effect import Effect, Event, Labels, Payload
-from verity._ledger.outages import Outage, extended
+from verity._ledger.outages import Outage, extended, settled_at
 from verity._limits import DEFAULT_LEASE_DURATION_MS, DEFAULT_SETTLE_MS
 
 REPORTS_AMONG = 64
@@ -107,7 +107,7 @@ class Context(NamedTuple):
     count_reports: Callable[[], int] = lambda: 0
     """Counts the reports of the current grant among the effect's latest REPORTS_AMONG events."""
     outages: Callable[[], Sequence[Outage]] = tuple
-    """Finds the outages that may concern the effect's lease. Called only if the lease has expired."""
+    """Finds the outages that may concern the effect's lease. Called only if the lease has expired or has settled."""
 
 
 class Reply(NamedTuple):
@@ -141,3 +141,18 @@ def refuse_in_grace(effect: Effect, context: Context) -> Decision | None:
     if until <= context.now:
         return None
     return Decision(effect._replace(lease_expires_at=until), (), Reply("lease_conflict", refused=True, in_grace=True))
+
+
+def refuse_unsettled(effect: Effect, context: Context) -> Decision | None:
+    """The refusal to grant an effect before what a holder sent has settled; None: it has.
+
+    The effect of the decision has the end of this time, for the answer.
+    """
+    if effect.settles_at is None:
+        return None
+    until = effect.settles_at
+    if effect.updated_at < until <= context.now:  # the clock may have jumped there
+        until = settled_at(until, effect.updated_at, context.outages())
+    if until <= context.now:
+        return None
+    return Decision(effect._replace(settles_at=until), (), Reply("lease_conflict", refused=True))

@@ -59,6 +59,21 @@ def extended(expires_at: int, set_at: int, outages: Iterable[Outage]) -> int:
     return expires_at
 
 
+def settled_at(settles_at: int, released_at: int, outages: Iterable[Outage]) -> int:
+    """When what a holder sent has settled: the time of an outage does not count, as it may be a jump of the clock.
+
+    Args:
+        settles_at: the end of the settle time, without outages.
+        released_at: its beginning.
+        outages: in their order.
+    """
+    for outage in outages:
+        began_at = max(outage.began_at, released_at)
+        if began_at < settles_at and began_at < outage.ended_at:
+            settles_at += outage.ended_at - began_at
+    return settles_at
+
+
 def add(outage: Outage, outages: Iterable[Outage]) -> tuple[Outage, ...]:
     """The outages with one more, in their order. Those that overlap become one."""
     merged: list[Outage] = []

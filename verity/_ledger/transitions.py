@@ -40,7 +40,8 @@ client sends one report of an observation for each grant; at most `MAX_REPORTS` 
 
 Time in which no holder could renew does not count against a lease. If a lease expired in an outage of the ledger,
 nobody takes it over, resets or resolves it before the end of the time that `outages.py` gives to its holder (its
-grace). A forced reset is the exception. Everything that the holder sends is decided as always.
+grace). A forced reset is the exception. Everything that the holder sends is decided as always. Nor does this time count
+as settle time: if the clock jumped over it, what was sent may still take effect.
 
 A purged effect has lost its payloads and its audit trail, and nothing else. It is never granted again; a lease request
 is answered with `effect_purged`. A commit or fail that is resent is still answered.
@@ -76,6 +77,7 @@ from verity._ledger.commands import (
     Resolve,
     refuse,
     refuse_in_grace,
+    refuse_unsettled,
 )
 from verity._ledger.effect import Effect, Event, EventType, State, Status
 
@@ -187,10 +189,8 @@ def _grant(prior_state: str) -> Rule:
 
 
 def _grant_once_settled(effect: Effect, command: Lease, context: Context) -> Decision:
-    if effect.settles_after(context.now):
-        return _conflict(effect, command, context)
     prior_state = effect.prior_state if effect.status == Status.IDLE else "expired"
-    return _grant(prior_state)(effect, command, context)
+    return refuse_unsettled(effect, context) or _grant(prior_state)(effect, command, context)
 
 
 def _repeat_or_conflict(effect: Effect, command: Lease, _context: Context) -> Decision:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from verity._ledger.calls import Environment
 from verity._ledger.effect import Status
-from verity._ledger.outages import Outage, extended
+from verity._ledger.outages import Outage, extended, settled_at
 
 
 class EffectName(NamedTuple):
@@ -39,7 +39,7 @@ def read_lease_state(
         return LeaseState(0, is_decided=True)
     free_at = now
     if settles_at is not None:
-        free_at = settles_at
+        free_at = settled_at(settles_at, updated_at, outages)
     elif status == Status.RUNNING:
         is_live = lease_expires_at > now
         free_at = lease_expires_at if is_live else extended(lease_expires_at, updated_at, outages)

@@ -15,7 +15,7 @@ decided, and gives none more than its own length.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,8 @@ _EXPIRES_AFTER = (
     "SELECT EXISTS (SELECT 1 FROM effects WHERE environment = ? AND status = 'RUNNING' AND status <> 'COMMITTED'"
     " AND lease_expires_at > ?)"
 )
+# Reads all that are running. Only for an outage, which is rare.
+_SETTLES_AFTER = _EXPIRES_AFTER.replace("lease_expires_at", "settles_at")
 
 
 class Offset(NamedTuple):
@@ -177,7 +179,7 @@ class Heartbeat:
             if gap is not None:
                 found = add(gap, found)
             alive_at = now
-        found = tuple(each for each in found if _expires_after(connection, matters_after(each, recorded)))
+        found = tuple(each for each in found if _matters(connection, each, recorded))
         for each in found:
             recorded = add(each, recorded)
         after = (alive_at, boot, offset_ms, offset_at, to_text(recorded))
@@ -189,6 +191,14 @@ class Heartbeat:
             now if self.is_node else None,
             found,
         )
+
+
+def _matters(connection: apsw.Connection, outage: Outage, recorded: Sequence[Outage]) -> bool:
+    """Whether the outage matters to a lease, or to what a holder sent before it gave its lease back."""
+    at = matters_after(outage, recorded)
+    return _expires_after(connection, at) or any(
+        connection.execute(_SETTLES_AFTER, (each, at)).get for each in ENVIRONMENTS
+    )
 
 
 def _expires_after(connection: apsw.Connection, at: int) -> bool:

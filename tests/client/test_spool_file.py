@@ -242,9 +242,11 @@ def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path) 
     connection.close()
     for name, why in (("ledger.db", "database of something else"), ("text", "NotADB"), ("newer", "it has version 2")):
         before = (tmp_path / name).read_bytes()
+        (tmp_path / name).chmod(0o640)
         with pytest.raises(VerityConfigError, match=why):
             Spool(str(tmp_path / name))
         assert (tmp_path / name).read_bytes() == before
+        assert mode(str(tmp_path / name)) == 0o640, "others go on using it"
 
 
 def test_a_client_is_not_made_with_such_a_file_and_leaves_nothing_open(tmp_path: Path) -> None:

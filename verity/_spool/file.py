@@ -257,6 +257,7 @@ class Spool:
             connection.execute("PRAGMA synchronous = EXTRA")
             if creates:
                 _check_tables(connection)
+            _keep_private(self.path)
             return work(connection)
         finally:
             try:  # see verity/_mutex.py
@@ -298,7 +299,7 @@ def _create(path: str) -> None:
 
 
 def _check_file(path: str) -> None:
-    """Refuse what is no file of our own, and keep others from reading it.
+    """Refuse what is no file of our own.
 
     Raises:
         OSError: see above.
@@ -314,7 +315,11 @@ def _check_file(path: str) -> None:
         return
     if found.st_uid != os.geteuid() and os.geteuid() != 0:
         raise OSError(f"it belongs to another user (uid {found.st_uid})")
-    if stat.S_IMODE(found.st_mode) & 0o077:
+
+
+def _keep_private(path: str) -> None:
+    """Keep others from reading a spool. Not before it is known to be one: the path may name another file by mistake."""
+    if hasattr(os, "geteuid") and stat.S_IMODE(os.lstat(path).st_mode) & 0o077:
         Path(path).chmod(0o600)
         _logger.warning(
             "Others could read the spool %s, which has payloads and lease tokens; its mode is 0600 now.", path

@@ -130,12 +130,12 @@ def read_settings(
         raise _wrong("logger", "a logging.Logger", logger)
     observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
     if observe_choice is None and on_observe_error is not None:
-        raise _wrong("on_observe_error", '"raise" or "act"', on_observe_error)
+        raise _wrong_word("on_observe_error", '"raise" or "act"', on_observe_error)
     if policy is not None and not isinstance(policy, EffectPolicy):
         raise _wrong("policy", "an EffectPolicy", policy)
     spool_choice = read_choice(spool_when, SPOOL_WHEN)
     if spool_choice is None:
-        raise _wrong("spool_when", '"trouble" or "always"', spool_when)
+        raise _wrong_word("spool_when", '"trouble" or "always"', spool_when)
     logger = logger or logging.getLogger("verity")
     _warn_of_plain_http(url, logger)
     if key is None:
@@ -274,6 +274,12 @@ def _read_spool(spool: str | os.PathLike[str] | bool | None) -> str | None:
 def _check_flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise _wrong(name, "True or False", value)
+
+
+def _wrong_word(name: str, takes: str, value: Any) -> VerityConfigError:
+    """As `_wrong`, and shows a string too: it is a mistyped word, and nothing secret."""
+    shown = f"{value!r:.40}" if type(value) is str else type(value).__name__
+    return VerityConfigError(f"{name} takes {takes}, not {shown}.", parameter=name)
 
 
 def _wrong(name: str, takes: str, value: Any) -> VerityConfigError:

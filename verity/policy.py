@@ -110,5 +110,6 @@ def _read_classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
 
 
 def _wrong(name: str, takes: str, value: Any) -> VerityConfigError:
-    shown = repr(value) if isinstance(value, (int, float, bool, type(None))) else type(value).__name__
+    is_plain = isinstance(value, (int, float, bool, type(None))) or (name in _CHOICES and type(value) is str)
+    shown = f"{value!r:.40}" if is_plain else type(value).__name__
     return VerityConfigError(f"policy.{name} takes {takes}, not {shown}.", parameter=f"policy.{name}")

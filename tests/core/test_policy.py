@@ -42,6 +42,11 @@ def test_a_wrong_value_is_refused_by_name(field: str, value: Any) -> None:
     assert caught.value.parameter == f"policy.{field}"
 
 
+def test_a_mistyped_word_is_shown() -> None:
+    with pytest.raises(VerityConfigError, match=r'takes "doubt" or "always", not \'allways\'\.$'):
+        EffectPolicy(observe_when="allways")  # type: ignore[arg-type]  # the mistake
+
+
 def test_values_are_made_plain() -> None:
     policy = EffectPolicy(on_unknown=Word.ACT, ambiguous=TimeoutError, definite=[ValueError, KeyError])  # type: ignore[arg-type]  # users write these, too
     word: object = policy.on_unknown

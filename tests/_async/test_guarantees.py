@@ -236,9 +236,11 @@ async def test_a_commit_is_tried_for_as_long_as_the_ledger_is_away(world: AsyncW
 
 async def test_without_a_ledger_nobody_acts(world: AsyncWorld) -> None:
     world.network.faults["lease"] = [LOSE_REQUEST] * 3
-    with pytest.raises(VerityConnectionError):
+    with pytest.raises(VerityConnectionError) as caught:
         await world.client.protect(world.key, act=world.act)
     assert world.acts == []
+    (note,) = caught.value.__notes__  # type: ignore[attr-defined]  # typed from 3.11 on
+    assert "did not run" in note
 
 
 # What the modes give up.

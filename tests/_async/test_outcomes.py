@@ -122,8 +122,9 @@ async def test_nobody_observes_before_what_timed_out_may_have_landed(world: Asyn
         await world.client.protect(world.key, act=partial(_raise, TimeoutError()), policy=policy)
     impatient = world.new_client(conflict_retry=NO_WAIT)
     world.clock.advance(89_999)
-    with pytest.raises(LeaseConflictError):
+    with pytest.raises(LeaseConflictError, match="before what it sent has settled") as caught:
         await impatient.protect(world.key, observe=world.find, act=world.act)
+    assert "is live" not in str(caught.value)
     world.clock.advance(1)
     await world.act()  # it lands at the very last moment
     assert await impatient.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}

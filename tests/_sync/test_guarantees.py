@@ -237,9 +237,11 @@ def test_a_commit_is_tried_for_as_long_as_the_ledger_is_away(world: SyncWorld, f
 
 def test_without_a_ledger_nobody_acts(world: SyncWorld) -> None:
     world.network.faults["lease"] = [LOSE_REQUEST] * 3
-    with pytest.raises(VerityConnectionError):
+    with pytest.raises(VerityConnectionError) as caught:
         world.client.protect(world.key, act=world.act)
     assert world.acts == []
+    (note,) = caught.value.__notes__  # type: ignore[attr-defined]  # typed from 3.11 on
+    assert "did not run" in note
 
 
 # What the modes give up.

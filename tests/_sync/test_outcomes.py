@@ -121,8 +121,9 @@ def test_nobody_observes_before_what_timed_out_may_have_landed(world: SyncWorld)
         world.client.protect(world.key, act=partial(_raise, TimeoutError()), policy=policy)
     impatient = world.new_client(conflict_retry=NO_WAIT)
     world.clock.advance(89_999)
-    with pytest.raises(LeaseConflictError):
+    with pytest.raises(LeaseConflictError, match="before what it sent has settled") as caught:
         impatient.protect(world.key, observe=world.find, act=world.act)
+    assert "is live" not in str(caught.value)
     world.clock.advance(1)
     world.act()  # it lands at the very last moment
     assert impatient.protect(world.key, observe=world.find, act=world.act) == {"refund": "re_1"}

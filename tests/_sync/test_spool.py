@@ -152,8 +152,9 @@ def test_a_call_goes_no_further_while_the_result_of_its_effect_can_not_be_commit
     ):
         world.network.faults["commit"] = [fault] * 20
         world.network.sent.clear()
-        with pytest.raises(kind):
+        with pytest.raises(kind) as caught:
             client.protect(world.key, act=world.act, policy=EffectPolicy(on_unknown="act"))
+        assert "The spool has a result" in caught.value.__notes__[0]  # type: ignore[attr-defined]  # typed from 3.11 on
         assert "lease" not in world.network.operations()
     assert len(waiting(path)) == 1
     world.network.faults["commit"].clear()

@@ -160,7 +160,10 @@ def test_reset_lets_an_effect_be_tried_again(shell: Shell) -> None:
     assert (shell.effect("failed")["status"], shell.effect("failed")["priorState"]) == ("IDLE", "reset")
     (again,) = shell.rows("reset", "failed", *IN, "--mode", "retry")
     assert again["status"] == "already_reset"
-    assert shell.run("reset", shell.effect("early")["effectId"]).exit_code == 0
+    done = shell.run("reset", shell.effect("early")["effectId"])
+    assert done.exit_code == 0
+    assert "The next call observes first" in done.stderr
+    assert "--mode retry" in done.stderr
     assert (shell.effect("early")["status"], shell.effect("early")["priorState"]) == ("IDLE", "expired")
     detail = shell.rows("events", "failed", *IN)[-1]["detail"]
     assert detail["reason"] == "another card"

@@ -123,6 +123,8 @@ def test_results_for_another_ledger_stay_unless_they_were_spooled_for_its_earlie
     bench.spool_one("moved", base_url="https://old.example/v1")
     (row,) = bench.rows()
     assert (row["outcome"], row["detail"]) == ("other ledger", "https://old.example/v1 (test)")
+    done = bench.run()
+    assert (done.exit_code, "for another ledger: 1. --from URL" in done.stderr) == (0, True)
     (row,) = bench.rows("--from", "https://old.example/v1/")
     assert row["outcome"] == "committed"
 

@@ -62,9 +62,10 @@ class AsyncCommitter:
                 await self._spooler.keep_oversized(effect, source, result, effect.tokens(lease))
             done = "act succeeded" if source == "acted" else "observe found the effect done"
             advice = (
-                "The result is in the spool, and is committed as soon as the ledger accepts it."
+                "The result is in the spool, and is committed as soon as the ledger accepts it. Should another result "
+                "be recorded first, a warning in the log says so."
                 if is_spooled
-                else "Do not run it again blindly: look it up in the ledger and reconcile it."
+                else "Do not run it again blindly: look it up in the ledger and reconcile it (`verity effects`)."
             )
             uncertain = CommitUncertainError(
                 f"Effect {effect.key!r}: {done}, but the commit is not confirmed ({error}). {advice}",

@@ -22,10 +22,11 @@ from verity._async.lease_keeper import AsyncLeaseKeeper, Lateness, prepare_renew
 from verity._async.ledger import AsyncLedger
 from verity._async.unprotected import AsyncUnprotected, may_proceed
 from verity._concurrency import AsyncFunction, AsyncRuntime, async_here, async_settled
+from verity._core.failure import add_note
 from verity._core.interruption import is_interrupt
 from verity._core.observation import check_found
 from verity._core.outcome import mark_left
-from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED, is_in_doubt
+from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED, is_away, is_in_doubt
 from verity.config import ClientSettings
 from verity.errors import (
     EffectPreviouslyFailedError,
@@ -108,6 +109,10 @@ class AsyncProtector:
             lease, requested_at = await self._acquisition.acquire(effect, conflicts)
         except VerityError as error:
             if not may_proceed(effect, conflicts, error):
+                if is_away(error):
+                    add_note(
+                        error, f"act of effect {effect.key!r} did not run: this call got no lease. Call again later."
+                    )
                 raise
             away = error
         else:

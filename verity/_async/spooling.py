@@ -16,6 +16,7 @@ from verity._async.ledger import AsyncLedger, Wire
 from verity._concurrency import AsyncFunction, AsyncRuntime, async_blocking
 from verity._core.backoff import SEND_ATTEMPTS
 from verity._core.bodies import to_wire
+from verity._core.failure import add_note
 from verity._core.keys import check_namespace
 from verity._core.observation import result_of
 from verity._core.payload import round_trip
@@ -171,6 +172,9 @@ class AsyncSpooler:
                 await self.settle(entry)
             except LeaseConflictError:  # another holder is at work; this call waits for it
                 is_left = True
+            except VerityError as error:
+                add_note(error, f"The spool has a result of effect {entry.effect_key!r}, and commits it later.")
+                raise
         return is_left
 
     async def read(self, effect: AsyncEffect) -> list[Entry]:

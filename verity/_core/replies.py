@@ -227,7 +227,7 @@ def _read_problem(
         expires = details.get("leaseExpiresAt") if isinstance(details, dict) else None
         advice = "Try again later." if operation is Operation.LEASE_EFFECT else _LIVE
         error: VerityApiError = LeaseConflictError(
-            f"Another holder's lease on effect {effect_key!r} is live (HTTP 409, {said}). {advice}",
+            f"Effect {effect_key!r} is not free now (HTTP 409, {said}). {advice}",
             lease_expires_at=expires if isinstance(expires, str) else None,
             waited="wait" in headers.get("preference-applied", "").lower(),
             **context,

@@ -20,6 +20,10 @@ from verity.config import ClientSettings
 from verity.errors import VerityError
 from verity.values import LeaseResponse
 
+_NEXT_CALLS = (
+    'a call with observe observes, and one without raises OutcomeUnknownError, unless its policy has on_unknown="act".'
+)
+
 
 class SyncFailures:
     """Records failures and gives leases back, for one client."""
@@ -74,14 +78,14 @@ class SyncFailures:
             add_note(
                 error,
                 f"Verity could not {told}, effect {effect.key!r} ({untold}). The lease expires by itself. "
-                "Then a call with observe observes, and one without raises OutcomeUnknownError.",
+                f"Then {_NEXT_CALLS}",
             )
         else:
             if outcome is Outcome.UNKNOWN:
                 add_note(
                     error,
-                    f"Effect {effect.key!r} may have happened, so Verity recorded no failure. "
-                    "A later call with observe observes, and one without raises OutcomeUnknownError.",
+                    f"Effect {effect.key!r} may have happened, so Verity recorded no failure. After "
+                    f"{effect.policy.settle_s:g} seconds (settle_s), {_NEXT_CALLS}",
                 )
         effect.cancellation.acted = None
 

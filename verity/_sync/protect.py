@@ -16,10 +16,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from verity._concurrency import SyncFunction, SyncRuntime, sync_here, sync_settled
+from verity._core.failure import add_note
 from verity._core.interruption import is_interrupt
 from verity._core.observation import check_found
 from verity._core.outcome import mark_left
-from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED, is_in_doubt
+from verity._core.replies import CACHED_COMPLETED, CACHED_FAILED, is_away, is_in_doubt
 from verity._sync.acquisition import SyncAcquisition
 from verity._sync.commit import SyncCommitter
 from verity._sync.effect import SyncEffect
@@ -107,6 +108,10 @@ class SyncProtector:
             lease, requested_at = self._acquisition.acquire(effect, conflicts)
         except VerityError as error:
             if not may_proceed(effect, conflicts, error):
+                if is_away(error):
+                    add_note(
+                        error, f"act of effect {effect.key!r} did not run: this call got no lease. Call again later."
+                    )
                 raise
             away = error
         else:

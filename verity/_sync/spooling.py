@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from verity._concurrency import SyncFunction, SyncRuntime, sync_blocking
 from verity._core.backoff import SEND_ATTEMPTS
 from verity._core.bodies import to_wire
+from verity._core.failure import add_note
 from verity._core.keys import check_namespace
 from verity._core.observation import result_of
 from verity._core.payload import round_trip
@@ -172,6 +173,9 @@ class SyncSpooler:
                 self.settle(entry)
             except LeaseConflictError:  # another holder is at work; this call waits for it
                 is_left = True
+            except VerityError as error:
+                add_note(error, f"The spool has a result of effect {entry.effect_key!r}, and commits it later.")
+                raise
         return is_left
 
     def read(self, effect: SyncEffect) -> list[Entry]:

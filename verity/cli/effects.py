@@ -190,6 +190,12 @@ def reset(
         lambda fence: effects.reset(key, namespace=where, mode=mode, force=force, reason=reason, expected_fence=fence),
     )
     _print_done(done, record, as_json=as_json)
+    if mode == "verify":
+        click.echo(
+            "The next call observes first; one without observe raises OutcomeUnknownError. If the effect has certainly "
+            "not happened, reset it with --mode retry: then the next call acts.",
+            err=True,
+        )
 
 
 @effects.command()

@@ -72,6 +72,11 @@ def _replay(spool: Spool, url: str | None, earlier_url: str | None, *, as_json: 
             names.append(name_ledger(earlier_url.rstrip("/"), spooler.name.environment))
         rows = _settled(spool, spooler, names, failures, codes)
         print_rows(rows, _COLUMNS, as_json=as_json, style_of=_style_of)
+    others = sum(each.ledger not in names for each in _all(spool))
+    if others:
+        click.echo(
+            f"Results that wait for another ledger: {others}. --from URL takes those of an earlier URL.", err=True
+        )
     rejected = len(spool.rejected())
     if rejected:
         click.echo(f"Results that can never be committed: {rejected}. `verity recover --list` shows them.", err=True)

@@ -23,7 +23,7 @@ PROCESSES = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist=loadscope", "--no-l
 # A hung test ends its process (faulthandler_timeout). Were another started in its place, xdist would wait for ever.
 PROCESSES += ["--max-worker-restart=0"]
 DECIDING = "verity/_core/*,verity/_ledger/*,verity/_rfc3339.py,verity/_async/protect.py,verity/_async/failures.py"
-DECIDING += ",verity/_async/spooling.py,verity/_async/unprotected.py"
+DECIDING += ",verity/_async/commit.py,verity/_async/spooling.py,verity/_async/unprotected.py"
 COVERING = ["tests/_async", "tests/core", "tests/ledger"]
 ELSEWHERE = ["--ignore=tests/contract", "--ignore=tests/demo", "--ignore=tests/docs"]
 ELSEWHERE += ["--ignore=tests/fuzz", "--ignore=tests/packaging"]

@@ -87,8 +87,8 @@ class SyncCommitter:
         """Send the commit until the answer is definite, or the patience ends. An interrupt may start it again."""
         began_at = self._runtime.monotonic()
         tries = keeper.commit_tries
-        if tries is not None and tries.is_pausing:  # an interrupt ended the pause: one more try is left
-            tries.is_last = True
+        if tries is not None and tries.is_pausing:  # pragma: no cover - tests/client/test_patience_interrupted.py
+            tries.is_last = True  # an interrupt ended the pause: one more try is left
         while True:
             # The first try has the client's timeout.
             timeout_s = None if tries is None else min(RETRY_TIMEOUT_S, self._settings.request_timeout_s)

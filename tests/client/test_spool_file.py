@@ -249,6 +249,14 @@ def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path) 
         assert mode(str(tmp_path / name)) == 0o640, "others go on using it"
 
 
+def test_a_spool_is_no_ledger_and_stays_as_it_is(path: str) -> None:
+    Spool(path).add(entry())
+    before = Path(path).read_bytes()
+    with pytest.raises(VerityConfigError, match="something else, such as a spool"):
+        SyncVerityClient(f"sqlite:///{path}", namespace="n")
+    assert Path(path).read_bytes() == before
+
+
 def test_a_client_is_not_made_with_such_a_file_and_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("something else\n" * 100)
     with pytest.raises(VerityConfigError, match="cannot be used"):

@@ -78,6 +78,11 @@ def open_and_migrate(
         connection = apsw.Connection(path or ":memory:")
         connection.set_busy_timeout(wait_ms)
         if path is not None:
+            if connection.pragma("application_id"):  # a ledger has none; a spool, which is a database too, has one
+                raise VerityConfigError(
+                    f"The ledger's file {path!r} is a database of something else, such as a spool; name another file.",
+                    parameter="base_url",
+                )
             mode = connection.execute("PRAGMA journal_mode = WAL").get
             if mode != "wal":
                 raise VerityConfigError(

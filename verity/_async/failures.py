@@ -84,7 +84,7 @@ class AsyncFailures:
                 add_note(
                     error,
                     f"Effect {effect.key!r} may have happened, so Verity recorded no failure. After "
-                    f"{effect.policy.settle_s:g} seconds (settle_s), {_NEXT_CALLS}",
+                    f"{effect.policy.settle_s:g} s (settle_s), {_NEXT_CALLS}",
                 )
         effect.cancellation.acted = None
 

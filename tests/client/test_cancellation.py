@@ -719,14 +719,14 @@ def test_an_interrupt_while_a_failure_is_recorded_records_it_and_goes_on(ledger:
         client.close()
 
 
-def test_an_interrupt_in_act_records_nothing(ledger: ServedLedger) -> None:
+def test_an_interrupt_in_act_records_no_failure(ledger: ServedLedger) -> None:
     def act() -> None:
         raise KeyboardInterrupt
 
     with SyncVerityClient(ledger.base_url, ledger.create_key(), "payments") as client:
         with pytest.raises(KeyboardInterrupt):
             client.protect("sync-act-interrupt", act=act)
-        with pytest.raises(Exception, match="live"):
+        with pytest.raises(Exception, match="settled"):
             client.protect("sync-act-interrupt", act=lambda: 1, on_conflict="throw")
 
 

@@ -353,3 +353,9 @@ def test_a_stale_fence_says_what_was_expected(call: Caller) -> None:
         assert (answer.status, error["code"], error["details"]["expectedFence"]) == (409, "stale_fence", 7)
         assert "it had fence 7: it has fence 1 now" in error["message"]
     assert call("reset_effect", {"effectKey": "k", "expectedFence": 1})["status"] == "reset"
+
+
+def test_a_release_says_whether_the_holder_acted(call: Caller) -> None:
+    lease = call("lease_effect", {"effectKey": "k"})
+    wrong = {"effectKey": "k", **call.tokens(lease), "acted": "perhaps"}
+    assert call.refused("release_effect", wrong) == (400, "invalid_request")

@@ -105,7 +105,7 @@ class Life(RuleBasedStateMachine):
             prior = {"NONE": "none", "IDLE": self.told, "RUNNING": "expired"}[self.state]
             assert self.effect.prior_state == prior
             assert self.effect.fence == self.fence + 1
-            self.doubt_since = self.expires_at if self.state == "RUNNING" else None
+            self.doubt_since = min(self.expires_at, self.now) if prior == "expired" else None
             self.settles_at, self.told, self.grants = None, prior, self.grants + 1
             self.state, self.fence, self.token = "RUNNING", self.fence + 1, self.effect.lease_token
             self.expires_at, self.duration, self.request_key = self.now + duration, duration, key

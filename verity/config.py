@@ -6,12 +6,12 @@ import logging
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from verity._core.keys import check_namespace, check_optional_label
 from verity._core.text import find_flaw, is_number, name_character, read_choice, read_int, read_text
 from verity.errors import VerityConfigError
-from verity.policy import ON_OBSERVE_ERROR, EffectPolicy, OnObserveError, choose_policy
+from verity.policy import ON_OBSERVE_ERROR, EffectPolicy, OnObserveError, choose_policy, wrong_setting
 
 OnConflict = Literal["retry", "throw"]
 SpoolWhen = Literal["trouble", "always"]
@@ -57,12 +57,12 @@ class ConflictRetryConfig:
             _check_flag("conflict_retry.wait", self.wait)
         max_attempts = read_int(self.max_attempts)
         if max_attempts is None or max_attempts < 1:
-            raise _wrong("conflict_retry.max_attempts", "a whole number of at least 1", self.max_attempts)
+            raise wrong_setting("conflict_retry.max_attempts", "a whole number of at least 1", self.max_attempts)
         object.__setattr__(self, "max_attempts", max_attempts)
         for name in ("initial_delay_s", "max_delay_s"):
             value = getattr(self, name)
             if not is_number(value) or value < 0:
-                raise _wrong(f"conflict_retry.{name}", "a finite number of seconds, 0 or more", value)
+                raise wrong_setting(f"conflict_retry.{name}", "a finite number of seconds, 0 or more", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +121,21 @@ def read_settings(
     key = _read_api_key(api_key, is_embedded=url.startswith(EMBEDDED_SCHEME))
     _check_flag("auto_renew", auto_renew)
     if not is_number(renew_at_fraction) or not 0.3 <= renew_at_fraction <= 0.9:
-        raise _wrong("renew_at_fraction", "a number from 0.3 to 0.9", renew_at_fraction)
+        raise wrong_setting("renew_at_fraction", "a number from 0.3 to 0.9", renew_at_fraction)
     if not is_number(request_timeout_s) or not 0 < request_timeout_s <= MAX_TIMEOUT_S:
-        raise _wrong("request_timeout_s", f"seconds above 0, at most {MAX_TIMEOUT_S:,}", request_timeout_s)
+        raise wrong_setting("request_timeout_s", f"seconds above 0, at most {MAX_TIMEOUT_S:,}", request_timeout_s)
     if conflict_retry is not None and not isinstance(conflict_retry, ConflictRetryConfig):
-        raise _wrong("conflict_retry", "a ConflictRetryConfig", conflict_retry)
+        raise wrong_setting("conflict_retry", "a ConflictRetryConfig", conflict_retry)
     if logger is not None and not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
-        raise _wrong("logger", "a logging.Logger", logger)
+        raise wrong_setting("logger", "a logging.Logger", logger)
     observe_choice = read_choice(on_observe_error, ON_OBSERVE_ERROR)
     if observe_choice is None and on_observe_error is not None:
-        raise _wrong_word("on_observe_error", '"raise" or "act"', on_observe_error)
+        raise wrong_setting("on_observe_error", '"raise" or "act"', on_observe_error, is_word=True)
     if policy is not None and not isinstance(policy, EffectPolicy):
-        raise _wrong("policy", "an EffectPolicy", policy)
+        raise wrong_setting("policy", "an EffectPolicy", policy)
     spool_choice = read_choice(spool_when, SPOOL_WHEN)
     if spool_choice is None:
-        raise _wrong_word("spool_when", '"trouble" or "always"', spool_when)
+        raise wrong_setting("spool_when", '"trouble" or "always"', spool_when, is_word=True)
     logger = logger or logging.getLogger("verity")
     _warn_of_plain_http(url, logger)
     if key is None:
@@ -166,7 +166,7 @@ def _read_base_url(base_url: str | None) -> str:
         )
     url = read_text(given)
     if url is None:
-        raise _wrong("base_url", "a string", given)
+        raise wrong_setting("base_url", "a string", given)
     flaw = find_flaw(url)
     if flaw is not None:
         name = "base_url" if base_url is not None else "VERITY_BASE_URL (base_url)"
@@ -186,7 +186,7 @@ def _read_base_url(base_url: str | None) -> str:
     except httpx.InvalidURL as error:
         raise VerityConfigError(f"base_url is not a URL: {error}.", parameter="base_url") from None
     if port is not None and port > 65_535:
-        raise _wrong("base_url", "a port up to 65535", port)
+        raise wrong_setting("base_url", "a port up to 65535", port)
     return url.rstrip("/")
 
 
@@ -263,7 +263,7 @@ def _read_spool(spool: str | os.PathLike[str] | bool | None) -> str | None:
         return None
     path = read_text(os.fspath(given) if isinstance(given, os.PathLike) else given)
     if not path:
-        raise _wrong("spool", "the path of a file, or False", given)
+        raise wrong_setting("spool", "the path of a file, or False", given)
     flaw = find_flaw(path)
     if flaw is not None:
         name = "spool" if spool is not None else "VERITY_SPOOL (spool)"
@@ -273,15 +273,4 @@ def _read_spool(spool: str | os.PathLike[str] | bool | None) -> str | None:
 
 def _check_flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
-        raise _wrong(name, "True or False", value)
-
-
-def _wrong_word(name: str, takes: str, value: Any) -> VerityConfigError:
-    """As `_wrong`, and shows a string too: it is a mistyped word, and nothing secret."""
-    shown = f"{value!r:.40}" if type(value) is str else type(value).__name__
-    return VerityConfigError(f"{name} takes {takes}, not {shown}.", parameter=name)
-
-
-def _wrong(name: str, takes: str, value: Any) -> VerityConfigError:
-    shown = repr(value) if isinstance(value, (int, float, bool, type(None))) else type(value).__name__
-    return VerityConfigError(f"{name} takes {takes}, not {shown}.", parameter=name)
+        raise wrong_setting(name, "True or False", value)

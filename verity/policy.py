@@ -110,6 +110,18 @@ def _read_classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
 
 
 def _wrong(name: str, takes: str, value: Any) -> VerityConfigError:
-    is_plain = isinstance(value, (int, float, bool, type(None))) or (name in _CHOICES and type(value) is str)
-    shown = f"{value!r:.40}" if is_plain else type(value).__name__
-    return VerityConfigError(f"policy.{name} takes {takes}, not {shown}.", parameter=f"policy.{name}")
+    return wrong_setting(f"policy.{name}", takes, value, is_word=name in _CHOICES)
+
+
+def wrong_setting(name: str, takes: str, value: Any, *, is_word: bool = False) -> VerityConfigError:
+    """The error for a setting with a wrong value.
+
+    Args:
+        name: the setting.
+        takes: what it takes.
+        value: what it was given. A number is shown, and of anything else its type.
+        is_word: whether a string is shown, too: it is a mistyped word, and nothing secret.
+    """
+    is_shown = isinstance(value, (int, float, bool, type(None))) or (is_word and type(value) is str)
+    shown = f"{value!r:.40}" if is_shown else type(value).__name__
+    return VerityConfigError(f"{name} takes {takes}, not {shown}.", parameter=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timezone
 from email.utils import formatdate
 from typing import Any
@@ -107,6 +108,17 @@ def test_the_remainder_is_counted_from_the_date_or_else_from_the_clients_clock()
     assert told_remainder_s(expires_at, formatdate(NOW_S, usegmt=True), 0) == 12.5
     for date in (None, "yesterday", "Fri, 31 Dec 99999999999999999999 23:59:59 GMT", ""):
         assert told_remainder_s(expires_at, date, (NOW_S + 2) * 10**9) == 10.5
+
+
+def test_a_date_without_a_zone_is_utc_wherever_the_client_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    expires_at = _rfc3339(NOW_S + 12.5)
+    try:
+        assert told_remainder_s(expires_at, formatdate(NOW_S + 1), 0) == 11.5  # which ends in -0000
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_each_form_of_a_time_is_read() -> None:

@@ -254,7 +254,7 @@ class AsyncLeaseKeeper:
         if self._is_stopped():  # the timer's thread may have started before the stop
             return
         requested_at = self._runtime.monotonic()
-        if self._planned_at < self._requested_at + self._duration_s <= requested_at:
+        if self._planned_at < self._expires_at <= requested_at:
             self._lateness.tell(
                 self._tokens["effectKey"],
                 requested_at - self._planned_at,
@@ -273,7 +273,7 @@ class AsyncLeaseKeeper:
                 self._lose()
                 return
             now = self._runtime.monotonic()
-            if now >= self._requested_at + self._duration_s:
+            if now >= self._expires_at:
                 self._warn("could not be renewed in time and may have expired; still trying", error)
                 self._lose()
             is_short = self._duration_s < self._asked_s

@@ -212,7 +212,7 @@ class AsyncProtector:
         in_doubt = lease is None or is_in_doubt(lease.prior_state)
         if effect.observe is None:
             if in_doubt and lease is not None:
-                self._act_blindly(effect, lease)
+                self._warn_or_refuse(effect, lease)
             return None
         if not in_doubt and effect.policy.observe_when == "doubt":
             return None
@@ -260,7 +260,7 @@ class AsyncProtector:
             # The report changes no state: without it, only the audit trail lacks an event.
             self._logger.debug("observe of effect %r could not be reported (%s).", effect.key, type(error).__name__)
 
-    def _act_blindly(self, effect: AsyncEffect, lease: LeaseResponse) -> None:
+    def _warn_or_refuse(self, effect: AsyncEffect, lease: LeaseResponse) -> None:
         """Warn that act runs on an effect in doubt; refuse it if the policy does."""
         if effect.policy.on_unknown != "act":
             raise OutcomeUnknownError(

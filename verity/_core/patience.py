@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from verity._core.backoff import SEND_ATTEMPTS, resend_delay
-from verity._core.replies import is_transient
+from verity._core.replies import TRANSIENT_STATUSES, is_transient
 from verity.errors import VerityApiError, VerityError
 
 RETRY_TIMEOUT_S = 5.0
@@ -18,7 +18,7 @@ RETRY_TIMEOUT_S = 5.0
 _LONGEST_DELAY_S = 2.0
 """The longest delay that the client chooses. A ledger's `Retry-After` may be longer."""
 
-_AWAY_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
+_AWAY_STATUSES = TRANSIENT_STATUSES | {502, 503, 504}
 
 
 def may_be_back(error: VerityError) -> bool:

@@ -10,9 +10,9 @@ ledger's clock. The told remainder counts where it is shorter, and never where i
 from __future__ import annotations
 
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
+from verity._core.replies import read_http_date
 from verity._rfc3339 import parse_time
 
 _SHORTEST_RETRY_S = 0.25
@@ -51,10 +51,8 @@ def _read_expiry(text: str) -> datetime | None:
 @lru_cache(maxsize=4)
 def _read_date(date: str) -> float | None:
     """The seconds since 1970 of a `Date` header. All answers of one second have the same."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
+    at = read_http_date(date)
+    return None if at is None else at.timestamp()
 
 
 def held_s(asked_s: float, told_s: float | None, *, took_s: float, fraction: float, is_renewal: bool) -> float:

@@ -273,10 +273,14 @@ def read_retry_after(value: str | None, now: datetime | None = None) -> float | 
         return None
     if re.fullmatch(r"\d{1,9}(\.\d+)?", value.strip(), re.ASCII):
         return float(value)
+    at = read_http_date(value)
+    return None if at is None else max(0.0, (at - (now or datetime.now(timezone.utc))).total_seconds())
+
+
+def read_http_date(text: str) -> datetime | None:
+    """The time of a header such as `Date`; UTC where it names no zone. None if it is invalid."""
     try:
-        at = parsedate_to_datetime(value)
+        at = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):  # the last one for a year that is far too large
         return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=timezone.utc)
-    return max(0.0, (at - (now or datetime.now(timezone.utc))).total_seconds())
+    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at

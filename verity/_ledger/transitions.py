@@ -291,7 +291,7 @@ def _report(effect: Effect, command: ReportObserve, context: Context) -> Decisio
 
 
 _not_found = _refusal("effect_not_found")
-_stale = _refusal("stale_fence")  # IDLE has no current pair, so apply() has refused every pair before
+_stale = _refusal("stale_fence")  # a release leaves its pair in the row, but nobody holds the lease
 _finished = _refusal("effect_finished")
 _conflict = _refusal("lease_conflict")
 _not_failed = _refusal("not_failed")

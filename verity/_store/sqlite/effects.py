@@ -12,9 +12,12 @@ from verity._ledger.commands import REPORTS_AMONG, Context
 from verity._ledger.effect import ROW, Effect, from_row, to_row
 from verity._ledger.problems import Problem, answer_problem
 from verity._ledger.transitions import apply
+from verity._operations import Operation
 from verity._store.events import EVENT_COLUMNS, to_event_row
 from verity._store.names import COLUMNS, hash_effect_name, next_id
+from verity._store.sqlite.file_locks import LockTimeout
 from verity._store.sqlite.heartbeat import read_outages
+from verity._store.sqlite.reads import RETRY_AFTER_S
 
 _SELECT = f"SELECT {COLUMNS} FROM effects WHERE key_hash = ?"
 _INSERT = f"INSERT INTO effects (environment, key_hash, {COLUMNS}) VALUES (?, ?, {', '.join('?' * len(ROW))})"
@@ -46,6 +49,16 @@ def carry_out(connection: apsw.Connection, request: Request, now: int, new_token
         return _change(connection, request, now, new_token)
     except Problem as problem:
         return answer_problem(problem, request.request_id)
+
+
+def answer_failure(request: Request, error: apsw.Error) -> Answer:
+    """503: the storage failed. Only an embedded ledger's caller learns which process blocks it: it can act on that."""
+    why = f" ({error})" if isinstance(error, LockTimeout) and request.scope.actor == "embedded" else ""
+    # If a forced reset was carried out, the same one again could end the lease of the next holder.
+    is_reset = request.operation is Operation.RESET_EFFECT
+    advice = "Look at the effect before you send it again." if is_reset else "Send it again."
+    message = f"The ledger's storage did not answer{why}; whether the call was carried out is unknown. {advice}"
+    return answer_problem(Problem(503, "unavailable", message, retry_after_s=RETRY_AFTER_S), request.request_id)
 
 
 def _change(connection: apsw.Connection, request: Request, now: int, new_token: Callable[[], str]) -> Answer:

@@ -22,9 +22,7 @@ import apsw
 
 from verity._ledger.calls import Answer, Request
 from verity._ledger.codec import EFFECT_OPERATIONS
-from verity._ledger.problems import Problem, answer_problem
 from verity._mutex import Mutex
-from verity._operations import Operation
 from verity._process import notice_fork
 from verity._store.api_keys import ApiKey
 from verity._store.purging import Candidate, Purge
@@ -35,7 +33,7 @@ from verity._store.sqlite.file_locks import Locks, LocksDropped, LockTimeout, op
 from verity._store.sqlite.heartbeat import Heartbeat, boot_id
 from verity._store.sqlite.location import Location, check_file
 from verity._store.sqlite.readers import OneConnection, Readers
-from verity._store.sqlite.reads import RETRY_AFTER_S, SqliteReads
+from verity._store.sqlite.reads import SqliteReads
 from verity._unique import new_token
 from verity.errors import VerityConfigError
 
@@ -235,7 +233,7 @@ class SqliteStore(SqliteReads):
             self._recover_from(error)
             ids = [request.request_id for request in requests]
             _logger.error("storage failed: %s: %s", type(error).__name__, error, extra={"requestIds": ids})
-            return [_answer_failure(request, error) for request in requests]
+            return [effects.answer_failure(request, error) for request in requests]
 
     def _beat(self) -> None:
         try:
@@ -401,13 +399,3 @@ class SqliteStore(SqliteReads):
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._opened = []
         connection.close(force=True)
-
-
-def _answer_failure(request: Request, error: apsw.Error) -> Answer:
-    """503: the storage failed. Only an embedded ledger's caller learns which process blocks it: it can act on that."""
-    why = f" ({error})" if isinstance(error, LockTimeout) and request.scope.actor == "embedded" else ""
-    # If a forced reset was carried out, the same one again could end the lease of the next holder.
-    is_reset = request.operation is Operation.RESET_EFFECT
-    advice = "Look at the effect before you send it again." if is_reset else "Send it again."
-    message = f"The ledger's storage did not answer{why}; whether the call was carried out is unknown. {advice}"
-    return answer_problem(Problem(503, "unavailable", message, retry_after_s=RETRY_AFTER_S), request.request_id)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +18,7 @@ from verity._store.postgres.store import PostgresStore
 from verity._store.purging import BATCH, Purge
 from verity._store.sqlite.store import SqliteStore
 
-
-@pytest.fixture(params=["file", "postgres"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(request.param, tmp_path, lambda: str(request.getfixturevalue("postgres_url")))
-    yield bench
-    bench.check_all_rows()
-    bench.store.close()
+pytestmark = pytest.mark.parametrize("bench", ["file", "postgres"], indirect=True)
 
 
 def open_again(bench: Bench) -> Any:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.served_ledger import TestClock
 from tests.helpers.store_calls import Caller
-from tests.helpers.stores import KINDS, Bench
+from tests.helpers.stores import Bench
 from tests.ledger.test_transitions import ERROR, RESULT, Story, in_state
 from verity._ledger.commands import Commit, Fail, Lease, Release, Renew, Reset, Resolve
 from verity._ledger.effect import EventType, State, fold
@@ -222,24 +220,6 @@ def test_a_forced_reset_that_is_resent_with_its_fence_does_not_hit_the_next_hold
 
 
 # --- in a store ---
-
-
-@pytest.fixture(params=KINDS)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(request.param, tmp_path, lambda: str(request.getfixturevalue("postgres_url")))
-    yield bench
-    bench.check_all_rows()
-    bench.store.close()
-
-
-@pytest.fixture
-def clock(bench: Bench) -> TestClock:
-    return bench.clock
-
-
-@pytest.fixture
-def call(bench: Bench) -> Caller:
-    return Caller(bench.store)
 
 
 def release(call: Caller, lease: Any, acted: str, settle_ms: int = 600_000) -> Any:

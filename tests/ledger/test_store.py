@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from tests.helpers.served_ledger import TestClock
 from tests.helpers.store_calls import Caller
-from tests.helpers.stores import KINDS, Bench, DatabaseRefused, Store
+from tests.helpers.stores import Bench, DatabaseRefused, Store
 from verity._ledger.effect import Effect
 from verity._limits import MAX_PAYLOAD_BYTES
 from verity._operations import Operation
@@ -21,27 +19,9 @@ from verity._store.purging import BATCH, Purge
 from verity._store.reads import first_that_fit
 
 
-@pytest.fixture(params=KINDS)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(request.param, tmp_path, lambda: str(request.getfixturevalue("postgres_url")))
-    yield bench
-    bench.check_all_rows()
-    bench.store.close()
-
-
 @pytest.fixture
 def store(bench: Bench) -> Store:
     return cast(Store, bench.store)
-
-
-@pytest.fixture
-def clock(bench: Bench) -> TestClock:
-    return bench.clock
-
-
-@pytest.fixture
-def call(bench: Bench) -> Caller:
-    return Caller(bench.store)
 
 
 def test_the_life_of_an_effect(call: Caller, clock: TestClock) -> None:
